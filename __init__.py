@@ -1,0 +1,1 @@
+"""odegrad: a hand-written adjoint ODE engine on NumPy and CuPy."""

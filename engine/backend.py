@@ -1,0 +1,72 @@
+"""The array module in use: the only file that names CuPy, and the only crossings between host and device."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentTypeError
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+def cupy_module() -> ModuleType:
+    """CuPy, imported at first use; ArgumentTypeError says which extra to install if it is missing."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise ArgumentTypeError(
+            "device 'cuda' needs CuPy, which is not installed; pip install 'odegrad[cuda13]' (or [cuda12])"
+        ) from error
+    return cupy
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is a numpy.ndarray or a cupy.ndarray (a NumPy scalar is neither)."""
+    if isinstance(value, np.ndarray):
+        return True
+    cupy = sys.modules.get("cupy")  # an array of a module that was never imported cannot exist
+    return cupy is not None and isinstance(value, getattr(cupy, "ndarray", ()))
+
+
+def namespace_of(*arrays: Any) -> ModuleType:
+    """The module (numpy or cupy) that all `arrays` belong to; numbers belong to both.
+
+    Raises ArgumentTypeError that names every array and its module if they differ.
+    """
+    modules: dict[str, ModuleType] = {}
+    described = []
+    for position, array in enumerate(arrays):
+        if isinstance(array, np.ndarray):
+            module: ModuleType = np
+        elif is_array(array):
+            module = sys.modules["cupy"]
+        else:
+            continue
+        modules[module.__name__] = module
+        described.append(f"#{position}: {module.__name__} {array.dtype}{list(array.shape)}")
+    if len(modules) > 1:
+        raise ArgumentTypeError("arrays of different modules meet: " + ", ".join(described))
+    return next(iter(modules.values()), np)
+
+
+def module_for_device(device: str) -> ModuleType:
+    """numpy for "cpu", cupy for "cuda"."""
+    if device == "cpu":
+        return np
+    if device == "cuda":
+        return cupy_module()
+    raise ArgumentTypeError(f"`device` must be 'cpu' or 'cuda'; got {device!r}")
+
+
+def to_host(array: Array) -> np.ndarray:
+    """`array` as a NumPy array; a transfer if it lives on a device, no copy if it does not."""
+    return array if isinstance(array, (np.ndarray, np.generic)) else array.get()
+
+
+def to_xp(xp: ModuleType, array: Any) -> Array:
+    """`array` (host data) as an array of module `xp`."""
+    return xp.asarray(array)
