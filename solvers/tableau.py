@@ -118,7 +118,7 @@ def hermite_interpolant(b: Row, correction: Row | None = None) -> tuple[Row, ...
     and both slopes as they are and can raise the order to 4.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.6.
     """
-    rows = []
+    rows: list[Row] = []
     for i, b_i in enumerate(b):
         first, last = Fraction(i == 0), Fraction(i == len(b) - 1)
         cubic = (first, 3 * b_i - 2 * first - last, -2 * b_i + first + last)
