@@ -1,0 +1,43 @@
+"""Scratch memory of the kernels: a few buffers a thread, kept between calls, so that a repeated call allocates nothing.
+
+A fresh large array costs more in page faults than the arithmetic done in it (a third of the copy bandwidth).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array
+
+_KEPT_BYTES = 1 << 25  # a buffer above this size is not kept
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+_local = threading.local()
+
+
+def scratch(xp: ModuleType, role: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An uninitialised C-contiguous array, valid until this thread asks for the same `role` again.
+
+    On NumPy each thread keeps one buffer a role, as large as the largest request so far, at most 32 MiB; larger
+    requests are plain allocations. CuPy's own memory pool serves the same purpose on the device.
+    """
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if xp is not np or n_bytes > _KEPT_BYTES:
+        return xp.empty(shape, dtype=dtype)
+    buffers = _local.__dict__
+    buffer = buffers.get(role)
+    if buffer is None or buffer.size < n_bytes:
+        buffer = buffers[role] = _aligned(n_bytes)
+    return buffer[:n_bytes].view(dtype).reshape(shape)
+
+
+def _aligned(n_bytes: int) -> np.ndarray:
+    """Bytes (n_bytes,) that begin at a multiple of the alignment."""
+    raw = np.empty(n_bytes + _ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + n_bytes]

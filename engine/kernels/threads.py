@@ -1,0 +1,127 @@
+"""Shares of one kernel on several threads, with BLAS held at one thread meanwhile.
+
+Small matrix products on one thread each beat one product on all threads: the kernels cut the batch into tiles and
+give each thread a run of tiles. The number of threads is BLAS's own (`OPENBLAS_NUM_THREADS`,
+`threadpoolctl.threadpool_limits`), so that whoever limits BLAS limits the kernels too.
+Measured by `benchmarks/conv.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+Share = Callable[[int, int, int], None]
+
+
+class _BlasLimit:
+    """BLAS at one thread while at least one caller is inside; counted, since the limit is the process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._libraries: list[Any] | None = None
+        self._before: list[int] = []
+
+    def enter(self) -> int:
+        """Hold BLAS at one thread; returns how many threads BLAS has outside."""
+        with self._lock:
+            if self._libraries is None:  # a scan of the loaded libraries, once a process
+                self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+            if self._n_inside == 0:
+                self._before = [library.num_threads or 1 for library in self._libraries]
+                self._set([1] * len(self._before))
+            self._n_inside += 1
+            return max(self._before, default=1)
+
+    def leave(self) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0:
+                self._set(self._before)
+
+    def _set(self, numbers: list[int]) -> None:
+        for library, number in zip(self._libraries or [], numbers, strict=True):
+            library.set_num_threads(number)
+
+
+class _Workers:
+    """Daemon threads that wait for work; started when first needed, and anew in a forked child."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inbox: SimpleQueue[tuple[Callable[[], None], SimpleQueue[BaseException | None]]] = SimpleQueue()
+        self._n_started = 0
+
+    def submit(self, tasks: list[Callable[[], None]], replies: SimpleQueue[BaseException | None]) -> None:
+        with self._lock:
+            while self._n_started < len(tasks):
+                self._n_started += 1
+                name = f"odegrad-kernel-{self._n_started}"
+                threading.Thread(target=self._work, args=(self._inbox,), name=name, daemon=True).start()
+        for task in tasks:
+            self._inbox.put((task, replies))
+
+    @staticmethod
+    def _work(inbox: SimpleQueue[Any]) -> None:
+        while True:
+            task, replies = inbox.get()
+            try:
+                task()
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller, which waits for the reply
+                replies.put(error)
+            else:
+                replies.put(None)
+            del task, replies  # arrays must not live until the next task arrives
+
+
+_blas = _BlasLimit()
+_workers = _Workers()
+
+
+def _forget_threads() -> None:
+    """After a fork the child has none of the threads, and the locks may have been held."""
+    global _blas, _workers
+    _blas, _workers = _BlasLimit(), _Workers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[int]:
+    """Hold BLAS at one thread inside the block; gives the number of threads it has outside, which are ours to use."""
+    n_threads = _blas.enter()
+    try:
+        yield n_threads
+    finally:
+        _blas.leave()
+
+
+def run_shares(work: Share, n_items: int, n_shares: int) -> None:
+    """Call `work(share, start, stop)` on `n_shares` threads for consecutive runs that cover range(n_items).
+
+    Share 0 is done by the caller. Returns when all have finished; the first exception of a share is raised here.
+    """
+    bounds = [n_items * share // n_shares for share in range(n_shares + 1)]
+    replies: SimpleQueue[BaseException | None] = SimpleQueue()
+    if n_shares > 1:
+        _workers.submit([_bind(work, share, bounds) for share in range(1, n_shares)], replies)
+    try:
+        work(0, bounds[0], bounds[1])
+    finally:  # the others write into the caller's buffers: never leave before them
+        errors = [replies.get() for _ in range(1, n_shares)]
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _bind(work: Share, share: int, bounds: list[int]) -> Callable[[], None]:
+    return lambda: work(share, bounds[share], bounds[share + 1])
