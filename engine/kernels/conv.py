@@ -103,6 +103,8 @@ def conv2d_input_grad(
     _check_cotangent(ybar, geometry)
     dtype = check_inexact(xp, ybar=ybar, w=w)
     xbar = result_buffer(xp, out, x_shape, dtype)
+    if xbar.size == 0:
+        return xbar
     phases = _input_grad_phases(xp, w, geometry, dtype)
     if len(phases) < geometry.stride[0] * geometry.stride[1]:
         xbar[...] = 0  # positions that no tap reaches

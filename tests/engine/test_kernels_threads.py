@@ -1,0 +1,125 @@
+"""The shares of a kernel, the limit on BLAS around them, and the scratch memory they use."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from odegrad.engine.kernels.scratch import scratch
+from odegrad.engine.kernels.threads import one_blas_thread, run_shares
+from threadpoolctl import threadpool_info, threadpool_limits
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize("n_items", [0, 1, 2, 5, 8])
+@pytest.mark.parametrize("n_shares", [1, 2, 3])
+def test_shares_cover_every_item_once(n_items, n_shares):
+    done = np.zeros(n_items, dtype=int)
+
+    def work(share, start, stop):
+        done[start:stop] += 1
+
+    run_shares(work, n_items, n_shares)
+    assert (done == 1).all()
+
+
+def test_share_zero_runs_in_the_caller_and_the_others_elsewhere():
+    threads = {}
+    run_shares(lambda share, start, stop: threads.setdefault(share, threading.get_ident()), 3, 3)
+    assert threads[0] == threading.get_ident()
+    assert threading.get_ident() not in (threads[1], threads[2])
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_error_of_a_share_reaches_the_caller_after_all_have_finished(failing):
+    finished = []
+
+    def work(share, start, stop):
+        if share == failing:
+            raise ZeroDivisionError(f"share {share}")
+        finished.append(share)
+
+    with pytest.raises(ZeroDivisionError, match=f"share {failing}"):
+        run_shares(work, 2, 2)
+    assert finished == [1 - failing]
+
+
+def test_blas_has_one_thread_inside_and_what_it_had_before_outside():
+    with threadpool_limits(2):
+        before = blas_threads()
+        with one_blas_thread() as n_threads:
+            assert n_threads == max(before)
+            assert set(blas_threads()) == {1}
+        assert blas_threads() == before
+
+
+def test_overlapping_holders_restore_what_was_before_the_first():
+    with threadpool_limits(2):
+        before = blas_threads()
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        assert second.__enter__() == max(before)
+        first.__exit__(None, None, None)
+        assert set(blas_threads()) == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == before
+
+
+def test_blas_is_released_after_an_error():
+    before = blas_threads()
+    with pytest.raises(KeyError), one_blas_thread():
+        raise KeyError
+    assert blas_threads() == before
+
+
+FORKING = """
+import os, sys, warnings
+import numpy as np
+from odegrad.engine.kernels import conv2d
+from threadpoolctl import threadpool_limits
+x, w = np.ones((64, 16, 16, 16)), np.ones((3, 3, 16, 16))
+with threadpool_limits(2):
+    expected = conv2d(np, x, w)
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork of a process with threads
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(conv2d(np, x, w), expected) else 3)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_starts_its_own_threads():
+    """In a process of its own, so that the threads of the test runner are not forked."""
+    result = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_scratch_of_one_role_is_reused():
+    first = scratch(np, "test", (4, 5), np.float64)
+    second = scratch(np, "test", (3,), np.complex128)
+    assert first.ctypes.data == second.ctypes.data
+    assert (second.shape, second.dtype) == ((3,), np.complex128)
+
+
+def test_scratch_of_another_role_or_thread_is_apart():
+    arrays = [scratch(np, role, (1000,), np.float64) for role in ("one", "other")]
+    thread = threading.Thread(target=lambda: arrays.append(scratch(np, "one", (1000,), np.float64)))
+    thread.start()
+    thread.join()
+    assert not any(np.shares_memory(arrays[i], arrays[j]) for i, j in [(0, 1), (0, 2), (1, 2)])
+
+
+def test_scratch_begins_on_a_cache_line():
+    assert scratch(np, "aligned", (7,), np.float32).ctypes.data % 64 == 0
+
+
+def test_large_scratch_is_not_kept():
+    large = scratch(np, "large", (1 << 25,), np.float64)
+    small = scratch(np, "large", (8,), np.float64)
+    assert not np.shares_memory(large, small)
