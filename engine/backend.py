@@ -62,6 +62,11 @@ def module_for_device(device: str) -> ModuleType:
     raise ArgumentTypeError(f"`device` must be 'cpu' or 'cuda'; got {device!r}")
 
 
+def device_of(array: Array) -> str:
+    """The device "cpu" for NumPy arrays and numbers, "cuda" for CuPy arrays."""
+    return "cpu" if namespace_of(array) is np else "cuda"
+
+
 def to_host(array: Array) -> np.ndarray:
     """`array` as a NumPy array; a transfer if it lives on a device, no copy if it does not."""
     return array if isinstance(array, (np.ndarray, np.generic)) else array.get()

@@ -1,0 +1,363 @@
+"""Operations that move values without computing: shapes, axes, joins, slices, padding, dtypes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..primitive import primitive
+from ..trace import Var, dtype_of, is_weak, shape_of
+
+
+@primitive("reshape", may_view=True)
+def reshape_to(xp, x, *, shape):
+    """x with another shape, in C order."""
+    return xp.reshape(x, shape)
+
+
+@reshape_to.vjp(saves=("x.shape",))
+def reshape_vjp(ybar, x_shape, *, shape):
+    """xbar = ybar in the shape of x."""
+    return (reshape(ybar, x_shape),)
+
+
+@reshape_to.writes_into
+def reshape_into(out, x, *, shape):
+    """Only for inputs that cannot be viewed: copy through a view of the output in the input's shape."""
+    return [(np.copyto, (out.reshape(x.shape), x), {})]
+
+
+def reshape(x: Any, *shape: Any) -> Any:
+    """x.reshape(shape); one entry may be -1."""
+    wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    size = math.prod(shape_of(x))
+    if wanted.count(-1) == 1:
+        rest = -math.prod(wanted)
+        wanted = tuple(size // rest if n == -1 and rest else n for n in wanted)
+    if math.prod(wanted) != size or min(wanted, default=0) < 0:
+        raise ArgumentError(f"cannot reshape {shape_of(x)} ({size} values) to {shape}")
+    return x if wanted == shape_of(x) else reshape_to(x, shape=wanted)
+
+
+@primitive("transpose", may_view=True)
+def transpose_axes(xp, x, *, axes):
+    """x with permuted axes."""
+    return xp.transpose(x, axes)
+
+
+@transpose_axes.vjp()
+def transpose_vjp(ybar, *, axes):
+    """The inverse permutation."""
+    return (transpose_axes(ybar, axes=tuple(int(i) for i in np.argsort(axes))),)
+
+
+def transpose(x: Any, axes: Any = None) -> Any:
+    """x with its axes permuted; reversed by default."""
+    n = len(shape_of(x))
+    order = tuple(range(n))[::-1] if axes is None else tuple(axis % n for axis in axes)
+    return transpose_axes(x, axes=order) if n > 1 else x
+
+
+def swapaxes(x: Any, first: int, second: int) -> Any:
+    """x with two axes exchanged."""
+    order = list(range(len(shape_of(x))))
+    order[first], order[second] = order[second], order[first]
+    return transpose(x, order)
+
+
+def moveaxis(x: Any, source: int, destination: int) -> Any:
+    """x with one axis moved to another place."""
+    n = len(shape_of(x))
+    order = [axis for axis in range(n) if axis != source % n]
+    order.insert(destination % n, source % n)
+    return transpose(x, order)
+
+
+def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+    """x without its axes of length one (all of them, or those named)."""
+    shape = shape_of(x)
+    axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    gone = {a % len(shape) for a in axes if axis is not None or shape[a] == 1}
+    if any(shape[a] != 1 for a in gone):
+        raise ArgumentError(f"cannot squeeze axes {axis} of shape {shape}: not of length one")
+    return reshape(x, tuple(n for a, n in enumerate(shape) if a not in gone))
+
+
+def expand_dims(x: Any, axis: int) -> Any:
+    """x with a new axis of length one."""
+    shape = list(shape_of(x))
+    shape.insert(axis if axis >= 0 else len(shape) + 1 + axis, 1)
+    return reshape(x, tuple(shape))
+
+
+@primitive("broadcast_to", may_view=True)
+def broadcast_shape(xp, x, *, shape):
+    """x repeated along new axes and axes of length one."""
+    return xp.broadcast_to(x, shape)
+
+
+@broadcast_shape.vjp(saves=("x.shape",))
+def broadcast_vjp(ybar, x_shape, *, shape):
+    """The sum over what was repeated."""
+    return (unbroadcast(ybar, x_shape),)
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """x broadcast to `shape`."""
+    return x if shape_of(x) == tuple(shape) else broadcast_shape(x, shape=tuple(shape))
+
+
+def _added_axes(given: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of `given` over which an array of `shape` was broadcast."""
+    extra = len(given) - len(shape)
+    return tuple(range(extra)) + tuple(
+        axis + extra for axis, n in enumerate(shape) if n == 1 and given[axis + extra] != 1
+    )
+
+
+@primitive("unbroadcast")
+def unbroadcast_sum(xp, x, *, shape):
+    """The sum of x over the axes that broadcasting from `shape` added: the transpose of broadcast_to."""
+    return xp.sum(x, axis=_added_axes(x.shape, shape)).reshape(shape)
+
+
+@unbroadcast_sum.vjp(saves=("x.shape",))
+def unbroadcast_vjp(ybar, x_shape, *, shape):
+    """xbar = ybar, broadcast back."""
+    return (broadcast_to(ybar, x_shape),)
+
+
+@unbroadcast_sum.writes_into
+def unbroadcast_into(out, x, *, shape):
+    """A sum over the leading axes of a contiguous float array is one matrix-vector product with ones."""
+    axes = _added_axes(x.shape, shape)
+    if axes == tuple(range(len(axes))) and x.flags.c_contiguous and x.dtype.kind == "f" and x.size and out.size > 1:
+        rows = x.reshape(-1, out.size)
+        return [(np.dot, (np.ones(rows.shape[0], x.dtype), rows), {"out": out.reshape(-1)})]
+    target = out.reshape(tuple(n for axis, n in enumerate(x.shape) if axis not in axes))
+    return [(np.add.reduce, (x,), {"axis": axes, "out": target})]
+
+
+def unbroadcast(x: Any, shape: tuple[int, ...]) -> Any:
+    """x summed back to the shape of an operand before broadcasting."""
+    return x if shape_of(x) == shape else unbroadcast_sum(x, shape=shape)
+
+
+@primitive("concatenate")
+def concatenate_arrays(xp, *parts, axis):
+    """The parts joined along an axis that exists."""
+    return xp.concatenate(parts, axis=axis)
+
+
+@concatenate_arrays.vjp(saves=("parts.shape",))
+def concatenate_vjp(ybar, shapes, *, axis):
+    """Each part gets its slice of ybar."""
+    bars, start = [], 0
+    for shape in shapes:
+        window = [slice(None)] * len(shape)
+        window[axis] = slice(start, start + shape[axis])
+        bars.append(getitem(ybar, tuple(window)))
+        start += shape[axis]
+    return bars
+
+
+@concatenate_arrays.writes_into
+def concatenate_into(out, *parts, axis):
+    """Joined in place; NumPy's own concatenate takes `out`."""
+    return [(np.concatenate, (parts,), {"axis": axis, "out": out})]
+
+
+def concatenate(parts: Any, axis: int = 0) -> Any:
+    """The arrays of a sequence joined along `axis`."""
+    parts = tuple(parts)
+    if not parts:
+        raise ArgumentError("`concatenate` needs at least one array")
+    return concatenate_arrays(*parts, axis=axis % len(shape_of(parts[0])))
+
+
+def stack(parts: Any, axis: int = 0) -> Any:
+    """The arrays of a sequence joined along a new axis."""
+    return concatenate([expand_dims(part, axis) for part in parts], axis=axis)
+
+
+def _freeze(index: Any) -> tuple[Any, ...]:
+    """A hashable description of a basic index (ints, slices, None, Ellipsis)."""
+    frozen: list[Any] = []
+    for part in index if isinstance(index, tuple) else (index,):
+        if isinstance(part, slice):
+            frozen.append(("slice", part.start, part.stop, part.step))
+        elif part is None or part is Ellipsis:
+            frozen.append(part)
+        else:
+            frozen.append(int(part))
+    return tuple(frozen)
+
+
+def _thaw(frozen: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The index that `_freeze` described. The ellipsis keeps a full integer index an array instead of a scalar."""
+    index = tuple(slice(*part[1:]) if isinstance(part, tuple) else part for part in frozen)
+    return index if Ellipsis in index else (*index, Ellipsis)
+
+
+@primitive("getitem", may_view=True)
+def getitem_basic(xp, x, *, index):
+    """x[index] for a basic index: a view."""
+    return x[_thaw(index)]
+
+
+@getitem_basic.vjp(saves=("x.shape",))
+def getitem_vjp(ybar, x_shape, *, index):
+    """ybar placed in zeros of the shape of x."""
+    return (place(ybar, shape=x_shape, index=index),)
+
+
+@primitive("place")
+def place(xp, x, *, shape, index):
+    """Zeros of `shape` with x at a basic index: the transpose of getitem."""
+    result = xp.zeros(shape, dtype_of(x))
+    result[_thaw(index)] = x
+    return result
+
+
+@place.vjp()
+def place_vjp(ybar, *, shape, index):
+    """xbar = ybar[index]."""
+    return (getitem_basic(ybar, index=index),)
+
+
+@place.writes_into
+def place_into(out, x, *, shape, index):
+    """Zeros, then the window."""
+    return [(out.fill, (0,), {}), (np.copyto, (out[_thaw(index)], x), {})]
+
+
+@primitive("take")
+def take(xp, x, indices, *, axis=0):
+    """x[indices] along one axis, for an integer array of indices."""
+    return xp.take(x, indices, axis=axis)
+
+
+@take.vjp(saves=("x.shape", "indices"))
+def take_vjp(ybar, x_shape, indices, *, axis=0):
+    """ybar added up at the indices (repeated ones accumulate)."""
+    return place_at(ybar, indices, length=x_shape[axis], axis=axis), None
+
+
+@primitive("place_at")
+def place_at(xp, x, indices, *, length, axis):
+    """The transpose of take: slices of x added into zeros at integer indices along one axis."""
+    before, after = x.shape[:axis], x.shape[axis + indices.ndim :]
+    result = xp.zeros((length, *before, *after), x.dtype)
+    slices = xp.moveaxis(x, tuple(range(axis, axis + indices.ndim)), tuple(range(indices.ndim)))
+    xp.add.at(result, indices, slices)
+    return xp.moveaxis(result, 0, axis)
+
+
+@place_at.vjp(saves=("indices",))
+def place_at_vjp(ybar, indices, *, length, axis):
+    """xbar = take(ybar, indices)."""
+    return take(ybar, indices, axis=axis), None
+
+
+def getitem(x: Any, index: Any) -> Any:
+    """x[index]: ints, slices, None and Ellipsis, or one integer array along the first axis."""
+    if isinstance(index, Var) or (hasattr(index, "dtype") and index.ndim):
+        if dtype_of(index).kind == "b":
+            raise ArgumentError("a boolean mask gives a shape that depends on values; use where(mask, x, other)")
+        return take(x, index)
+    return getitem_basic(x, index=_freeze(index))
+
+
+@primitive("pad")
+def pad_zeros(xp, x, *, widths):
+    """x with zeros around it; widths is ((before, after), ...), one pair an axis."""
+    return xp.pad(x, widths)
+
+
+@pad_zeros.vjp(saves=("x.shape",))
+def pad_vjp(ybar, x_shape, *, widths):
+    """xbar = the window of ybar."""
+    return (getitem(ybar, tuple(slice(w[0], w[0] + n) for w, n in zip(widths, x_shape, strict=True))),)
+
+
+@pad_zeros.writes_into
+def pad_into(out, x, *, widths):
+    """Zeros, then the window."""
+    window = tuple(slice(w[0], w[0] + n) for w, n in zip(widths, x.shape, strict=True))
+    return [(out.fill, (0,), {}), (np.copyto, (out[window], x), {})]
+
+
+def pad(x: Any, widths: Any) -> Any:
+    """x with zeros around it; `widths` as in numpy.pad."""
+    n = len(shape_of(x))
+    pairs = tuple(tuple(int(w) for w in pair) for pair in np.broadcast_to(np.asarray(widths), (n, 2)))
+    return pad_zeros(x, widths=pairs)
+
+
+def flip(x: Any, axis: int) -> Any:
+    """x with one axis reversed."""
+    index = [slice(None)] * len(shape_of(x))
+    index[axis] = slice(None, None, -1)
+    return getitem(x, tuple(index))
+
+
+def split(x: Any, n: int, axis: int = -1) -> list[Any]:
+    """x in n equal parts along an axis."""
+    length = shape_of(x)[axis]
+    if length % n:
+        raise ArgumentError(f"cannot split axis {axis} of {shape_of(x)} into {n} equal parts")
+    index = [slice(None)] * len(shape_of(x))
+    parts = []
+    for start in range(0, length, length // n):
+        index[axis] = slice(start, start + length // n)
+        parts.append(getitem(x, tuple(index)))
+    return parts
+
+
+@primitive("astype")
+def astype_to(xp, x, *, dtype):
+    """x in another dtype."""
+    return xp.asarray(x).astype(dtype)
+
+
+@astype_to.vjp(saves=("x",))
+def astype_vjp(ybar, x, *, dtype):
+    """xbar = ybar in the dtype of x."""
+    return (astype(ybar, dtype_of(x)),)
+
+
+@astype_to.writes_into
+def astype_into(out, x, *, dtype):
+    """A casting copy."""
+    return [(np.copyto, (out, x), {"casting": "unsafe"})]
+
+
+def astype(x: Any, dtype: Any) -> Any:
+    """x in the given dtype; x itself where it has it already."""
+    wanted = np.dtype(dtype)
+    if not is_weak(x) and dtype_of(x) == wanted:
+        return x
+    if dtype_of(x).kind == "c" and wanted.kind != "c":
+        raise ArgumentError(f"astype from {dtype_of(x)} to {wanted} would drop the imaginary part; use real(x)")
+    return astype_to(x, dtype=wanted.name)
+
+
+@primitive("copy")
+def copy(xp, x):
+    """A copy of x."""
+    return x if is_weak(x) else x.copy()
+
+
+@copy.vjp()
+def copy_vjp(ybar):
+    """xbar = ybar."""
+    return (ybar,)
+
+
+@copy.writes_into
+def copy_into(out, x):
+    """One copy."""
+    return [(np.copyto, (out, x), {})]

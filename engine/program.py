@@ -1,0 +1,261 @@
+"""Programs: a function traced once into a flat instruction list, which can be printed, differentiated and replayed.
+
+A program is structure only. The arrays and numbers that the function captured are *hidden inputs*: they are given anew
+with every run, so a program never holds on to data and is shared by every call of the same structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .primitive import PRIMITIVES, Primitive
+from .trace import Static, Trace, Var, base_value, describe, new_trace
+from .transforms import vjp
+from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
+
+DUMMY = 0.7390851332151607  # stands for numbers while a derivative program is traced: nothing special happens there
+
+
+class Meta(NamedTuple):
+    """Shape and dtype of a slot; dtype None is a weak scalar (a Python number)."""
+
+    shape: tuple[int, ...]
+    dtype: str | None
+
+    def __str__(self) -> str:
+        return "number" if self.dtype is None else describe(np.empty(self.shape, self.dtype))
+
+
+class Step(NamedTuple):
+    """slots[output] = op(*slots[inputs], **static)."""
+
+    op: Primitive
+    inputs: tuple[int, ...]
+    output: int
+    static: Static
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.op.name, self.inputs, tuple(self.static.items())
+
+
+@dataclass(frozen=True)
+class Program:
+    """A flat list of steps over numbered slots.
+
+    Attributes:
+        metas: shape and dtype of every slot.
+        inputs, names: slots of the arguments, in order, and what to call them.
+        hidden: slots of what the function captured, in order of appearance.
+        baked: numbers that belong to the program itself (they come from rules, not from the user).
+        steps, outputs: the instructions, and the slots of the results.
+    """
+
+    metas: tuple[Meta, ...]
+    inputs: tuple[int, ...]
+    names: tuple[str, ...]
+    hidden: tuple[int, ...]
+    baked: tuple[tuple[int, Any], ...]
+    steps: tuple[Step, ...]
+    outputs: tuple[int, ...]
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for programs of equal structure."""
+        given = tuple(self.metas[slot] for slot in (*self.inputs, *self.hidden))
+        return given, self.inputs, self.hidden, self.baked, tuple(step.key for step in self.steps), self.outputs
+
+    def run(self, arguments: Sequence[Any], hidden: Sequence[Any] = ()) -> list[Any]:
+        """Interpret the program on arrays, numbers or traced values; returns the outputs."""
+        slots: dict[int, Any] = dict(self.baked)
+        slots.update(zip(self.inputs, arguments, strict=True))
+        slots.update(zip(self.hidden, hidden, strict=True))
+        for op, inputs, output, static in self.steps:
+            slots[output] = op(*(slots[slot] for slot in inputs), **static)
+        return [slots[slot] for slot in self.outputs]
+
+    def vjp(self, wanted: Sequence[int]) -> Program:
+        """The joint program of this one and its pull-back.
+
+        Its inputs are those of this program followed by one cotangent an output; its outputs are those of this program
+        followed by the cotangents of the slots `wanted` (inputs or hidden ones). A slot that no output depends on gets
+        zeros. Dead code is removed and common subexpressions are shared.
+        """
+        n, m = len(self.inputs), len(self.hidden)
+        positions = [(*self.inputs, *self.hidden).index(slot) for slot in wanted]
+        floats = [k for k, slot in enumerate(self.outputs) if self.metas[slot].dtype is not None]
+
+        def joint(*values: Any) -> list[Any]:
+            given, seeds = values[: n + m], values[n + m :]
+
+            def of_wanted(*chosen: Any) -> list[Any]:
+                full = list(given)
+                for position, value in zip(positions, chosen, strict=True):
+                    full[position] = value
+                return self.run(full[:n], full[n:])
+
+            outputs, pull_back = vjp(of_wanted, *(given[p] for p in positions))
+            return [*outputs, *pull_back(list(seeds))]
+
+        slots = (*self.inputs, *self.hidden, *self.outputs)
+        names = (*self.names, *(f"hidden {k}" for k in range(m)), *(f"cotangent {k}" for k in range(len(floats))))
+        with np.errstate(all="ignore"):  # the dummy values mean nothing, only their shapes do
+            recording = record(joint, [_dummy(self.metas[slot]) for slot in slots], names)
+        found = recording.program
+        return optimise(
+            Program(
+                metas=found.metas,
+                inputs=found.inputs[:n] + found.inputs[n + m :],
+                names=self.names + names[n + m :],
+                hidden=found.inputs[n : n + m],
+                baked=tuple(zip(found.hidden, recording.hidden, strict=True)),
+                steps=found.steps,
+                outputs=found.outputs,
+            )
+        )
+
+    def __str__(self) -> str:
+        kept = {step.output: [] for step in self.steps}  # type: dict[int, list[str]]
+        given = "   ".join(f"{s}:{n} {self.metas[s]}" for s, n in zip(self.inputs, self.names, strict=True))
+        lines = [f"in  {given}"]
+        if self.hidden:
+            lines.append("hidden  " + "   ".join(f"{slot}: {self.metas[slot]}" for slot in self.hidden))
+        if self.baked:
+            lines.append("const   " + "   ".join(f"{slot}: {value!r}" for slot, value in self.baked))
+        width = max((len(step.op.name) for step in self.steps), default=0)
+        for step in self.steps:
+            read = " ".join(map(str, step.inputs))
+            static = "".join(f"  {name}={value}" for name, value in step.static.items())
+            note = "".join(kept[step.output])
+            lines.append(f"{step.output:5d} = {step.op.name:{width}} {read:12} {self.metas[step.output]}{static}{note}")
+        lines.append("out " + " ".join(map(str, self.outputs)))
+        return "\n".join(lines)
+
+
+class Recording(NamedTuple):
+    """What one traced call of a function gave."""
+
+    program: Program
+    hidden: list[Any]  # the captured arrays, numbers and outer Vars, in the order of program.hidden
+    values: list[Any]  # the results of this very call, on plain arrays
+    result: Tree  # their structure
+
+
+def record(f: Callable[..., Tree], arguments: Sequence[Any], names: Sequence[str]) -> Recording:
+    """Call f(*arguments) once, on plain arrays and numbers, and write down what it does."""
+    with new_trace(is_program=True) as trace:
+        inputs = [trace.input(base_value(argument)) for argument in arguments]
+        result = f(*inputs)
+    outputs = leaves(result)
+    slots = tuple(trace.slot_of(output) for output in outputs)
+    program = Program(
+        metas=tuple(_meta(value) for value in trace.values),
+        inputs=tuple(v.slot for v in inputs),
+        names=tuple(names),
+        hidden=tuple(trace.constants),
+        baked=(),
+        steps=tuple(Step(op, reads, output, static) for op, reads, output, static, _ in trace.instructions),
+        outputs=slots,
+    )
+    return Recording(program, list(trace.constants.values()), [trace.values[slot] for slot in slots], result)
+
+
+def trace(f: Callable[..., Tree], *arguments: Tree) -> Program:
+    """The program of f at arguments of these shapes and dtypes; print it to read it.
+
+    Args:
+        f: function of trees of arrays and Python numbers.
+        arguments: example values; a Python number stays a weak scalar, like the time of an ODE.
+    Raises: TracedValueError for what a trace cannot see: a branch on a value, float() of one, writes in place.
+    """
+    names = [path_name(path) for path, _ in leaves_with_paths(arguments)]
+
+    def flat(*values: Any) -> Tree:
+        return f(*unflatten(arguments, values))
+
+    return record(flat, leaves(arguments), names).program
+
+
+def optimise(program: Program) -> Program:
+    """The same results from fewer steps: powers as products, equal steps once, unused steps dropped."""
+    return _without_dead_steps(_sharing_equal_steps(_lowering_powers(program)))
+
+
+def _lowering_powers(program: Program) -> Program:
+    """x**3 as square(x) * x, x**4 as square(square(x)): what the derivative needs is then already there."""
+    metas, steps = list(program.metas), []
+    square, mul = PRIMITIVES["square"], PRIMITIVES["mul"]
+    for step in program.steps:
+        exponent = step.static.get("exponent")
+        if step.op.name == "power" and exponent in (3, 4):
+            metas.append(metas[step.output])
+            squared = len(metas) - 1
+            steps.append(Step(square, step.inputs, squared, {}))
+            rest = (mul, (squared, step.inputs[0])) if exponent == 3 else (square, (squared,))
+            steps.append(Step(rest[0], rest[1], step.output, {}))
+        else:
+            steps.append(step)
+    return _replace(program, metas=tuple(metas), steps=tuple(steps))
+
+
+def _sharing_equal_steps(program: Program) -> Program:
+    """Of steps with the same operation, inputs and settings only the first stays; so with equal baked numbers."""
+    same: dict[int, int] = {}
+    first_baked: dict[Any, int] = {}
+    for slot, value in program.baked:
+        if not hasattr(value, "dtype"):
+            same[slot] = first_baked.setdefault((type(value), value), slot)
+    known: dict[Any, int] = {}
+    steps = []
+    for op, inputs, output, static in program.steps:
+        step = Step(op, tuple(same.get(slot, slot) for slot in inputs), output, static)
+        same[output] = known.setdefault(step.key, output)
+        if same[output] == output:
+            steps.append(step)
+    baked = tuple((slot, value) for slot, value in program.baked if same.get(slot, slot) == slot)
+    outputs = tuple(same.get(slot, slot) for slot in program.outputs)
+    return _replace(program, steps=tuple(steps), outputs=outputs, baked=baked)
+
+
+def _without_dead_steps(program: Program) -> Program:
+    """Only steps that an output depends on."""
+    steps = steps_for(program.steps, program.outputs)
+    read = {slot for step in steps for slot in step.inputs}.union(program.outputs)
+    return _replace(program, steps=tuple(steps), baked=tuple(b for b in program.baked if b[0] in read))
+
+
+def steps_for(steps: Iterable[Step], outputs: Iterable[int]) -> list[Step]:
+    """The steps that the slots `outputs` depend on, in order."""
+    needed, kept = set(outputs), []
+    for step in reversed(list(steps)):
+        if step.output in needed:
+            needed.update(step.inputs)
+            kept.append(step)
+    return kept[::-1]
+
+
+def _replace(program: Program, **changes: Any) -> Program:
+    fields = {name: getattr(program, name) for name in program.__dataclass_fields__}
+    return Program(**{**fields, **changes})
+
+
+def _meta(value: Any) -> Meta:
+    dtype = getattr(value, "dtype", None)
+    return Meta(getattr(value, "shape", ()), None if dtype is None else str(dtype))
+
+
+def _dummy(meta: Meta) -> Any:
+    return DUMMY if meta.dtype is None else np.full(meta.shape, 1, meta.dtype)
+
+
+def is_captured_var(value: Any) -> bool:
+    """Whether a hidden value is a Var of an outer trace, hence differentiated there."""
+    return type(value) is Var
+
+
+__all__ = ["Meta", "Program", "Recording", "Step", "Trace", "optimise", "record", "steps_for", "trace"]
