@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 from ..engine.errors import ArgumentError
 
-SMALLEST_REMEMBERED_ERROR = 1e-4  # a step that was far too accurate must not forbid growth for long
+# The proportional term damps growth by at most SMALLEST_REMEMBERED_ERROR**beta. DOPRI5 has 1e-4 here, and where a solve
+# starts: that slows the growth of the first steps, where the error is far below the tolerance.
+SMALLEST_REMEMBERED_ERROR = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,19 @@ class Verdict:
 class PIController:
     """Proportional-integral step-size control.
 
-    An accepted step with error norm e, after one with error norm e', is followed by
-        h safety e**-(1/order - 3/4 beta) e'**beta
-    limited to [min_factor, max_factor] h; beta = 0 is the classical (integral) control.
+    An accepted step with error norm e, after an accepted one with error norm e', is followed by
+        h safety e**-(1/order - 3/4 beta) max(e', 0.1)**beta
+    and the first accepted step and a rejected one by h safety e**(-1/order), the classical (integral) control, which
+    beta = 0 gives everywhere. The factor stays within [min_factor, max_factor].
 
     Args:
         order: power of h with which the error estimate vanishes, `Tableau.error_order` (dopri5: 5).
-        safety: fraction of the step that would just pass, in (0, 1].
+        safety: fraction of the step that would just pass, in (0, 1).
         min_factor, max_factor: the most that a step shrinks or grows at once; 0 < min_factor < 1 < max_factor.
         beta: weight of the previous error; smooths the steps where stability and not accuracy limits them.
     Raises: ArgumentError.
-    Source: Hairer & Wanner (1996), Solving ODEs II, section IV.2, with the constants of their code DOPRI5;
-        Gustafsson (1991), ACM TOMS 17, 533-554.
+    Source: Hairer & Wanner (1996), Solving ODEs II, section IV.2, with the constants of their code DOPRI5 (but for the
+        bound 0.1 on e' and the first step, see above); Gustafsson (1991), ACM TOMS 17, 533-554.
     """
 
     order: int
@@ -52,7 +56,7 @@ class PIController:
     def __post_init__(self) -> None:
         allowed = {
             "order": (self.order >= 1, "at least 1"),
-            "safety": (0 < self.safety <= 1, "in (0, 1]"),
+            "safety": (0 < self.safety < 1, "in (0, 1)"),
             "min_factor": (0 < self.min_factor < 1, "in (0, 1)"),
             "max_factor": (1 < self.max_factor < math.inf, "finite and above 1"),
             "beta": (0 <= self.beta < 1 / max(self.order, 1), "in [0, 1/order)"),
@@ -75,20 +79,22 @@ class PIController:
         if not math.isfinite(error_norm):
             return Verdict(False, error_norm, h, h * self.min_factor, remembered)
         if error_norm > 1.0:
-            factor = max(self.min_factor, self.safety * error_norm**-self._exponent)
+            factor = max(self.min_factor, self._integral_factor(error_norm))
             return Verdict(False, error_norm, h, h * factor, remembered)
         was_rejected = previous is not None and not previous.is_accepted
         largest = 1.0 if was_rejected else self.max_factor
-        factor = min(largest, self._growth(error_norm, remembered))
+        factor = max(self.min_factor, min(largest, self._accepted_factor(error_norm, remembered)))
         return Verdict(True, error_norm, h, h * factor, error_norm)
 
-    @property
-    def _exponent(self) -> float:
-        return 1.0 / self.order - 0.75 * self.beta
+    def _integral_factor(self, error_norm: float) -> float:
+        return self.safety * error_norm ** (-1.0 / self.order)
 
-    def _growth(self, error_norm: float, remembered: float | None) -> float:
-        """Factor after an accepted step, before the limit on growth."""
-        if error_norm == 0.0:
+    def _accepted_factor(self, error_norm: float, remembered: float | None) -> float:
+        """Factor after an accepted step, before it is limited."""
+        if error_norm < sys.float_info.min:  # zero, or so small that a negative power of it may overflow
             return self.max_factor
-        memory = max(remembered or 0.0, SMALLEST_REMEMBERED_ERROR)
-        return max(self.min_factor, self.safety * error_norm**-self._exponent * memory**self.beta)
+        if remembered is None:
+            return self._integral_factor(error_norm)
+        exponent = 1.0 / self.order - 0.75 * self.beta
+        memory = max(remembered, SMALLEST_REMEMBERED_ERROR)
+        return self.safety * error_norm**-exponent * memory**self.beta

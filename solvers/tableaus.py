@@ -86,8 +86,8 @@ TABLEAUS: dict[str, Tableau] = {tableau.name: tableau for tableau in (EULER, MID
 
 def tableau(name: str) -> Tableau:
     """The tableau called `name`; ArgumentError with the nearest names if there is none."""
-    if name in TABLEAUS:
+    if isinstance(name, str) and name in TABLEAUS:
         return TABLEAUS[name]
-    nearest = get_close_matches(str(name), TABLEAUS, n=1, cutoff=0.4)
+    nearest = get_close_matches(str(name).lower(), TABLEAUS, n=1, cutoff=0.4)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise ArgumentError(f"`method` must be one of {', '.join(map(repr, TABLEAUS))}; got {name!r}.{hint}")
