@@ -1,0 +1,122 @@
+"""Splitting a joint program into groups that run at different moments, and finding what must survive between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .program import Program, Step, steps_for
+
+PROLOGUE = "prologue"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program cut into groups.
+
+    Attributes:
+        program: the joint program.
+        order: names of the groups, in the order in which they run; the prologue is first.
+        steps: steps of each group on arrays. A step runs in the first group that needs it; what depends on constants
+            only (parameters, captured values) runs in the prologue.
+        outputs: result slots of each group.
+        weak: slots that are Python numbers.
+        constant_slots: slots that depend on parameters and captured values only.
+        constant_numbers, timed_numbers: steps between numbers; those that depend on t are computed by every group
+            that needs them.
+        root: the slot whose memory a slot lives in: itself, or for a view what it views.
+        residuals: roots written in one group and read in a later one: one buffer each a set.
+    """
+
+    program: Program
+    order: tuple[str, ...]
+    steps: dict[str, tuple[Step, ...]]
+    outputs: dict[str, tuple[int, ...]]
+    weak: frozenset[int]
+    constant_slots: frozenset[int]
+    constant_numbers: tuple[Step, ...]
+    timed_numbers: tuple[Step, ...]
+    root: dict[int, int]
+    residuals: frozenset[int]
+    home: dict[int, str]
+
+
+def partition(program: Program, outputs: Mapping[str, Sequence[int]], inputs: Mapping[str, Sequence[int]]) -> Plan:
+    """Cut `program` into the groups named by `outputs` (in order of running).
+
+    Args:
+        outputs: result slots of each group.
+        inputs: array inputs that are given when a group runs; all other inputs are constants of the prologue.
+    """
+    order = (PROLOGUE, *outputs)
+    weak = frozenset(slot for slot, meta in enumerate(program.metas) if meta.dtype is None)
+    home: dict[int, str] = {slot: name for name, slots in inputs.items() for slot in slots}
+    constant = {slot for slot in (*program.inputs, *program.hidden) if slot not in home and slot not in weak}
+    constant.update(slot for slot, _ in program.baked)
+    constant.update(slot for slot in program.hidden if slot in weak)
+    for step in program.steps:
+        if constant.issuperset(step.inputs):
+            constant.add(step.output)
+    home.update((slot, PROLOGUE) for slot in constant if slot not in weak)
+    steps: dict[str, list[Step]] = {name: [] for name in order}
+    for name, slots in outputs.items():
+        for step in steps_for(program.steps, slots):
+            if step.output not in home and step.output not in weak:
+                home[step.output] = name
+                steps[name].append(step)
+            elif home.get(step.output) == PROLOGUE and step not in steps[PROLOGUE]:
+                steps[PROLOGUE].append(step)
+    positions = {step.output: k for k, step in enumerate(program.steps)}
+    in_order = {name: tuple(sorted(found, key=lambda s: positions[s.output])) for name, found in steps.items()}
+    root = _roots(program)
+    return Plan(
+        program=program,
+        order=order,
+        steps=in_order,
+        outputs={PROLOGUE: (), **{name: tuple(slots) for name, slots in outputs.items()}},
+        weak=weak,
+        constant_slots=frozenset(constant),
+        constant_numbers=tuple(s for s in program.steps if s.output in weak and s.output in constant),
+        timed_numbers=tuple(s for s in program.steps if s.output in weak and s.output not in constant),
+        root=root,
+        residuals=_residuals(in_order, outputs, weak, root, home),
+        home=home,
+    )
+
+
+def _roots(program: Program) -> dict[int, int]:
+    """Which slots are views of which, decided by trying each possible view on memory laid out like the real one."""
+    root = {slot: slot for slot in range(len(program.metas))}
+    samples: dict[int, np.ndarray] = {}
+
+    def sample(slot: int) -> np.ndarray:
+        if slot not in samples:
+            meta = program.metas[slot]
+            samples[slot] = np.empty(meta.shape, meta.dtype)  # untouched pages cost nothing
+        return samples[slot]
+
+    for op, inputs, output, static in program.steps:
+        if not op.may_view or program.metas[inputs[0]].dtype is None:
+            continue
+        source = sample(inputs[0])
+        result = op.forward(np, source, **static)
+        if result.size and np.shares_memory(source, result):
+            root[output] = root[inputs[0]]
+            samples[output] = result
+    return root
+
+
+def _residuals(
+    steps: Mapping[str, Sequence[Step]],
+    outputs: Mapping[str, Sequence[int]],
+    weak: frozenset[int],
+    root: Mapping[int, int],
+    home: Mapping[int, str],
+) -> frozenset[int]:
+    crossing = set()
+    for name, group in steps.items():
+        read = {slot for step in group for slot in step.inputs}.union(outputs.get(name, ()))
+        crossing.update(root[slot] for slot in read if slot not in weak and home[root[slot]] not in (name, PROLOGUE))
+    return frozenset(crossing)

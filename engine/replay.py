@@ -1,0 +1,328 @@
+"""Replay: a partitioned program bound to buffers, as straight-line Python that calls NumPy with `out=` and nothing else.
+
+A `Workspace` belongs to one solve at a time. It owns the constants, the scratch memory that all groups share, and any
+number of `StageSet`s: the inputs and residuals of one evaluation. Running a group creates no array.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from .partition import PROLOGUE, Plan
+from .primitive import Call
+from .program import Step
+from .trace import evaluate
+
+Runner = Callable[[Any], None]
+
+
+class Arena:
+    """Scratch buffers that are handed out and taken back while a group is bound; the same ones for every group."""
+
+    def __init__(self) -> None:
+        self._all: dict[int, list[np.ndarray]] = {}
+        self._free: dict[int, list[np.ndarray]] = {}
+        self.nbytes = 0
+
+    def begin(self) -> None:
+        """Everything is free again: groups never run at the same time."""
+        self._free = {size: list(chunks) for size, chunks in self._all.items()}
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(array, chunk to give back)."""
+        size = max(64, -(-int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize // 64) * 64)
+        free = self._free.setdefault(size, [])
+        if free:
+            chunk = free.pop()
+        else:
+            chunk = np.empty(size, np.uint8)
+            self._all.setdefault(size, []).append(chunk)
+            self.nbytes += size
+        count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        return chunk[:count].view(dtype).reshape(shape), chunk
+
+    def give(self, chunk: np.ndarray) -> None:
+        self._free[chunk.nbytes].append(chunk)
+
+
+class Workspace:
+    """Buffers of one solve: constants of the prologue, scratch memory, and the numbers that the function captured."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.arena = Arena()
+        self._scalars: dict[tuple[int, Any], np.ndarray] = {}
+        self._numbers: dict[int, Any] = {}
+        self.constants: dict[int, np.ndarray] = {}
+        for slot, home in plan.home.items():
+            if home == PROLOGUE and plan.root[slot] == slot:
+                meta = plan.program.metas[slot]
+                self.constants[slot] = np.empty(meta.shape, meta.dtype)
+        for slot, value in plan.program.baked:
+            if slot in plan.weak:
+                self._numbers[slot] = value
+            else:
+                self.constants[slot][...] = value
+        self._prologue = _Binder(self, self.constants, {}).bind(PROLOGUE)
+
+    def load(self, values: Mapping[int, Any]) -> None:
+        """Copy the constants of a solve in (parameters, captured arrays and numbers) and run the prologue."""
+        plan = self.plan
+        for slot, value in values.items():
+            if slot in plan.weak:
+                self._numbers[slot] = value
+            elif slot in self.constants:
+                np.copyto(self.constants[slot], value)
+        for op, inputs, output, static in plan.constant_numbers:
+            self._numbers[output] = evaluate(op, tuple(self._numbers[slot] for slot in inputs), static)
+        for (slot, _), buffer in self._scalars.items():
+            buffer[()] = self._numbers[slot]
+        self._prologue(None)
+
+    def constant_scalar(self, slot: int, dtype: np.dtype) -> np.ndarray:
+        """A 0-d array that holds a number which stays the same during a solve."""
+        if (slot, dtype) not in self._scalars:
+            self._scalars[slot, dtype] = np.array(self._numbers.get(slot, 0), dtype)
+        return self._scalars[slot, dtype]
+
+    @property
+    def nbytes(self) -> int:
+        return self.arena.nbytes + sum(array.nbytes for array in self.constants.values())
+
+
+class StageSet:
+    """One evaluation's buffers, with a runner for each group: `run[name](t)`.
+
+    Args:
+        inputs: the arrays that array inputs are read from, by slot; the owner writes them before a group runs.
+        targets: where results go, by slot: written without a copy where the program allows it.
+        accumulate: results that are added to their target instead, times the number `weight[()]`.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        inputs: Mapping[int, np.ndarray],
+        targets: Mapping[str, Mapping[int, np.ndarray]],
+        accumulate: Mapping[str, Mapping[int, np.ndarray]] | None = None,
+        weight: np.ndarray | None = None,
+    ) -> None:
+        plan = workspace.plan
+        arrays = {**workspace.constants, **inputs}
+        self.nbytes = 0
+        for slot in plan.residuals:
+            if slot not in arrays:
+                meta = plan.program.metas[slot]
+                arrays[slot] = np.empty(meta.shape, meta.dtype)
+                self.nbytes += arrays[slot].nbytes
+        binder = _Binder(workspace, arrays, accumulate or {}, weight)
+        self.run: dict[str, Runner] = {
+            name: binder.bind(name, targets.get(name, {})) for name in plan.order if name != PROLOGUE
+        }
+
+
+class _Binder:
+    """Turns the groups of a plan into functions over given arrays."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        arrays: dict[int, np.ndarray],
+        accumulate: Mapping[str, Mapping[int, np.ndarray]],
+        weight: np.ndarray | None = None,
+    ) -> None:
+        self.workspace = workspace
+        self.plan = workspace.plan
+        self.arrays = arrays
+        self.accumulate = accumulate
+        self.weight = weight
+
+    def bind(self, group: str, targets: Mapping[int, np.ndarray] | None = None) -> Runner:
+        """A function of t that runs one group."""
+        plan, targets = self.plan, targets or {}
+        code = _Code()
+        arena = self.workspace.arena
+        arena.begin()
+        scalars = _WeakScalars(self.workspace, code)
+        last_use = self._last_uses(group)
+        direct = self._direct_targets(group, targets)
+        chunks: dict[int, np.ndarray] = {}
+        for position, step in enumerate(plan.steps[group]):
+            root = plan.root[step.output]
+            if root != step.output:
+                self.arrays[step.output] = step.op.forward(np, self.arrays[step.inputs[0]], **step.static)
+            else:
+                if step.output in direct:
+                    self.arrays[step.output] = direct[step.output]
+                elif group != PROLOGUE and root not in plan.residuals:
+                    meta = plan.program.metas[step.output]
+                    self.arrays[step.output], chunks[root] = arena.take(meta.shape, meta.dtype)
+                self._emit(code, step, scalars)
+            for finished in last_use.get(position, ()):
+                if finished in chunks:
+                    arena.give(chunks.pop(finished))
+        self._emit_results(code, group, targets, direct, scalars)
+        return code.compile()
+
+    def _last_uses(self, group: str) -> dict[int, list[int]]:
+        """Roots whose memory is free after a position; results of the group stay to its end."""
+        plan = self.plan
+        last: dict[int, int] = {}
+        for position, step in enumerate(plan.steps[group]):
+            for slot in (*step.inputs, step.output):
+                if slot not in plan.weak:
+                    last[plan.root[slot]] = position
+        for slot in plan.outputs[group]:
+            last.pop(plan.root[slot], None)
+        by_position: dict[int, list[int]] = {}
+        for root, position in last.items():
+            by_position.setdefault(position, []).append(root)
+        return by_position
+
+    def _direct_targets(self, group: str, targets: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        """Results that their step can write where they are wanted: made in this group, no residual, and named once."""
+        plan = self.plan
+        made_here = {step.output for step in plan.steps[group]}
+        results = [plan.root[slot] for slot in plan.outputs[group] if slot not in plan.weak]
+        return {
+            slot: target
+            for slot, target in targets.items()
+            if slot in made_here
+            and plan.root[slot] == slot
+            and slot not in plan.residuals
+            and results.count(slot) == 1
+            and target.flags.c_contiguous
+        }
+
+    def _emit(self, code: _Code, step: Step, scalars: _WeakScalars) -> None:
+        plan = self.plan
+        dtypes = [self.arrays[slot].dtype for slot in step.inputs if slot not in plan.weak]
+        scalar_dtype = np.result_type(*dtypes, 1.0)
+        arguments = [
+            scalars.array(slot, scalar_dtype) if slot in plan.weak else self.arrays[slot] for slot in step.inputs
+        ]
+        out = self.arrays[step.output]
+        calls = step.op.into(out, *arguments, **step.static) if step.op.into else None
+        code.calls(calls if calls is not None else [(_assign, (out, step, tuple(arguments)), {})])
+
+    def _emit_results(
+        self,
+        code: _Code,
+        group: str,
+        targets: Mapping[int, np.ndarray],
+        direct: Mapping[int, np.ndarray],
+        scalars: _WeakScalars,
+    ) -> None:
+        """Copies of results that could not be written in place, and accumulated ones."""
+
+        def array_of(slot: int) -> np.ndarray:
+            if slot in self.plan.weak:
+                return scalars.array(slot, np.dtype(np.float64))
+            return self.arrays[slot]
+
+        for slot, target in targets.items():
+            if slot not in direct:
+                code.calls([(np.copyto, (target, array_of(slot)), {})])
+        for slot, target in self.accumulate.get(group, {}).items():
+            value = array_of(slot)
+            if self.weight is not None:
+                scaled, _ = self.workspace.arena.take(target.shape, target.dtype)
+                code.calls([(np.multiply, (value, self.weight), {"out": scaled})])
+                value = scaled
+            code.calls([(np.add, (target, value), {"out": target})])
+
+
+def _assign(out: np.ndarray, step: Step, arguments: tuple[np.ndarray, ...]) -> None:
+    """The generic kernel: compute and copy. It allocates, so hot operations register `writes_into`."""
+    out[...] = step.op.forward(np, *arguments, **step.static)
+
+
+class _WeakScalars:
+    """Numbers inside a group: computed in Python from t, and handed to array steps as 0-d buffers."""
+
+    def __init__(self, workspace: Workspace, code: _Code) -> None:
+        self._workspace = workspace
+        self._code = code
+        self._steps = {step.output: step for step in workspace.plan.timed_numbers}
+        self._named: dict[int, str] = {}
+        self._buffers: dict[tuple[int, Any], np.ndarray] = {}
+
+    def array(self, slot: int, dtype: np.dtype) -> np.ndarray:
+        """A 0-d array that holds the number `slot` when the steps of the group run."""
+        if slot in self._workspace.plan.constant_slots:
+            return self._workspace.constant_scalar(slot, dtype)
+        if (slot, dtype) not in self._buffers:
+            buffer = np.zeros((), dtype)
+            self._buffers[slot, dtype] = buffer
+            self._code.scalar_line(f"{self._code.name(buffer)}[()] = {self._name(slot)}")
+        return self._buffers[slot, dtype]
+
+    def _name(self, slot: int) -> str:
+        """The variable that holds the number; its line is written at the first use."""
+        if slot in self._workspace.plan.constant_slots:
+            return f"{self._code.name(self.array(slot, np.dtype(np.float64)))}.item()"
+        if slot not in self._steps:
+            return "t"
+        if slot not in self._named:
+            op, inputs, _, static = self._steps[slot]
+            function = self._code.name(functools.partial(_evaluate_numbers, op, static))
+            self._code.scalar_line(f"x{slot} = {function}({', '.join(self._name(read) for read in inputs)})")
+            self._named[slot] = f"x{slot}"
+        return self._named[slot]
+
+
+def _evaluate_numbers(op: Any, static: dict[str, Any], *numbers: Any) -> Any:
+    return evaluate(op, numbers, static)
+
+
+class _Code:
+    """Source text of one group: lines that compute numbers, then calls; every object is a variable of the closure."""
+
+    def __init__(self) -> None:
+        self._bound: dict[int, tuple[str, Any]] = {}
+        self._scalar_lines: list[str] = []
+        self._call_lines: list[str] = []
+
+    def name(self, value: Any) -> str:
+        if id(value) not in self._bound:
+            self._bound[id(value)] = (f"v{len(self._bound)}", value)
+        return self._bound[id(value)][0]
+
+    def scalar_line(self, line: str) -> None:
+        self._scalar_lines.append(line)
+
+    def calls(self, calls: Sequence[Call]) -> None:
+        for function, args, kwargs in calls:
+            words = [self.name(a) for a in args] + [f"{key}={self.name(value)}" for key, value in kwargs.items()]
+            self._call_lines.append(f"{self.name(function)}({', '.join(words)})")
+
+    def compile(self) -> Runner:
+        names = [name for name, _ in self._bound.values()]
+        body = [*self._scalar_lines, *self._call_lines] or ["pass"]
+        source = "\n".join(
+            [f"def make({', '.join(names)}):", "  def run(t):", *(f"    {b}" for b in body)]
+            + ["  return run"]
+        )
+        scope: dict[str, Any] = {}
+        exec(_compiled(source), scope)  # noqa: S102 - the text is made above, of names and operators only
+        return scope["make"](*(value for _, value in self._bound.values()))
+
+
+_sources: OrderedDict[str, CodeType] = OrderedDict()
+
+
+def _compiled(source: str) -> CodeType:
+    """Compiled once a text: sets that differ in their arrays only share the code."""
+    code = _sources.get(source)
+    if code is None:
+        code = compile(source, "<odegrad replay>", "exec")
+        _sources[source] = code
+        while len(_sources) > 256:
+            _sources.popitem(last=False)
+    return code
