@@ -70,7 +70,7 @@ class Tableau:
     @cached_property
     def fsal(self) -> bool:
         """First same as last: the last stage is f at the end of the step, so the next step need not evaluate it."""
-        return self.stages > 1 and self.b[-1] == 0 and self.a[-1] == self.b[:-1]
+        return self.b[-1] == 0 and self.a[-1] == self.b[:-1]
 
     @property
     def is_adaptive(self) -> bool:

@@ -59,8 +59,9 @@ def test_without_beta_nothing_is_remembered(first):
     assert verdict.next_h / verdict.h == pytest.approx(0.9 * 0.25**-0.2, rel=1e-14)
 
 
-def test_a_rejected_step_leaves_the_memory_as_it_was():
-    assert after(0.3, 7.0)[-1].last_accepted_error == 0.3
+@pytest.mark.parametrize("error", [7.0, *BAD_ERRORS])
+def test_a_rejected_step_leaves_the_memory_as_it_was(error):
+    assert after(0.3, error)[-1].last_accepted_error == 0.3
 
 
 @pytest.mark.parametrize("error", [0.0, 5e-324, 1e-300, 1e-12])

@@ -151,12 +151,23 @@ def test_nan_is_passed_on_without_a_warning(place, dtype):
         assert math.isnan(scaled_norm(np, **arrays, rtol=1e-3, atol=1e-6))
 
 
-@pytest.mark.parametrize("huge", [np.inf, 1e30], ids=["infinity", "square overflows"])
-def test_infinity_is_passed_on_without_a_warning(huge):
-    error = np.array([1.0, huge], np.float32)
+@pytest.mark.parametrize(
+    ("huge", "y"),
+    [(np.inf, 1.0), (1e30, 1.0), (1e38, 1e-9)],
+    ids=["infinity", "square overflows", "quotient overflows"],
+)
+def test_infinity_is_passed_on_without_a_warning(huge, y):
+    error, state = np.array([1.0, huge], np.float32), np.array([y, y], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert scaled_norm(np, error, np.ones_like(error), np.ones_like(error), 1e-3, 1e-6) == math.inf
+        assert scaled_norm(np, error, state, state, 1e-3, 1e-6) == math.inf
+
+
+def test_an_infinite_step_has_no_norm_and_gives_no_warning():
+    infinite = np.array([1.0, np.inf])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(scaled_norm(np, infinite, np.ones(2), infinite, 1e-3, 1e-6))
 
 
 def test_norm_of_an_empty_state_is_zero():

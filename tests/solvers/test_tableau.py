@@ -160,6 +160,14 @@ def test_derived_facts(method, stages, fsal, error_order):
     assert (method.stages, method.fsal, method.error_order) == (stages, fsal, error_order)
 
 
+def test_a_last_stage_that_has_a_weight_of_its_own_is_not_fsal():
+    halves = rationals("1/2 1/2")
+    method = Tableau(
+        name="x", order=1, c=rationals("0 1/2"), a=(rationals(""), halves[:1]), b=halves, source=""
+    )
+    assert not method.fsal
+
+
 def numbers_of(method):
     """(field, row or None, position) of every coefficient of a tableau."""
     for field in ("c", "b", "b_embedded"):
