@@ -5,12 +5,13 @@ im2col, taps and channels side by side) and multiplies them with the kernel as a
 
 - forward: the windows of x, at stride s, times w;
 - input gradient: the input positions fall into s x s phases (position mod s). Each phase is a correlation at stride 1
-  of ybar with the taps that reach it, flipped: no product with an inserted zero is ever computed;
+  of ybar with the taps that reach it, flipped: no product with an inserted zero is ever computed. With few input
+  channels one product is scattered instead (`scatter`);
 - weight gradient: the windows of x, transposed, times ybar, summed over the tiles.
 
-A tile is small enough for its windows to stay in cache, and tiles are spread over threads, each with BLAS at one
-thread. Tiles do not depend on the number of threads, so neither do the bits of the forward and the input gradient; the
-weight gradient adds one partial sum a thread, in order, and repeats its bits for a given number of threads.
+A tile is small enough for its windows to stay in cache, and tiles are dealt out to threads, each with BLAS at one
+thread. The bits of forward and input gradient do not depend on the number of threads; the weight gradient adds one
+partial sum a thread, in order, and repeats its bits for a given number of threads.
 Complex arrays are multiplied without conjugation: the gradients are transposes.
 
 Measured by `benchmarks/conv.py`.
@@ -26,14 +27,12 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import ArgumentError
+from .gather import Phase, correlate, image_rows, window_rows, with_border
 from .geometry import Pair, as_pair, check_inexact, check_ndim, result_buffer, window_count
+from .scatter import is_worthwhile, scatter_product
 from .scratch import scratch
 from .threads import one_blas_thread, run_shares
-
-_TILE_BYTES_HOST = 1 << 21  # windows of one tile: they share the caches with the kernel and the result
-_TILE_BYTES_DEVICE = 1 << 28  # a device wants few, large products
-_TILES_AT_LEAST = 8  # enough to divide a small batch evenly over threads
-_FLOPS_A_TILE = 4e6  # about 40 us: below, handing a tile to a thread costs more than it saves
+from .tiles import Tile, cut
 
 
 def conv2d_output_shape(
@@ -68,7 +67,10 @@ def conv2d(
     geometry = _geometry(x.shape, w.shape, stride, padding)
     dtype = check_inexact(xp, x=x, w=w)
     y = result_buffer(xp, out, geometry.y_shape, dtype)
-    _correlate(xp, x, [_forward_phase(xp, w, geometry, dtype)], y, geometry.stride)
+    if x.size == 0 or y.size == 0:
+        y[...] = 0  # a sum over no channels
+    else:
+        correlate(xp, x, [_forward_phase(xp, w, geometry, dtype)], y, geometry.stride)
     return y
 
 
@@ -103,12 +105,16 @@ def conv2d_input_grad(
     _check_cotangent(ybar, geometry)
     dtype = check_inexact(xp, ybar=ybar, w=w)
     xbar = result_buffer(xp, out, x_shape, dtype)
-    if xbar.size == 0:
-        return xbar
-    phases = _input_grad_phases(xp, w, geometry, dtype)
-    if len(phases) < geometry.stride[0] * geometry.stride[1]:
-        xbar[...] = 0  # positions that no tap reaches
-    _correlate(xp, ybar, phases, xbar, (1, 1))
+    if ybar.size == 0 or xbar.size == 0:
+        xbar[...] = 0
+    elif is_worthwhile(geometry.w_shape):
+        scatter_product(xp, ybar, w, xbar, geometry.stride, geometry.padding)
+    else:
+        phases = _input_grad_phases(xp, w, geometry, dtype)
+        if len(phases) < geometry.stride[0] * geometry.stride[1]:
+            xbar[...] = 0  # positions that no tap reaches
+        if phases:
+            correlate(xp, ybar, phases, xbar, (1, 1))
     return xbar
 
 
@@ -140,7 +146,10 @@ def conv2d_weight_grad(
     _check_cotangent(ybar, geometry)
     dtype = check_inexact(xp, x=x, ybar=ybar)
     wbar = result_buffer(xp, out, w_shape, dtype)
-    _sum_window_products(xp, x, ybar, geometry, wbar)
+    if x.size == 0 or ybar.size == 0:
+        wbar[...] = 0
+    else:
+        _sum_window_products(xp, x, ybar, geometry, wbar)
     return wbar
 
 
@@ -184,21 +193,9 @@ def _check_cotangent(ybar: Array, geometry: _Geometry) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """dst[first + step * q] = sum over taps j of src[stride * q + offset + j] @ matrix[j], for q < count, per axis."""
-
-    matrix: Array  # (taps * channels of src, channels of dst)
-    taps: Pair
-    offset: Pair
-    first: Pair
-    step: Pair
-    count: Pair
-
-
-def _forward_phase(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) -> _Phase:
+def _forward_phase(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) -> Phase:
     kernel = xp.ascontiguousarray(w, dtype=dtype)
-    return _Phase(
+    return Phase(
         matrix=kernel.reshape(-1, geometry.w_shape[3]),
         taps=geometry.w_shape[:2],
         offset=(-geometry.padding[0], -geometry.padding[1]),
@@ -208,7 +205,7 @@ def _forward_phase(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) ->
     )
 
 
-def _input_grad_phases(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) -> list[_Phase]:
+def _input_grad_phases(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) -> list[Phase]:
     """One phase for each residue (position mod stride) that at least one tap reaches.
 
     x position i = first + s q meets tap k at the output position (i + p - k) / s. Those taps are k = k0 + s j with
@@ -227,7 +224,7 @@ def _input_grad_phases(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any
                 continue
             reversed_taps = reaching[::-1, ::-1].transpose(0, 1, 3, 2)
             phases.append(
-                _Phase(
+                Phase(
                     matrix=xp.ascontiguousarray(reversed_taps, dtype=dtype).reshape(-1, n_in),
                     taps=taps,
                     offset=(base_h - taps[0] + 1, base_w - taps[1] + 1),
@@ -239,190 +236,39 @@ def _input_grad_phases(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any
     return phases
 
 
-def _correlate(xp: ModuleType, source: Array, phases: list[_Phase], target: Array, stride: Pair) -> None:
-    """target (B, ., ., N) = the phases of source (B, ., ., C)."""
-    if target.size == 0 or not phases:
-        return
-    if source.shape[3] == 0:
-        target[...] = 0
-        return
-    rows, columns = (max(phase.count[axis] for phase in phases) for axis in (0, 1))
-    depth = max(phase.matrix.shape[0] for phase in phases)
-    tiles = _tiles(xp, source.shape[0], rows, columns, depth * target.dtype.itemsize, depth * target.shape[3])
-
-    def work(_: int, start: int, stop: int) -> None:
-        for tile in tiles[start:stop]:
-            _correlate_tile(xp, source, phases, target, stride, tile)
-
-    _spread(xp, work, len(tiles))
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """Images and window rows that are gathered together."""
-
-    images: slice
-    rows: slice
-
-
-def _tiles(
-    xp: ModuleType, n_images: int, rows: int, columns: int, row_bytes: int, row_multiplies: int
-) -> list[_Tile]:
-    """Cut (images, rows) into tiles whose windows fill the cache; a tile is whole images or rows of one image."""
-    budget = _TILE_BYTES_HOST if xp is np else _TILE_BYTES_DEVICE
-    n_windows = max(1, budget // max(1, row_bytes))
-    if n_windows < rows * columns:
-        n_rows = max(1, n_windows // columns)
-        return [
-            _Tile(slice(image, image + 1), slice(row, min(row + n_rows, rows)))
-            for image in range(n_images)
-            for row in range(0, rows, n_rows)
-        ]
-    per_tile = n_windows // (rows * columns)
-    if xp is np:
-        worth_a_tile = int(_FLOPS_A_TILE / (2 * rows * columns * max(1, row_multiplies))) + 1
-        per_tile = min(per_tile, max(worth_a_tile, -(-n_images // _TILES_AT_LEAST)))
-    everything = slice(0, rows)
-    return [
-        _Tile(slice(image, min(image + per_tile, n_images)), everything)
-        for image in range(0, n_images, per_tile)
-    ]
-
-
-def _spread(xp: ModuleType, work: Any, n_tiles: int) -> None:
-    """Run work(share, start, stop) over the tiles: on the host by all threads of BLAS, on a device in order."""
-    if xp is not np:
-        work(0, 0, n_tiles)
-        return
-    with one_blas_thread() as n_threads:
-        run_shares(work, n_tiles, min(n_threads, n_tiles))
-
-
-def _correlate_tile(
-    xp: ModuleType, source: Array, phases: list[_Phase], target: Array, stride: Pair, tile: _Tile
-) -> None:
-    lowest, highest = _reach(phases, stride, tile)
-    padded = _with_border(xp, source[tile.images], lowest, highest, target.dtype)
-    for phase in phases:
-        stop = min(tile.rows.stop, phase.count[0])
-        if stop <= tile.rows.start:
-            continue
-        count = (stop - tile.rows.start, phase.count[1])
-        corner = (
-            tile.rows.start * stride[0] + phase.offset[0] - lowest[0],
-            phase.offset[1] - lowest[1],
-        )
-        rows = _window_rows(xp, padded, corner, count, phase.taps, stride)
-        (first_h, first_w), (step_h, step_w) = phase.first, phase.step
-        begin = first_h + step_h * tile.rows.start
-        end = first_h + step_h * (stop - 1) + 1
-        _product_into(xp, rows, phase.matrix, target[tile.images, begin:end:step_h, first_w::step_w])
-
-
-def _reach(phases: list[_Phase], stride: Pair, tile: _Tile) -> tuple[Pair, Pair]:
-    """The source positions [lowest, highest) that the windows of a tile touch, borders included."""
-    lowest = (
-        tile.rows.start * stride[0] + min(phase.offset[0] for phase in phases),
-        min(phase.offset[1] for phase in phases),
-    )
-    highest = (
-        max((tile.rows.stop - 1) * stride[0] + phase.offset[0] + phase.taps[0] for phase in phases),
-        max((phase.count[1] - 1) * stride[1] + phase.offset[1] + phase.taps[1] for phase in phases),
-    )
-    return lowest, highest
-
-
-def _with_border(xp: ModuleType, images: Array, lowest: Pair, highest: Pair, dtype: Any) -> Array:
-    """images[:, lowest[0]:highest[0], lowest[1]:highest[1]] with zeros outside; a view where nothing lies outside."""
-    n, height, width, channels = images.shape
-    (top, left), (bottom, right) = lowest, highest
-    inside_h = slice(max(top, 0), max(min(bottom, height), 0))
-    inside_w = slice(max(left, 0), max(min(right, width), 0))
-    if top >= 0 and left >= 0 and bottom <= height and right <= width and images.dtype == dtype:
-        return images[:, inside_h, inside_w]
-    padded = scratch(xp, "padded", (n, bottom - top, right - left, channels), dtype)
-    to_h = slice(inside_h.start - top, max(inside_h.stop, inside_h.start) - top)
-    to_w = slice(inside_w.start - left, max(inside_w.stop, inside_w.start) - left)
-    padded[:, : to_h.start] = 0
-    padded[:, to_h.stop :] = 0
-    padded[:, to_h, : to_w.start] = 0
-    padded[:, to_h, to_w.stop :] = 0
-    padded[:, to_h, to_w] = images[:, inside_h, inside_w]
-    return padded
-
-
-def _window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: Pair, stride: Pair) -> Array:
-    """(n * count_h * count_w, taps_h * taps_w * C): the windows as rows; a view where they lie side by side."""
-    n, channels = padded.shape[0], padded.shape[3]
-    step_n, step_h, step_w, step_c = padded.strides
-    windows = xp.lib.stride_tricks.as_strided(
-        padded[:, corner[0] :, corner[1] :],
-        shape=(n, *count, *taps, channels),
-        strides=(step_n, step_h * stride[0], step_w * stride[1], step_h, step_w, step_c),
-    )
-    n_rows, depth = n * count[0] * count[1], taps[0] * taps[1] * channels
-    if windows.flags.c_contiguous:
-        return windows.reshape(n_rows, depth)
-    rows = scratch(xp, "windows", (n_rows, depth), padded.dtype)
-    rows.reshape(windows.shape)[...] = windows
-    return rows
-
-
-def _product_into(xp: ModuleType, rows: Array, matrix: Array, target: Array) -> None:
-    """target (n, h, w, N), any strides, = rows (n h w, K) @ matrix (K, N)."""
-    shape = (rows.shape[0], matrix.shape[1])
-    if target.flags.c_contiguous:
-        xp.matmul(rows, matrix, out=target.reshape(shape))
-    else:
-        product = scratch(xp, "product", shape, target.dtype)
-        xp.matmul(rows, matrix, out=product)
-        target[...] = product.reshape(target.shape)
-
-
 def _sum_window_products(xp: ModuleType, x: Array, ybar: Array, geometry: _Geometry, wbar: Array) -> None:
-    """wbar (kh, kw, Cin, Cout) = sum over tiles of (windows of x)^T (rows of ybar)."""
-    n_images, rows, columns, n_out = geometry.y_shape
-    depth = geometry.w_shape[0] * geometry.w_shape[1] * geometry.w_shape[2]
-    if x.size == 0 or ybar.size == 0:
-        wbar[...] = 0
-        return
-    tiles = _tiles(xp, n_images, rows, columns, depth * wbar.dtype.itemsize, depth * n_out)
+    """wbar (kh, kw, Cin, Cout) = sum over tiles of (windows of x)^T (pixels of ybar)."""
+    n_images, *positions, n_out = geometry.y_shape
+    depth = wbar.size // n_out
+    tiles = cut(xp, n_images, (positions[0], positions[1]), depth, n_out, wbar.dtype.itemsize)
 
-    def work(share: int, start: int, stop: int) -> None:
+    def work(share: int) -> None:
         total = totals[share]
-        for tile in tiles[start:stop]:
-            product = total if tile is tiles[start] else scratch(xp, "product", (depth, n_out), wbar.dtype)
+        first, *others = tiles[len(tiles) * share // n_shares : len(tiles) * (share + 1) // n_shares]
+        _window_product(xp, x, ybar, geometry, first, total)
+        for tile in others:
+            product = scratch(xp, "product", total.shape, total.dtype)
             _window_product(xp, x, ybar, geometry, tile, product)
-            if product is not total:
-                xp.add(total, product, out=total)
+            xp.add(total, product, out=total)
 
-    if xp is not np:
-        totals = xp.empty((1, depth, n_out), dtype=wbar.dtype)
-        work(0, 0, len(tiles))
-    else:
-        with one_blas_thread() as n_threads:
-            n_shares = min(n_threads, len(tiles))
-            totals = scratch(xp, "totals", (n_shares, depth, n_out), wbar.dtype)
-            run_shares(work, len(tiles), n_shares)
-    wbar[...] = totals.sum(axis=0).reshape(wbar.shape)
+    with one_blas_thread() as n_threads:
+        n_shares = min(n_threads, len(tiles)) if xp is np else 1
+        totals = scratch(xp, "totals", (n_shares, depth, n_out), wbar.dtype)
+        run_shares(work, n_shares)
+    xp.sum(totals.reshape(n_shares, *wbar.shape), axis=0, out=wbar)
 
 
 def _window_product(
-    xp: ModuleType, x: Array, ybar: Array, geometry: _Geometry, tile: _Tile, product: Array
+    xp: ModuleType, x: Array, ybar: Array, geometry: _Geometry, tile: Tile, product: Array
 ) -> None:
-    """product (kh kw Cin, Cout) = (windows of x in a tile)^T (the same rows of ybar)."""
-    stride, taps = geometry.stride, geometry.w_shape[:2]
+    """product (kh kw Cin, Cout) = (windows of x in a tile)^T (the same pixels of ybar)."""
+    stride, padding, taps = geometry.stride, geometry.padding, geometry.w_shape[:2]
     count = (tile.rows.stop - tile.rows.start, geometry.y_shape[2])
-    lowest = (tile.rows.start * stride[0] - geometry.padding[0], -geometry.padding[1])
+    lowest = (tile.rows.start * stride[0] - padding[0], -padding[1])
     highest = (
         lowest[0] + (count[0] - 1) * stride[0] + taps[0],
         lowest[1] + (count[1] - 1) * stride[1] + taps[1],
     )
-    padded = _with_border(xp, x[tile.images], lowest, highest, product.dtype)
-    rows = _window_rows(xp, padded, (0, 0), count, taps, stride)
-    cotangent = ybar[tile.images, tile.rows]
-    if not cotangent.flags.c_contiguous or cotangent.dtype != product.dtype:
-        packed = scratch(xp, "cotangent", cotangent.shape, product.dtype)
-        packed[...] = cotangent
-        cotangent = packed
-    xp.matmul(rows.T, cotangent.reshape(rows.shape[0], -1), out=product)
+    padded = with_border(xp, x[tile.images], lowest, highest, product.dtype)
+    rows = window_rows(xp, padded, (0, 0), count, taps, stride)
+    xp.matmul(rows.T, image_rows(xp, ybar[tile.images, tile.rows], product.dtype), out=product)

@@ -1,7 +1,7 @@
 """Shares of one kernel on several threads, with BLAS held at one thread meanwhile.
 
 Small matrix products on one thread each beat one product on all threads: the kernels cut the batch into tiles and
-give each thread a run of tiles. The number of threads is BLAS's own (`OPENBLAS_NUM_THREADS`,
+deal them out. The number of threads is BLAS's own (`OPENBLAS_NUM_THREADS`,
 `threadpoolctl.threadpool_limits`), so that whoever limits BLAS limits the kernels too.
 Measured by `benchmarks/conv.py`.
 """
@@ -12,12 +12,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-Share = Callable[[int, int, int], None]
+Share = Callable[[int], None]
 
 
 class _BlasLimit:
@@ -105,23 +106,18 @@ def one_blas_thread() -> Iterator[int]:
         _blas.leave()
 
 
-def run_shares(work: Share, n_items: int, n_shares: int) -> None:
-    """Call `work(share, start, stop)` on `n_shares` threads for consecutive runs that cover range(n_items).
+def run_shares(work: Share, n_shares: int) -> None:
+    """Call `work(share)` for share = 0 .. n_shares - 1, each on its own thread; share 0 is done by the caller.
 
-    Share 0 is done by the caller. Returns when all have finished; the first exception of a share is raised here.
+    Returns when all have finished; the first exception of a share is raised here.
     """
-    bounds = [n_items * share // n_shares for share in range(n_shares + 1)]
     replies: SimpleQueue[BaseException | None] = SimpleQueue()
     if n_shares > 1:
-        _workers.submit([_bind(work, share, bounds) for share in range(1, n_shares)], replies)
+        _workers.submit([partial(work, share) for share in range(1, n_shares)], replies)
     try:
-        work(0, bounds[0], bounds[1])
+        work(0)
     finally:  # the others write into the caller's buffers: never leave before them
         errors = [replies.get() for _ in range(1, n_shares)]
     for error in errors:
         if error is not None:
             raise error
-
-
-def _bind(work: Share, share: int, bounds: list[int]) -> Callable[[], None]:
-    return lambda: work(share, bounds[share], bounds[share + 1])

@@ -22,11 +22,15 @@ EPS64, EPS32 = np.finfo(np.float64).eps, np.finfo(np.float32).eps
 CASES = [
     ((2, 6, 7, 3), (3, 3, 3, 4), 1, 1),
     ((2, 6, 7, 3), (3, 3, 3, 4), 2, 1),
+    ((2, 6, 7, 5), (3, 3, 5, 4), 1, 1),
+    ((2, 6, 7, 6), (3, 4, 6, 4), 2, 1),
     ((3, 5, 5, 1), (5, 5, 1, 2), 1, 0),
     ((1, 9, 4, 2), (2, 3, 2, 3), (3, 2), (0, 2)),
     ((2, 4, 4, 5), (1, 1, 5, 3), 1, 0),
     ((2, 5, 4, 5), (1, 1, 5, 3), 2, 0),
-    ((2, 7, 7, 2), (2, 2, 2, 2), 3, 0),  # strides over positions that no tap reaches
+    ((2, 7, 7, 2), (2, 2, 2, 2), 3, 0),  # positions that no tap reaches
+    ((2, 8, 7, 6), (2, 1, 6, 2), 3, 0),
+    ((2, 7, 2, 6), (1, 1, 6, 2), 3, 1),
     ((1, 2, 2, 1), (1, 1, 1, 1), 1, 3),  # windows that lie wholly in the border
     ((1, 1, 1, 2), (4, 4, 2, 1), 1, 2),
     ((40, 8, 8, 3), (3, 3, 3, 6), 1, 1),  # several tiles of whole images
@@ -92,7 +96,8 @@ def convolutions(draw_from):
     stride = draw_from(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     padding = draw_from(st.tuples(st.integers(0, 3), st.integers(0, 3)))
     size = [draw_from(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, padding, strict=True)]
-    n_images, n_in, n_out = (draw_from(st.integers(1, 4)) for _ in range(3))
+    n_images, n_out = draw_from(st.integers(1, 3)), draw_from(st.integers(1, 4))
+    n_in = draw_from(st.integers(1, 7))  # few channels are scattered, more are gathered
     return (n_images, *size, n_in), (*kernel, n_in, n_out), stride, padding, draw_from(st.integers(0, 99))
 
 

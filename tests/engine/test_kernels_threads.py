@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from odegrad.engine.kernels.scratch import scratch
 from odegrad.engine.kernels.threads import one_blas_thread, run_shares
+from odegrad.engine.kernels.tiles import cut
 from threadpoolctl import threadpool_info, threadpool_limits
 
 
@@ -16,21 +17,30 @@ def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-@pytest.mark.parametrize("n_items", [0, 1, 2, 5, 8])
-@pytest.mark.parametrize("n_shares", [1, 2, 3])
-def test_shares_cover_every_item_once(n_items, n_shares):
-    done = np.zeros(n_items, dtype=int)
+@pytest.mark.parametrize("n_shares", [1, 2, 5])
+def test_every_share_is_done_once(n_shares):
+    done = np.zeros(n_shares, dtype=int)
 
-    def work(share, start, stop):
-        done[start:stop] += 1
+    def work(share):
+        done[share] += 1
 
-    run_shares(work, n_items, n_shares)
+    run_shares(work, n_shares)
     assert (done == 1).all()
+
+
+@pytest.mark.parametrize(
+    "n_images, positions", [(1, (1, 1)), (300, (8, 8)), (3, (500, 300)), (2, (1, 10**6))]
+)
+def test_tiles_cover_every_position_once(n_images, positions):
+    seen = np.zeros((n_images, positions[0]), dtype=int)
+    for tile in cut(np, n_images, positions, depth=90, width=7, itemsize=4):
+        seen[tile.images, tile.rows] += 1
+    assert (seen == 1).all()
 
 
 def test_share_zero_runs_in_the_caller_and_the_others_elsewhere():
     threads = {}
-    run_shares(lambda share, start, stop: threads.setdefault(share, threading.get_ident()), 3, 3)
+    run_shares(lambda share: threads.setdefault(share, threading.get_ident()), 3)
     assert threads[0] == threading.get_ident()
     assert threading.get_ident() not in (threads[1], threads[2])
 
@@ -39,13 +49,13 @@ def test_share_zero_runs_in_the_caller_and_the_others_elsewhere():
 def test_the_error_of_a_share_reaches_the_caller_after_all_have_finished(failing):
     finished = []
 
-    def work(share, start, stop):
+    def work(share):
         if share == failing:
             raise ZeroDivisionError(f"share {share}")
         finished.append(share)
 
     with pytest.raises(ZeroDivisionError, match=f"share {failing}"):
-        run_shares(work, 2, 2)
+        run_shares(work, 2)
     assert finished == [1 - failing]
 
 
