@@ -76,13 +76,38 @@ def max_pool_grad(
         raise ArgumentError(f"`y` must have the shape of `ybar`, {ybar.shape}; got {y.shape}")
     xbar = result_buffer(xp, out, x.shape, check_inexact(xp, ybar=ybar, x=x))
     xbar[...] = 0
-    open_windows = xp.ones(y.shape, dtype=bool)  # whose maximum was not met yet
     nothing = xbar.dtype.type(0)
-    for windows, positions in _taps(x.shape, y.shape, *_window(size, stride, padding)):
-        is_maximum = (x[positions].real == y[windows].real) & open_windows[windows]
+    for windows, positions, is_maximum in _maxima(xp, x, y, _window(size, stride, padding)):
         xbar[positions] += xp.where(is_maximum, ybar[windows], nothing)
-        open_windows[windows] &= ~is_maximum
     return xbar
+
+
+def max_pool_pick(
+    xp: ModuleType,
+    z: Array,
+    x: Array,
+    y: Array,
+    size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: int | Pair = 0,
+    *,
+    out: Array | None = None,
+) -> Array:
+    """The values of z (B, H, W, C) where x has its maxima: (B, Ho, Wo, C); the transpose of `max_pool_grad` in ybar.
+
+    `x` and `y` are the input and the result of `max_pool`. A window whose maximum is NaN gives 0.
+    """
+    if z.shape != x.shape:
+        raise ArgumentError(f"`z` must have the shape of `x`, {x.shape}; got {z.shape}")
+    expected = pool_output_shape(x.shape, size, stride, padding)
+    if y.shape != expected:
+        raise ArgumentError(f"`y` must have the shape of the pooling, {expected}; got {y.shape}")
+    picked = result_buffer(xp, out, expected, check_inexact(xp, z=z, x=x))
+    picked[...] = 0
+    nothing = picked.dtype.type(0)
+    for windows, positions, is_maximum in _maxima(xp, x, y, _window(size, stride, padding)):
+        picked[windows] += xp.where(is_maximum, z[positions], nothing)
+    return picked
 
 
 def avg_pool(
@@ -128,6 +153,17 @@ def avg_pool_grad(
     for windows, positions in _taps(x_shape, ybar.shape, window, steps, border):
         xbar[positions] += share[windows]
     return xbar
+
+
+def _maxima(
+    xp: ModuleType, x: Array, y: Array, window: tuple[Pair, Pair, Pair]
+) -> Iterator[tuple[Region, Region, Array]]:
+    """The taps as `_taps` gives them, each with the truth that it is the first maximum of its window."""
+    is_open = xp.ones(y.shape, dtype=bool)  # windows whose maximum was not met yet
+    for windows, positions in _taps(x.shape, y.shape, *window):
+        is_maximum = (x[positions].real == y[windows].real) & is_open[windows]
+        is_open[windows] &= ~is_maximum
+        yield windows, positions, is_maximum
 
 
 def _window(size: int | Pair, stride: int | Pair | None, padding: int | Pair) -> tuple[Pair, Pair, Pair]:

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odegrad.engine.errors import ArgumentError, ArgumentTypeError
-from odegrad.engine.kernels import avg_pool, avg_pool_grad, max_pool, max_pool_grad, pool_output_shape
+from odegrad.engine.kernels import (
+    avg_pool,
+    avg_pool_grad,
+    max_pool,
+    max_pool_grad,
+    max_pool_pick,
+    pool_output_shape,
+)
 
 EPS64 = np.finfo(np.float64).eps
 
@@ -83,6 +90,17 @@ def test_max_pool_grad_goes_to_the_first_maximum(rng, shape, size, stride, paddi
     np.testing.assert_array_equal(max_pool_grad(np, ybar, x, y, size, stride, padding), expected)
 
 
+@pytest.mark.parametrize("shape, size, stride, padding", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_max_pool_pick_takes_the_place_of_the_first_maximum(rng, shape, size, stride, padding, dtype):
+    x = np.round(2 * draw(rng, shape)).astype(dtype)
+    z = draw(rng, shape, dtype)
+    picked = max_pool_pick(np, z, x, max_pool(np, x, size, stride, padding), size, stride, padding)
+    assert picked.dtype == dtype
+    for position, inside in windows(x, size, stride, padding):
+        assert picked[position] == z[max(inside, key=lambda p: x[p].real)]
+
+
 @st.composite
 def poolings(draw_from):
     size = draw_from(st.tuples(st.integers(1, 4), st.integers(1, 4)))
@@ -120,7 +138,7 @@ def test_max_pool_grad_agrees_with_complex_step(case):
 
 
 @pytest.mark.parametrize("shape, size, stride, padding", CASES)
-@pytest.mark.parametrize("which", ["max", "max_grad", "avg", "avg_grad"])
+@pytest.mark.parametrize("which", ["max", "max_grad", "max_pick", "avg", "avg_grad"])
 def test_out_is_overwritten_whatever_it_holds(rng, shape, size, stride, padding, which):
     x = draw(rng, shape)
     window = (size, stride, padding)
@@ -128,6 +146,7 @@ def test_out_is_overwritten_whatever_it_holds(rng, shape, size, stride, padding,
     call = {
         "max": lambda **out: max_pool(np, x, *window, **out),
         "max_grad": lambda **out: max_pool_grad(np, y, x, y, *window, **out),
+        "max_pick": lambda **out: max_pool_pick(np, x, x, y, *window, **out),
         "avg": lambda **out: avg_pool(np, x, *window, **out),
         "avg_grad": lambda **out: avg_pool_grad(np, y, *window, input_shape=shape[1:3], **out),
     }[which]
@@ -172,6 +191,16 @@ REFUSED = [
         lambda: max_pool_grad(np, X[:, :2, :2], X, X, 2),
         ArgumentError,
         r"`y` must have the shape of `ybar`, \(2, 2, 2, 3\)",
+    ),
+    (
+        lambda: max_pool_pick(np, X[:1], X, X, 2),
+        ArgumentError,
+        r"`z` must have the shape of `x`, \(2, 5, 5, 3\)",
+    ),
+    (
+        lambda: max_pool_pick(np, X, X, X, 2),
+        ArgumentError,
+        r"`y` must have the shape of the pooling, \(2, 2, 2, 3\)",
     ),
 ]
 
