@@ -1,6 +1,6 @@
 """Data sets: their published files, checked; batches, normalisation and augmentation."""
 
-from .augment import augment
+from .augmentation import augment
 from .batching import batches, batches_per_epoch
 from .dataset import Dataset, LabelledImages, split_validation
 from .image_files import read_images
