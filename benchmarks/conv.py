@@ -1,0 +1,134 @@
+"""How many GFLOP/s do the convolution kernels reach, beside PyTorch where it is installed?
+
+    python -m benchmarks.conv [--toy]
+
+Prints one JSON line for each size and derivative. PyTorch (channels last, as many threads) is measured in the same
+process, turn by turn with ours, since absolute times move with the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from odegrad.engine import kernels
+from odegrad.engine.kernels.threads import one_blas_thread
+
+# images, height and width, channels in, channels out, stride; kernel 3x3, padding 1
+SIZES = [
+    (128, 32, 64, 64, 1),
+    (128, 7, 64, 64, 1),
+    (256, 28, 2, 32, 2),
+    (256, 14, 33, 64, 2),
+]
+TOY = [(4, 8, 3, 4, 2)]
+Calls = dict[str, Callable[[], Any]]
+
+
+def our_calls(size: tuple[int, ...], rng: np.random.Generator) -> Calls:
+    """The three kernels on float32 arrays, each writing into a buffer of its own."""
+    n, extent, n_in, n_out, stride = size
+    x = rng.standard_normal((n, extent, extent, n_in), dtype=np.float32)
+    w = rng.standard_normal((3, 3, n_in, n_out), dtype=np.float32)
+    options = {"stride": stride, "padding": 1}
+    y = kernels.conv2d(np, x, w, **options)
+    ybar, xbar, wbar = np.ones_like(y), np.empty_like(x), np.empty_like(w)
+    at = {"input_shape": (extent, extent), **options}
+    return {
+        "forward": lambda: kernels.conv2d(np, x, w, **options, out=y),
+        "input_grad": lambda: kernels.conv2d_input_grad(np, ybar, w, **at, out=xbar),
+        "weight_grad": lambda: kernels.conv2d_weight_grad(
+            np, x, ybar, kernel_shape=(3, 3), **options, out=wbar
+        ),
+    }
+
+
+def torch_calls(size: tuple[int, ...], n_threads: int) -> Calls:
+    """The same three in PyTorch, channels last; empty if it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    import torch
+
+    torch.set_num_threads(n_threads)
+    torch.set_grad_enabled(False)
+    n, extent, n_in, n_out, stride = size
+    last = torch.channels_last
+    x = torch.randn(n, n_in, extent, extent).contiguous(memory_format=last)
+    w = torch.randn(n_out, n_in, 3, 3).contiguous(memory_format=last)
+    ybar = torch.nn.functional.conv2d(x, w, stride=stride, padding=1)
+
+    def backward(*mask: bool) -> Any:
+        geometry = ([stride] * 2, [1, 1], [1, 1], False, [0, 0], 1)
+        return torch.ops.aten.convolution_backward(ybar, x, w, None, *geometry, mask)
+
+    return {
+        "forward": lambda: torch.nn.functional.conv2d(x, w, stride=stride, padding=1),
+        "input_grad": lambda: backward(True, False, False),
+        "weight_grad": lambda: backward(False, True, False),
+    }
+
+
+def seconds(call: Callable[[], Any], budget: float) -> list[float]:
+    """Sorted times of repeated calls within `budget` seconds, at least five, after two that warm up."""
+    call(), call()
+    times: list[float] = []
+    end = time.perf_counter() + budget
+    while len(times) < 5 or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return sorted(times)
+
+
+def summary(prefix: str, times: list[float], gflop: float) -> dict[str, float]:
+    median = statistics.median(times)
+    spread = (times[3 * len(times) // 4] - times[len(times) // 4]) / median
+    return {
+        f"{prefix}gflops": round(gflop / median, 2),
+        f"{prefix}best_gflops": round(gflop / times[0], 2),
+        f"{prefix}median_s": median,
+        f"{prefix}spread": round(spread, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--toy", action="store_true", help="one tiny size, a fraction of a second")
+    toy = parser.parse_args().toy
+    with one_blas_thread() as n_threads:
+        pass
+    rng = np.random.default_rng(0)
+    for size in TOY if toy else SIZES:
+        n, extent, n_in, n_out, stride = size
+        shape = kernels.conv2d_output_shape((n, extent, extent, n_in), (3, 3, n_in, n_out), stride, 1)
+        gflop = 2e-9 * np.prod(shape) * 9 * n_in
+        peers = torch_calls(size, n_threads)
+        for name, call in our_calls(size, rng).items():
+            line = {
+                "benchmark": "conv",
+                "op": name,
+                "x": [n, extent, extent, n_in],
+                "w": [3, 3, n_in, n_out],
+                "stride": stride,
+                "dtype": "float32",
+                "module": "numpy",
+                "device": "cpu",
+                "threads": n_threads,
+            }
+            budget = 0.01 if toy else 1.0
+            line |= summary("", seconds(call, budget), gflop)
+            if peers:
+                line |= summary("torch_", seconds(peers[name], budget), gflop)
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
