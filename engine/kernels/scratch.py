@@ -14,7 +14,7 @@ import numpy as np
 
 from ..backend import Array
 
-_KEPT_BYTES = 1 << 25  # a buffer above this size is not kept
+_KEPT_BYTES = 1 << 24  # a buffer above this size is not kept
 _ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 _local = threading.local()
@@ -23,7 +23,7 @@ _local = threading.local()
 def scratch(xp: ModuleType, role: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised C-contiguous array, valid until this thread asks for the same `role` again.
 
-    On NumPy each thread keeps one buffer a role, as large as the largest request so far, at most 32 MiB; larger
+    On NumPy each thread keeps one buffer a role, as large as the largest request so far, at most 16 MiB; larger
     requests are plain allocations. CuPy's own memory pool serves the same purpose on the device.
     """
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize

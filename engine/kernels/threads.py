@@ -12,7 +12,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -52,34 +51,65 @@ class _BlasLimit:
             library.set_num_threads(number)
 
 
+class _Shares:
+    """One piece of work in n shares: what became of each, and a queue that wakes the caller."""
+
+    def __init__(self, work: Share, n_shares: int) -> None:
+        self._work = work
+        self._is_done = [False] * n_shares
+        self._errors: list[BaseException | None] = [None] * n_shares
+        self._wake: SimpleQueue[None] = SimpleQueue()
+
+    def do(self, share: int) -> None:
+        """Run one share; its exception is kept for the caller."""
+        try:
+            self._work(share)
+        except BaseException as error:  # noqa: BLE001 - raised again by `wait`
+            self._errors[share] = error
+        finally:
+            self._is_done[share] = True
+            self._wake.put(None)
+
+    def wait(self) -> None:
+        """Return when every share is done, whatever happens meanwhile: they write into the caller's buffers.
+
+        Ctrl-C is raised afterwards. Each share is marked before it wakes, so that a wake-up lost to the interrupt
+        cannot leave the caller waiting.
+        """
+        interrupt: KeyboardInterrupt | None = None
+        while not all(self._is_done):
+            try:
+                self._wake.get()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        for raised in (interrupt, *self._errors):
+            if raised is not None:
+                raise raised
+
+
 class _Workers:
-    """Daemon threads that wait for work; started when first needed, and anew in a forked child."""
+    """Daemon threads that wait for shares; started when first needed, and anew in a forked child."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inbox: SimpleQueue[tuple[Callable[[], None], SimpleQueue[BaseException | None]]] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[_Shares, int]] = SimpleQueue()
         self._n_started = 0
 
-    def submit(self, tasks: list[Callable[[], None]], replies: SimpleQueue[BaseException | None]) -> None:
+    def submit(self, shares: _Shares, numbers: range) -> None:
         with self._lock:
-            while self._n_started < len(tasks):
+            while self._n_started < len(numbers):
                 self._n_started += 1
                 name = f"odegrad-kernel-{self._n_started}"
-                threading.Thread(target=self._work, args=(self._inbox,), name=name, daemon=True).start()
-        for task in tasks:
-            self._inbox.put((task, replies))
+                threading.Thread(target=_serve, args=(self._inbox,), name=name, daemon=True).start()
+        for number in numbers:
+            self._inbox.put((shares, number))
 
-    @staticmethod
-    def _work(inbox: SimpleQueue[Any]) -> None:
-        while True:
-            task, replies = inbox.get()
-            try:
-                task()
-            except BaseException as error:  # noqa: BLE001 - raised again in the caller, which waits for the reply
-                replies.put(error)
-            else:
-                replies.put(None)
-            del task, replies  # arrays must not live until the next task arrives
+
+def _serve(inbox: SimpleQueue[tuple[_Shares, int]]) -> None:
+    while True:
+        shares, number = inbox.get()
+        shares.do(number)
+        del shares  # its arrays must not live until the next task arrives
 
 
 _blas = _BlasLimit()
@@ -111,13 +141,12 @@ def run_shares(work: Share, n_shares: int) -> None:
 
     Returns when all have finished; the first exception of a share is raised here.
     """
-    replies: SimpleQueue[BaseException | None] = SimpleQueue()
-    if n_shares > 1:
-        _workers.submit([partial(work, share) for share in range(1, n_shares)], replies)
-    try:
+    if n_shares == 1:
         work(0)
-    finally:  # the others write into the caller's buffers: never leave before them
-        errors = [replies.get() for _ in range(1, n_shares)]
-    for error in errors:
-        if error is not None:
-            raise error
+        return
+    shares = _Shares(work, n_shares)
+    _workers.submit(shares, range(1, n_shares))
+    try:
+        shares.do(0)
+    finally:
+        shares.wait()

@@ -1,9 +1,11 @@
 """The shares of a kernel, the limit on BLAS around them, and the scratch memory they use."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -57,6 +59,21 @@ def test_the_error_of_a_share_reaches_the_caller_after_all_have_finished(failing
     with pytest.raises(ZeroDivisionError, match=f"share {failing}"):
         run_shares(work, 2)
     assert finished == [1 - failing]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signal to a thread")
+def test_an_interrupt_is_raised_after_all_shares_have_finished():
+    finished = []
+
+    def work(share):
+        if share == 1:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.05)
+            finished.append(share)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_shares(work, 2)
+    assert finished == [1]
 
 
 def test_blas_has_one_thread_inside_and_what_it_had_before_outside():
