@@ -1,0 +1,87 @@
+"""Gradient clipping: a group of leaves is scaled down together when its norm is too large."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..engine.errors import ArgumentError
+from ..engine.tree import Path, Tree, leaves_with_paths, unflatten
+from .config import TrainConfig
+
+
+class Group(NamedTuple):
+    """Leaves whose common norm is bounded: `selects` is a predicate of a leaf's path."""
+
+    name: str
+    max_norm: float
+    selects: Callable[[Path], bool]
+
+
+def is_any(path: Path) -> bool:
+    """Every leaf."""
+    return True
+
+
+def is_gamma(path: Path) -> bool:
+    """The scales of the normalisation layers: leaves called "gamma"."""
+    return bool(path) and path[-1] == "gamma"
+
+
+def is_alpha(path: Path) -> bool:
+    """The shifts of the normalisation layers: leaves called "alpha"."""
+    return bool(path) and path[-1] == "alpha"
+
+
+def clip(grads: Tree, max_norm: float, selects: Callable[[Path], bool] = is_any) -> tuple[Tree, float]:
+    """Scale the selected leaves so that their Euclidean norm, over all of them together, is at most `max_norm`.
+
+    Args:
+        grads: tree of arrays; nothing is written to it, and leaves that keep their values are passed on, not copied.
+        max_norm: positive; `math.inf` only measures.
+    Returns: (tree, norm before clipping). A norm that is NaN or infinite is returned with the gradient as it was, so
+        that the caller can say so; no selected leaf at all has norm 0.
+    Raises: ArgumentError for a `max_norm` that is not positive.
+    Cost: sums in float64, which squares of float32 cannot overflow; one device read.
+    """
+    if not max_norm > 0.0:
+        raise ArgumentError(f"`max_norm` must be positive; got {max_norm}")
+    entries = [(leaf, selects(path)) for path, leaf in leaves_with_paths(grads)]
+    norm = math.sqrt(float(sum((_square_sum(leaf) for leaf, is_in in entries if is_in), start=0.0)))
+    if not (math.isfinite(norm) and norm > max_norm):
+        return grads, norm
+    factor = max_norm / norm
+    clipped = (
+        np.multiply(leaf, factor, out=np.empty_like(leaf)) if is_in else leaf for leaf, is_in in entries
+    )
+    return unflatten(grads, clipped), norm
+
+
+def clip_groups(grads: Tree, groups: Iterable[Group]) -> tuple[Tree, dict[str, float]]:
+    """`clip` for one group after the other, each on what the groups before it left.
+
+    Returns: (tree, group name -> norm that the group had just before its own clipping).
+    """
+    norms: dict[str, float] = {}
+    for group in groups:
+        grads, norms[group.name] = clip(grads, group.max_norm, group.selects)
+    return grads, norms
+
+
+def make_groups(config: TrainConfig) -> tuple[Group, ...]:
+    """All leaves, then all gammas, then all alphas; a configured 0 means no bound, and the norm is still measured."""
+    bounds = (
+        ("weights", config.clip_weights, is_any),
+        ("gamma", config.clip_gamma, is_gamma),
+        ("alpha", config.clip_alpha, is_alpha),
+    )
+    return tuple(Group(name, bound or math.inf, selects) for name, bound, selects in bounds)
+
+
+def _square_sum(leaf: Any) -> Any:
+    """Sum of squares in float64, left on the device of the leaf."""
+    wide = leaf.reshape(-1).astype(np.float64, copy=False)
+    return wide @ wide

@@ -1,0 +1,215 @@
+"""Optimisers: SGD with momentum, Adam, AdamW. Each is two pure functions, `init` and `update`, on parameter trees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..engine.backend import Array, is_array
+from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.tree import Path, Tree, leaves, leaves_with_paths, path_name, tree_map, unflatten
+from .config import TrainConfig
+
+# NumPy functions below dispatch on their arguments (__array_ufunc__, __array_function__), so CuPy arrays stay on
+# their device. Updates fill fresh arrays with `out=`: nothing given is written to, a 0-d array stays an array.
+
+
+class Optimizer(Protocol):
+    """What the training loop needs. Both functions are pure; states are trees of arrays, so they can be saved."""
+
+    def init(self, params: Tree) -> Tree:
+        """The state before the first update, in the dtype and on the device of `params`."""
+
+    def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
+        """(params, state) after one step of learning rate `lr`; `grads` matches `params` leaf by leaf."""
+
+
+@dataclass(frozen=True)
+class SGD:
+    """v = momentum * v + g;  p -= lr * v  (Nesterov: p -= lr * (g + momentum * v)), where g includes weight_decay * p.
+
+    Args:
+        momentum: in [0, 1); 0 keeps no state.
+        nesterov: look ahead along v; needs momentum.
+        weight_decay: added to the gradient of the leaves that `decays` selects.
+        decays: predicate of a leaf's path; by default every leaf decays.
+    Source: Sutskever et al. (2013), without their (1 - momentum) factor: the form of torch.optim.SGD.
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    decays: Callable[[Path], bool] | None = None
+
+    def __post_init__(self) -> None:
+        _check_options(self, fractions=("momentum",))
+        if self.nesterov and not self.momentum:
+            raise ArgumentError("`nesterov` needs `momentum` > 0; got 0.0")
+
+    def init(self, params: Tree) -> Tree:
+        """{"velocity": zeros like params}, or {} without momentum."""
+        _check_params(params)
+        return {"velocity": tree_map(np.zeros_like, params)} if self.momentum else {}
+
+    def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
+        """One step; cost: 2 new arrays and one scratch array a leaf."""
+        _check_grads(grads, params)
+        decay = _decay_of_leaves(self.weight_decay, self.decays, params)
+        old = leaves(state["velocity"]) if self.momentum else [None] * len(decay)
+        stepped = [
+            self._step(p, g, v, lr, d)
+            for p, g, v, d in zip(leaves(params), leaves(grads), old, decay, strict=True)
+        ]
+        new_params = unflatten(params, [p for p, _ in stepped])
+        return new_params, {"velocity": unflatten(params, [v for _, v in stepped])} if self.momentum else {}
+
+    def _step(self, p: Array, g: Array, v: Array | None, lr: float, decay: float) -> tuple[Array, Array]:
+        if decay:
+            g = _sum(_product(p, decay), g)
+        direction = g
+        if v is not None:
+            v = _sum(_product(v, self.momentum), g)
+            direction = _sum(_product(v, self.momentum), g) if self.nesterov else v
+        return _sum(_product(direction, -lr), p), v
+
+
+@dataclass(frozen=True)
+class Adam:
+    """p -= lr * m_hat / (sqrt(v_hat) + eps), with running means m of g and v of g**2, corrected for their zero start.
+
+    Args:
+        beta1, beta2: decay rates of m and v, in [0, 1).
+        eps: added to the root, positive.
+        weight_decay: added to the gradient (L2 regularisation) of the leaves that `decays` selects.
+        decays: predicate of a leaf's path; by default every leaf decays.
+    Source: Kingma & Ba (2015), algorithm 1.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decays: Callable[[Path], bool] | None = None
+
+    def __post_init__(self) -> None:
+        _check_options(self, fractions=("beta1", "beta2"))
+        if not self.eps > 0.0:
+            raise ArgumentError(f"`eps` must be positive; got {self.eps}")
+
+    def init(self, params: Tree) -> Tree:
+        """{"count": int64 (), "m": zeros like params, "v": zeros like params}."""
+        _check_params(params)
+        return {
+            "count": np.zeros((), np.int64),
+            "m": tree_map(np.zeros_like, params),
+            "v": tree_map(np.zeros_like, params),
+        }
+
+    def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
+        """One step; cost: 3 new arrays and two scratch arrays a leaf."""
+        _check_grads(grads, params)
+        count = int(state["count"]) + 1
+        decay = _decay_of_leaves(self.weight_decay, self.decays, params)
+        columns = (leaves(params), leaves(grads), leaves(state["m"]), leaves(state["v"]), decay)
+        stepped = [self._step(*leaf, lr, count) for leaf in zip(*columns, strict=True)]
+        new_params, m, v = (unflatten(params, column) for column in zip(*stepped, strict=True))
+        return new_params, {"count": np.asarray(count, np.int64), "m": m, "v": v}
+
+    def _step(
+        self, p: Array, g: Array, m: Array, v: Array, decay: float, lr: float, count: int
+    ) -> tuple[Array, Array, Array]:
+        if decay:
+            p, g = self._decay(p, g, decay, lr)
+        m = _sum(_product(m, self.beta1), _product(g, 1.0 - self.beta1))
+        squares = np.square(g, out=np.empty_like(g))
+        squares *= 1.0 - self.beta2
+        v = _sum(_product(v, self.beta2), squares)
+        root = np.sqrt(v, out=squares)
+        root /= math.sqrt(1.0 - self.beta2**count)
+        root += self.eps
+        step = np.divide(m, root, out=root)
+        step *= -lr / (1.0 - self.beta1**count)
+        return _sum(step, p), m, v
+
+    def _decay(self, p: Array, g: Array, decay: float, lr: float) -> tuple[Array, Array]:
+        """(p, g) with the decay in the gradient."""
+        return p, _sum(_product(p, decay), g)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled decay: p is first multiplied by 1 - lr * weight_decay, and the gradient is left alone.
+
+    Source: Loshchilov & Hutter (2019), algorithm 2, with the learning rate as its schedule multiplier.
+    """
+
+    weight_decay: float = 0.01
+
+    def _decay(self, p: Array, g: Array, decay: float, lr: float) -> tuple[Array, Array]:
+        return _product(p, 1.0 - lr * decay), g
+
+
+def make_optimizer(config: TrainConfig) -> Optimizer:
+    """The optimiser that a configuration names; all leaves decay."""
+    if config.optimizer == "sgd":
+        return SGD(momentum=config.momentum, weight_decay=config.weight_decay)
+    make = AdamW if config.optimizer == "adamw" else Adam
+    return make(weight_decay=config.weight_decay)
+
+
+def _product(x: Array, factor: float) -> Array:
+    """factor * x in a new array of the dtype of x."""
+    return np.multiply(x, factor, out=np.empty_like(x))
+
+
+def _sum(fresh: Array, x: Array) -> Array:
+    """fresh + x, written over `fresh`, which no one else holds."""
+    fresh += x
+    return fresh
+
+
+def _decay_of_leaves(decay: float, decays: Callable[[Path], bool] | None, params: Tree) -> list[float]:
+    """The weight decay of each leaf, in the order of `leaves`."""
+    return [decay if decays is None or decays(path) else 0.0 for path, _ in leaves_with_paths(params)]
+
+
+def _check_options(optimizer: Any, fractions: tuple[str, ...]) -> None:
+    for name in fractions:
+        if not 0.0 <= getattr(optimizer, name) < 1.0:
+            raise ArgumentError(f"`{name}` must be in [0, 1); got {getattr(optimizer, name)}")
+    if not 0.0 <= optimizer.weight_decay < math.inf:
+        raise ArgumentError(f"`weight_decay` must be finite and not negative; got {optimizer.weight_decay}")
+
+
+def _check_params(params: Tree) -> None:
+    """ArgumentTypeError unless every leaf is an array of float32 or float64."""
+    wrong = [
+        f"{path_name(path)}: {_described(leaf)}"
+        for path, leaf in leaves_with_paths(params)
+        if not is_array(leaf) or leaf.dtype not in (np.float32, np.float64)
+    ]
+    if wrong:
+        raise ArgumentTypeError(
+            "`params` must be a tree of arrays of float32 or float64; got " + ", ".join(wrong)
+        )
+
+
+def _check_grads(grads: Tree, params: Tree) -> None:
+    """ArgumentError, with every leaf in question, unless `grads` has the paths, shapes and dtypes of `params`."""
+    expected = {path: _described(leaf) for path, leaf in leaves_with_paths(params)}
+    got = {path: _described(leaf) for path, leaf in leaves_with_paths(grads)}
+    if got != expected:
+        wrong = [
+            f"{path_name(path)}: expected {expected.get(path, 'nothing')}, got {got.get(path, 'nothing')}"
+            for path in dict.fromkeys([*expected, *got])
+            if expected.get(path) != got.get(path)
+        ]
+        raise ArgumentError("`grads` does not match `params`: " + "; ".join(wrong))
+
+
+def _described(leaf: Any) -> str:
+    return f"{leaf.dtype} {leaf.shape}" if is_array(leaf) else type(leaf).__name__
