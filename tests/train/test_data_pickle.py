@@ -23,7 +23,7 @@ plain = st.recursive(
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(value=st.dictionaries(st.text(), plain))
 def test_plain_data_comes_back(protocol, value):
     assert load_plain_dict(pickle.dumps(value, protocol)) == value

@@ -30,7 +30,7 @@ def parsing(where: Path | str, expected: str) -> Iterator[None]:
     except DataError:
         raise
     except Exception as error:
-        why = str(error) or type(error).__name__
+        why = str(error).rstrip(".") or "no details"
         raise DataError(
             f"{where}: expected {expected}; got {type(error).__name__}: {why}. "
             "The file is damaged or of another kind; get it anew.",
