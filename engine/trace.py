@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .primitive import Primitive
 
 Static = dict[str, Any]
-NUMBER = (bool, int, float, complex)
+NUMBERS = frozenset((bool, int, float, complex))  # exact types: numpy.float64 is a float, but not a weak scalar
 
 
 class Instruction(NamedTuple):
@@ -138,7 +138,7 @@ class Trace:
             return argument.slot
         if not self.is_program:
             return -1
-        is_number = isinstance(argument, NUMBER)
+        is_number = type(argument) in NUMBERS
         slot = None if is_number else self._slot_of_constant.get(id(argument))
         if slot is None:
             slot = self.new_slot(base_value(argument))
@@ -195,7 +195,7 @@ def apply(op: Primitive, args: tuple[Any, ...], static: Static) -> Any:
 def evaluate(op: Primitive, args: tuple[Any, ...], static: Static) -> Any:
     """op on arrays and numbers. Of numbers alone the result is again a Python number: a weak scalar, like time."""
     for argument in args:
-        if not isinstance(argument, NUMBER):
+        if type(argument) not in NUMBERS:
             return op.forward(namespace_of(*args), *args, **static)
     result = op.forward(np, *args, **static)
     return result.item() if isinstance(result, np.generic) else result
@@ -263,7 +263,7 @@ def dtype_of(value: Any) -> np.dtype:
 
 def is_weak(value: Any) -> bool:
     """Whether `value` is a Python number (or a Var of one): it takes the dtype of what it meets."""
-    return isinstance(base_value(value), NUMBER)
+    return type(base_value(value)) in NUMBERS
 
 
 _SHORT = {"float32": "f32", "float64": "f64", "complex64": "c64", "complex128": "c128"}

@@ -59,7 +59,8 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """The mean over `axis` (default: all)."""
     axes = normalize_axis(axis, len(shape_of(x)))
-    return sum(x, axes, keepdims) * (1.0 / max(1, math.prod(shape_of(x)[a] for a in axes)))
+    n = math.prod(shape_of(x)[a] for a in axes)
+    return sum(x, axes, keepdims) * (1.0 / (n or 1))
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
