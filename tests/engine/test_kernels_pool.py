@@ -67,6 +67,11 @@ def test_max_pool_is_the_maximum_of_each_window(rng, shape, size, stride, paddin
         assert y[position] == max((x[p] for p in inside), key=np.real)
 
 
+def test_the_first_of_equal_real_parts_is_the_maximum():
+    x = np.array([[0 + 1j, 2 + 2j], [2 + 3j, 2 + 4j]]).reshape(1, 2, 2, 1)
+    assert max_pool(np, x, 2).item() == 2 + 2j
+
+
 @pytest.mark.parametrize("shape, size, stride, padding", CASES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_avg_pool_is_the_mean_of_each_window_with_zeros_around(rng, shape, size, stride, padding, dtype):

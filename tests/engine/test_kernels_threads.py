@@ -123,7 +123,7 @@ with threadpool_limits(2):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_starts_its_own_threads():
     """In a process of its own, so that the threads of the test runner are not forked."""
-    result = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=20)
     assert (result.returncode, result.stderr) == (0, "")
 
 
