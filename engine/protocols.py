@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from . import ops
 from .errors import TracedValueError
-from .trace import Var, user_line
+from .trace import Var, describe, dtype_of, user_line
+
+
+def _of_masks(name: str, op: Callable[..., Any]) -> Callable[..., Any]:
+    """`&`, `|`, `~` of masks; of integers they would mean bits."""
+
+    def masked(*masks: Any) -> Any:
+        if any(dtype_of(mask).kind != "b" for mask in masks):
+            raise _unknown(f"np.{name} of {', '.join(describe(mask) for mask in masks)}", {})
+        return op(*masks)
+
+    return masked
+
 
 UFUNCS: dict[Any, Callable[..., Any]] = {
     np.add: ops.add,
@@ -51,13 +65,76 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.logical_and: ops.logical_and,
     np.logical_or: ops.logical_or,
     np.logical_not: ops.logical_not,
-    np.bitwise_and: ops.logical_and,
-    np.bitwise_or: ops.logical_or,
-    np.invert: ops.logical_not,
+    np.bitwise_and: _of_masks("bitwise_and", ops.logical_and),
+    np.bitwise_or: _of_masks("bitwise_or", ops.logical_or),
+    np.invert: _of_masks("invert", ops.logical_not),
     np.isnan: ops.isnan,
     np.isfinite: ops.isfinite,
     np.matmul: ops.matmul,
 }
+
+
+# NumPy's functions with NumPy's signatures, where these differ from those of the operations.
+
+
+def _along(op: Callable[..., Any]) -> Callable[..., Any]:
+    """`op` along an axis, or along the flattened array."""
+
+    def along(x: Any, axis: int | None = None) -> Any:
+        return op(ops.reshape(x, -1), axis=0) if axis is None else op(x, axis=axis)
+
+    return along
+
+
+_argmax = _along(ops.argmax)
+_cumsum = _along(ops.cumsum)
+
+
+def _take(a: Any, indices: Any, axis: int | None = None) -> Any:
+    return ops.take(ops.reshape(a, -1), indices) if axis is None else ops.take(a, indices, axis)
+
+
+def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    if ord is not None:
+        raise _unknown("np.linalg.norm", {"ord": ord})
+    return ops.norm(x, axis, keepdims)
+
+
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    return ops.clip(a, a_min if min is None else min, a_max if max is None else max)
+
+
+def _clip_method(a: Any, min: Any = None, max: Any = None) -> Any:
+    return ops.clip(a, min, max)
+
+
+def _flip(m: Any, axis: Any = None) -> Any:
+    for one in range(len(m.shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,):
+        m = ops.flip(m, one)
+    return m
+
+
+def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    if isinstance(indices_or_sections, int):
+        return ops.split(ary, indices_or_sections, axis)
+    bounds = [None, *indices_or_sections, None]
+    before = (slice(None),) * (axis % len(ary.shape))
+    return [ary[(*before, slice(*pair))] for pair in pairwise(bounds)]
+
+
+def _pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+    if mode != "constant" or np.ndim(constant_values) or constant_values != 0:
+        raise _unknown("np.pad", {"mode": mode, "constant_values": constant_values})
+    return ops.pad(array, pad_width)
+
+
+def _hstack(tup: Any) -> Any:
+    return ops.concatenate(tup, axis=0 if np.ndim(tup[0]) == 1 else 1)
+
+
+def _vstack(tup: Any) -> Any:
+    return ops.concatenate([ops.reshape(part, (1, -1)) if np.ndim(part) == 1 else part for part in tup])
+
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.sum: ops.sum,
@@ -68,9 +145,9 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.min: ops.min,
     np.amax: ops.max,
     np.amin: ops.min,
-    np.argmax: ops.argmax,
-    np.cumsum: lambda x, axis: ops.cumsum(x, axis=axis),
-    np.linalg.norm: lambda x, axis=None, keepdims=False: ops.norm(x, axis, keepdims),
+    np.argmax: _argmax,
+    np.cumsum: _cumsum,
+    np.linalg.norm: _norm,
     np.reshape: ops.reshape,
     np.ravel: lambda x: ops.reshape(x, -1),
     np.transpose: ops.transpose,
@@ -81,19 +158,19 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.broadcast_to: ops.broadcast_to,
     np.concatenate: ops.concatenate,
     np.stack: ops.stack,
-    np.hstack: lambda parts: ops.concatenate(parts, axis=0 if np.ndim(parts[0]) == 1 else 1),
-    np.vstack: lambda parts: ops.concatenate([p.reshape(1, -1) if p.ndim == 1 else p for p in parts]),
-    np.split: lambda x, n, axis=0: ops.split(x, n, axis),
-    np.pad: ops.pad,
-    np.flip: ops.flip,
+    np.hstack: _hstack,
+    np.vstack: _vstack,
+    np.split: _split,
+    np.pad: _pad,
+    np.flip: _flip,
     np.where: ops.where,
-    np.clip: ops.clip,
+    np.clip: _clip,
     np.dot: ops.dot,
     np.outer: ops.outer,
     np.einsum: ops.einsum,
     np.real: ops.real,
     np.copy: ops.copy,
-    np.take: lambda x, indices, axis=0: ops.take(x, indices, axis=axis),
+    np.take: _take,
     np.zeros_like: ops.zeros_like,
     np.ones_like: ops.ones_like,
     np.ndim: lambda x: x.ndim,
@@ -102,15 +179,17 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
 }
 
 
+REDUCTIONS: dict[Any, Callable[..., Any]] = {np.add: ops.sum, np.maximum: ops.max, np.minimum: ops.min}
+
+
 def _array_ufunc(self: Var, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """np.tanh(var) and the like. `out=` would write into an array that the trace does not see."""
     if kwargs.get("out") is not None:
         raise TracedValueError(
             f"np.{ufunc.__name__} at {user_line()} writes in place (out= or an operator such as +=); write y = y + ..."
         )
-    if method == "reduce" and ufunc in (np.add, np.maximum, np.minimum):
-        reduce = {np.add: ops.sum, np.maximum: ops.max, np.minimum: ops.min}[ufunc]
-        return reduce(*inputs, axis=kwargs.get("axis", 0), keepdims=kwargs.get("keepdims", False))
+    if method == "reduce" and ufunc in REDUCTIONS and set(kwargs) <= {"axis", "keepdims"}:
+        return REDUCTIONS[ufunc](*inputs, **{"axis": 0, **kwargs})
     if method != "__call__" or ufunc not in UFUNCS or kwargs:
         raise _unknown(f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}"), kwargs)
     return UFUNCS[ufunc](*inputs)
@@ -123,17 +202,33 @@ def _array_function(self: Var, function: Any, types: Any, args: Any, kwargs: Any
     try:
         return FUNCTIONS[function](*args, **kwargs)
     except TypeError as error:
-        if "unexpected keyword" in str(error):
+        if not _fits(FUNCTIONS[function], args, kwargs):
             raise _unknown(f"np.{function.__name__}", kwargs) from error
         raise
 
 
+def _fits(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Whether the function takes these arguments."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
 def _unknown(name: str, kwargs: dict[str, Any]) -> TracedValueError:
-    options = f" with {', '.join(kwargs)}" if kwargs else ""
+    options = f" with {', '.join(f'{key}={value!r}' for key, value in kwargs.items())}" if kwargs else ""
     return TracedValueError(
         f"{name}{options} of a traced value at {user_line()} is not among the operations that odegrad can "
         "differentiate; see odegrad.ops for those there are"
     )
+
+
+def _refused(symbol: str) -> Callable[[Var, Any], Any]:
+    def refuse(self: Var, other: Any) -> Any:
+        raise _unknown(f"the operator `{symbol}`", {})
+
+    return refuse
 
 
 def _in_place(symbol: str) -> Callable[[Var, Any], Any]:
@@ -172,9 +267,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__le__": lambda a, b: ops.less_equal(a, b),
     "__eq__": lambda a, b: ops.equal(a, b),
     "__ne__": lambda a, b: ops.not_equal(a, b),
-    "__and__": lambda a, b: ops.logical_and(a, b),
-    "__or__": lambda a, b: ops.logical_or(a, b),
-    "__invert__": lambda a: ops.logical_not(a),
+    "__and__": lambda a, b: UFUNCS[np.bitwise_and](a, b),
+    "__or__": lambda a, b: UFUNCS[np.bitwise_or](a, b),
+    "__invert__": lambda a: UFUNCS[np.invert](a),
     "__getitem__": lambda a, index: ops.getitem(a, index),
     "__iter__": lambda a: (a[i] for i in range(len(a))),
 }
@@ -186,17 +281,17 @@ METHODS: dict[str, Callable[..., Any]] = {
     "std": ops.std,
     "max": ops.max,
     "min": ops.min,
-    "argmax": lambda x, axis=-1: ops.argmax(x, axis=axis),
-    "cumsum": lambda x, axis: ops.cumsum(x, axis=axis),
+    "argmax": _argmax,
+    "cumsum": _cumsum,
     "reshape": ops.reshape,
     "ravel": lambda x: ops.reshape(x, -1),
     "flatten": lambda x: ops.reshape(x, -1),
     "transpose": lambda x, *axes: ops.transpose(x, axes[0] if len(axes) == 1 else axes or None),
     "swapaxes": ops.swapaxes,
     "squeeze": ops.squeeze,
-    "clip": ops.clip,
+    "clip": _clip_method,
     "dot": ops.dot,
-    "take": lambda x, indices, axis=0: ops.take(x, indices, axis=axis),
+    "take": _take,
     "astype": _astype,
     "copy": lambda x: ops.copy(x),
 }
@@ -206,8 +301,13 @@ def install() -> None:
     """Attach the protocols to `Var`. It cannot import the operations itself: they are made of primitives that know it."""
     for name, function in {**OPERATORS, **METHODS}.items():
         setattr(Var, name, function)
-    for symbol, name in zip(("+", "-", "*", "/", "@", "**"), ("add", "sub", "mul", "truediv", "matmul", "pow"), strict=True):
+    for symbol, name in zip(
+        ("+", "-", "*", "/", "@", "**"), ("add", "sub", "mul", "truediv", "matmul", "pow"), strict=True
+    ):
         setattr(Var, f"__i{name}__", _in_place(symbol))
+    for symbol, name in (("//", "floordiv"), ("%", "mod")):
+        setattr(Var, f"__{name}__", _refused(symbol))
+        setattr(Var, f"__r{name}__", _refused(symbol))
     Var.T = property(lambda x: ops.transpose(x))  # type: ignore[attr-defined]
     Var.real = property(lambda x: ops.real(x))  # type: ignore[attr-defined]
     Var.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]

@@ -45,7 +45,9 @@ def conv2d_input_grad_vjp(xbar, y, w, *, size, stride, padding, needs):
     """ybar = conv2d(xbar, w); wbar correlates xbar with y."""
     return (
         conv2d_arrays(xbar, w, stride=stride, padding=padding) if needs[0] else None,
-        conv2d_weight_grad(xbar, y, kernel=shape_of(w)[:2], stride=stride, padding=padding) if needs[1] else None,
+        conv2d_weight_grad(xbar, y, kernel=shape_of(w)[:2], stride=stride, padding=padding)
+        if needs[1]
+        else None,
     )
 
 
@@ -66,7 +68,9 @@ def conv2d_weight_grad(xp, x, y, *, kernel, stride, padding):
 def conv2d_weight_grad_vjp(wbar, x, y, *, kernel, stride, padding, needs):
     """xbar is the transposed convolution of y with wbar; ybar = conv2d(x, wbar)."""
     return (
-        conv2d_input_grad(y, wbar, size=shape_of(x)[1:3], stride=stride, padding=padding) if needs[0] else None,
+        conv2d_input_grad(y, wbar, size=shape_of(x)[1:3], stride=stride, padding=padding)
+        if needs[0]
+        else None,
         conv2d_arrays(x, wbar, stride=stride, padding=padding) if needs[1] else None,
     )
 

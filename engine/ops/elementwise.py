@@ -375,8 +375,9 @@ def minimum_vjp(ybar, a, b):
 
 def _split(ybar: Any, a: Any, b: Any, takes_a: Any, takes_b: Any) -> tuple[Any, Any]:
     half = 0.5 * ybar
-    to_a = where(takes_a, ybar, where(takes_b, 0.0 * ybar, half))
-    return unbroadcast(to_a, shape_of(a)), unbroadcast(ybar - to_a, shape_of(b))
+    to_a = where(takes_a, ybar, where(takes_b, 0.0, half))
+    to_b = where(takes_b, ybar, where(takes_a, 0.0, half))
+    return unbroadcast(to_a, shape_of(a)), unbroadcast(to_b, shape_of(b))
 
 
 @primitive("relu")
@@ -415,24 +416,36 @@ def relu_gate_into(out, x, gate):
     if _is_complex(gate):
         return None
     mask = np.empty(gate.shape, np.bool_)
-    return [(np.greater, (gate, np.zeros((), gate.dtype)), {"out": mask}), (np.multiply, (x, mask), {"out": out})]
+    return [
+        (np.greater, (gate, np.zeros((), gate.dtype)), {"out": mask}),
+        (np.multiply, (x, mask), {"out": out}),
+    ]
 
 
 @primitive("where")
 def where(xp, condition, a, b):
     """y = a where the condition holds, else b; broadcasting."""
+    if is_weak(condition) and is_weak(a) and is_weak(b):
+        return a if condition else b
     return xp.where(condition, a, b)
 
 
 @where.vjp(saves=("condition", "a.shape", "b.shape"))
 def where_vjp(ybar, condition, a_shape, b_shape):
-    """ybar goes where the value came from."""
-    nothing = 0.0 * ybar
+    """ybar goes where the value came from, zero (even of an infinite ybar) to the other side."""
     return (
         None,
-        unbroadcast(where(condition, ybar, nothing), a_shape),
-        unbroadcast(where(condition, nothing, ybar), b_shape),
+        unbroadcast(where(condition, ybar, 0.0), a_shape),
+        unbroadcast(where(condition, 0.0, ybar), b_shape),
     )
+
+
+@where.writes_into
+def where_into(out, condition, a, b):
+    """Two copies, the second masked."""
+    if condition.dtype != np.bool_:
+        return None
+    return [(np.copyto, (out, b), {}), (np.copyto, (out, a), {"where": condition})]
 
 
 def clip(x: Any, low: Any = None, high: Any = None) -> Any:
@@ -465,8 +478,12 @@ not_equal = _flat("not_equal", lambda xp, a, b: xp.not_equal(a, b), "a != b.")
 logical_and = _flat("logical_and", lambda xp, a, b: xp.logical_and(a, b), "a and b, elementwise.")
 logical_or = _flat("logical_or", lambda xp, a, b: xp.logical_or(a, b), "a or b, elementwise.")
 logical_not = _flat("logical_not", lambda xp, x: xp.logical_not(x), "not x, elementwise.")
-zeros_like = _flat("zeros_like", lambda xp, x: x * 0 if is_weak(x) else xp.zeros_like(x), "Zeros shaped like x.")
-ones_like = _flat("ones_like", lambda xp, x: x * 0 + 1 if is_weak(x) else xp.ones_like(x), "Ones shaped like x.")
+zeros_like = _flat(
+    "zeros_like", lambda xp, x: type(x)(0) if is_weak(x) else xp.zeros_like(x), "Zeros shaped like x."
+)
+ones_like = _flat(
+    "ones_like", lambda xp, x: type(x)(1) if is_weak(x) else xp.ones_like(x), "Ones shaped like x."
+)
 
 
 # --- complex parts --------------------------------------------------------------------------------------------------

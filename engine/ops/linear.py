@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,15 +41,21 @@ def matmul(a: Any, b: Any) -> Any:
     """
     a_shape, b_shape = shape_of(a), shape_of(b)
     if not a_shape or not b_shape or a_shape[-1] != b_shape[max(0, len(b_shape) - 2)]:
-        raise ArgumentError(f"matmul: shapes {a_shape} and {b_shape} do not fit (last of a, second to last of b)")
+        raise ArgumentError(
+            f"matmul: shapes {a_shape} and {b_shape} do not fit (last of a, second to last of b)"
+        )
     if len(a_shape) == 1:
         product = matmul(expand_dims(a, 0), b)
-        return reshape(product, shape_of(product)[:-2] + shape_of(product)[-1:]) if len(b_shape) > 1 else product[0]
+        return (
+            reshape(product, shape_of(product)[:-2] + shape_of(product)[-1:])
+            if len(b_shape) > 1
+            else product[0]
+        )
     if len(b_shape) == 1:
         product = matmul(a, expand_dims(b, 1))
         return reshape(product, shape_of(product)[:-1])
     if len(a_shape) > 2 and len(b_shape) == 2:
-        rows = reshape(a, (-1, a_shape[-1])) if 0 not in a_shape else reshape(a, (0, a_shape[-1]))
+        rows = reshape(a, (math.prod(a_shape[:-1]), a_shape[-1]))
         return reshape(matmul_arrays(rows, b), (*a_shape[:-1], b_shape[-1]))
     return matmul_arrays(a, b)
 
@@ -64,7 +71,9 @@ def einsum_vjp(ybar, operands, *, subscripts, needs):
     """The cotangent of an operand is the einsum of ybar with the other operands; lost indices are broadcast."""
     inputs, _, output = subscripts.partition("->")
     names = inputs.split(",")
-    sizes = {i: n for name, x in zip(names, operands, strict=True) for i, n in zip(name, shape_of(x), strict=True)}
+    sizes = {
+        i: n for name, x in zip(names, operands, strict=True) for i, n in zip(name, shape_of(x), strict=True)
+    }
     bars: list[Any] = []
     for k, name in enumerate(names):
         if not needs[k]:
@@ -91,9 +100,22 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     inputs, arrow, output = subscripts.partition("->")
     names = inputs.split(",")
     if "." in subscripts or any(len(set(name)) < len(name) for name in names):
-        raise ArgumentError(f"einsum {subscripts!r}: an ellipsis or a repeated index in one operand is not supported")
-    if len(names) != len(operands) or any(len(n) != len(shape_of(x)) for n, x in zip(names, operands, strict=False)):
+        raise ArgumentError(
+            f"einsum {subscripts!r}: an ellipsis or a repeated index in one operand is not supported"
+        )
+    if len(names) != len(operands) or any(
+        len(n) != len(shape_of(x)) for n, x in zip(names, operands, strict=False)
+    ):
         raise ArgumentError(f"einsum {subscripts!r} does not fit shapes {[shape_of(x) for x in operands]}")
+    pairs = {
+        (i, n)
+        for name, x in zip(names, operands, strict=True)
+        for i, n in zip(name, shape_of(x), strict=True)
+    }
+    if len(pairs) > len({i for i, _ in pairs}):
+        raise ArgumentError(
+            f"einsum {subscripts!r}: an index has two lengths in {[shape_of(x) for x in operands]}"
+        )
     if not arrow:
         once = sorted(i for i in set("".join(names)) if "".join(names).count(i) == 1)
         output = "".join(once)
@@ -112,4 +134,3 @@ def dot(a: Any, b: Any) -> Any:
 def outer(a: Any, b: Any) -> Any:
     """a_i b_j for vectors."""
     return expand_dims(reshape(a, (-1,)), 1) * expand_dims(reshape(b, (-1,)), 0)
-

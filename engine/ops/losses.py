@@ -61,7 +61,9 @@ def _checked(logits: Any, labels: Any) -> tuple[int, int]:
     """(B, K), or ArgumentError that lists what does not fit."""
     shape, values = shape_of(logits), base_value(labels)
     if len(shape) != 2 or shape_of(labels) != shape[:1] or not shape[0]:
-        raise ArgumentError(f"cross-entropy wants logits (B, K), labels (B,), B >= 1; got {shape}, {shape_of(labels)}")
+        raise ArgumentError(
+            f"cross-entropy wants logits (B, K), labels (B,), B >= 1; got {shape}, {shape_of(labels)}"
+        )
     if dtype_of(labels).kind not in "iu":
         raise ArgumentError(f"cross-entropy wants integer labels; got dtype {dtype_of(labels)}")
     if isinstance(values, np.ndarray) and (values.min() < 0 or values.max() >= shape[1]):

@@ -38,9 +38,15 @@ def hat_weights(xp, t, grid, *, dtype):
 
     weights @ a is the linear interpolation of a (K, ...) at t, clamped outside the grid.
     """
-    rising = xp.clip((t - grid[:-1]) / (grid[1:] - grid[:-1]), 0.0, 1.0) if not _is_complex(t) else _ramp(xp, t, grid)
+    rising = (
+        xp.clip((t - grid[:-1]) / (grid[1:] - grid[:-1]), 0.0, 1.0)
+        if not _is_complex(t)
+        else _ramp(xp, t, grid)
+    )
     ends = xp.ones((1,), rising.dtype), xp.zeros((1,), rising.dtype)
-    return (xp.concatenate((ends[0], rising)) - xp.concatenate((rising, ends[1]))).astype(_result_dtype(t, dtype))
+    return (xp.concatenate((ends[0], rising)) - xp.concatenate((rising, ends[1]))).astype(
+        _result_dtype(t, dtype)
+    )
 
 
 @hat_weights.vjp(saves=("t", "grid"))

@@ -11,7 +11,7 @@ from ..errors import ArgumentError
 from ..primitive import primitive
 from ..trace import dtype_of, shape_of
 from .elementwise import equal, exp, log, real, sqrt, square
-from .shaping import astype, broadcast_to, reshape, squeeze
+from .shaping import astype, broadcast_to, checked_axis, reshape, squeeze
 
 Axis = int | tuple[int, ...] | None
 
@@ -20,10 +20,8 @@ def normalize_axis(axis: Axis, ndim: int) -> tuple[int, ...]:
     """The axes as a sorted tuple of non-negative ints; None is all of them."""
     if axis is None:
         return tuple(range(ndim))
-    axes = (axis,) if isinstance(axis, (int, np.integer)) else tuple(axis)
-    if any(not -ndim <= a < ndim for a in axes):
-        raise ArgumentError(f"axis {axis} is out of range for {ndim} dimensions")
-    return tuple(sorted({int(a) % ndim for a in axes}))
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    return tuple(sorted({checked_axis(a, ndim) for a in axes}))
 
 
 def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -192,5 +190,7 @@ def mean_leading_into(out, x):
 
 def moments(x: Any) -> tuple[Any, Any]:
     """Mean and biased variance over all axes but the last, each (C,): of the deviations, which cannot cancel."""
+    if 0 in shape_of(x)[:-1] or not shape_of(x):
+        raise ArgumentError(f"moments want x (..., C) with at least one row; got shape {shape_of(x)}")
     mean = mean_leading(x)
     return mean, mean_leading(square(x - mean))

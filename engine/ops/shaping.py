@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..backend import namespace_of
+from ..errors import ArgumentError, TracedValueError
 from ..primitive import primitive
-from ..trace import Var, dtype_of, is_weak, shape_of
+from ..trace import Var, base_value, dtype_of, is_weak, shape_of, user_line
+
+
+def checked_axis(axis: int, ndim: int) -> int:
+    """The axis as a non-negative int."""
+    if not -ndim <= axis < ndim:
+        raise ArgumentError(f"axis {axis} is out of range for {ndim} dimensions")
+    return int(axis) % ndim
 
 
 @primitive("reshape", may_view=True)
@@ -57,7 +66,9 @@ def transpose_vjp(ybar, *, axes):
 def transpose(x: Any, axes: Any = None) -> Any:
     """x with its axes permuted; reversed by default."""
     n = len(shape_of(x))
-    order = tuple(range(n))[::-1] if axes is None else tuple(axis % n for axis in axes)
+    order = tuple(range(n))[::-1] if axes is None else tuple(checked_axis(axis, n) for axis in axes)
+    if len(order) != n:
+        raise ArgumentError(f"transpose: axes {axes} do not fit shape {shape_of(x)}")
     return transpose_axes(x, axes=order) if n > 1 else x
 
 
@@ -71,16 +82,17 @@ def swapaxes(x: Any, first: int, second: int) -> Any:
 def moveaxis(x: Any, source: int, destination: int) -> Any:
     """x with one axis moved to another place."""
     n = len(shape_of(x))
-    order = [axis for axis in range(n) if axis != source % n]
-    order.insert(destination % n, source % n)
+    source = checked_axis(source, n)
+    order = [axis for axis in range(n) if axis != source]
+    order.insert(checked_axis(destination, n), source)
     return transpose(x, order)
 
 
 def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
     """x without its axes of length one (all of them, or those named)."""
     shape = shape_of(x)
-    axes = range(len(shape)) if axis is None else (axis,) if isinstance(axis, int) else axis
-    gone = {a % len(shape) for a in axes if axis is not None or shape[a] == 1}
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    gone = {checked_axis(a, len(shape)) for a in axes if axis is not None or shape[a] == 1}
     if any(shape[a] != 1 for a in gone):
         raise ArgumentError(f"cannot squeeze axes {axis} of shape {shape}: not of length one")
     return reshape(x, tuple(n for a, n in enumerate(shape) if a not in gone))
@@ -89,7 +101,7 @@ def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
 def expand_dims(x: Any, axis: int) -> Any:
     """x with a new axis of length one."""
     shape = list(shape_of(x))
-    shape.insert(axis if axis >= 0 else len(shape) + 1 + axis, 1)
+    shape.insert(checked_axis(axis, len(shape) + 1), 1)
     return reshape(x, tuple(shape))
 
 
@@ -134,7 +146,13 @@ def unbroadcast_vjp(ybar, x_shape, *, shape):
 def unbroadcast_into(out, x, *, shape):
     """A sum over the leading axes of a contiguous float array is one matrix-vector product with ones."""
     axes = _added_axes(x.shape, shape)
-    if axes == tuple(range(len(axes))) and x.flags.c_contiguous and x.dtype.kind == "f" and x.size and out.size > 1:
+    if (
+        axes == tuple(range(len(axes)))
+        and x.flags.c_contiguous
+        and x.dtype.kind == "f"
+        and x.size
+        and out.size > 1
+    ):
         rows = x.reshape(-1, out.size)
         return [(np.dot, (np.ones(rows.shape[0], x.dtype), rows), {"out": out.reshape(-1)})]
     target = out.reshape(tuple(n for axis, n in enumerate(x.shape) if axis not in axes))
@@ -175,7 +193,7 @@ def concatenate(parts: Any, axis: int = 0) -> Any:
     parts = tuple(parts)
     if not parts:
         raise ArgumentError("`concatenate` needs at least one array")
-    return concatenate_arrays(*parts, axis=axis % len(shape_of(parts[0])))
+    return concatenate_arrays(*parts, axis=checked_axis(axis, len(shape_of(parts[0]))))
 
 
 def stack(parts: Any, axis: int = 0) -> Any:
@@ -186,13 +204,13 @@ def stack(parts: Any, axis: int = 0) -> Any:
 def _freeze(index: Any) -> tuple[Any, ...]:
     """A hashable description of a basic index (ints, slices, None, Ellipsis)."""
     frozen: list[Any] = []
-    for part in index if isinstance(index, tuple) else (index,):
+    for part in index:
         if isinstance(part, slice):
             frozen.append(("slice", part.start, part.stop, part.step))
         elif part is None or part is Ellipsis:
             frozen.append(part)
         else:
-            frozen.append(int(part))
+            frozen.append(operator.index(part))
     return tuple(frozen)
 
 
@@ -235,13 +253,13 @@ def place_into(out, x, *, shape, index):
 
 
 @primitive("take")
-def take(xp, x, indices, *, axis=0):
+def take_indices(xp, x, indices, *, axis):
     """x[indices] along one axis, for an integer array of indices."""
     return xp.take(x, indices, axis=axis)
 
 
-@take.vjp(saves=("x.shape", "indices"))
-def take_vjp(ybar, x_shape, indices, *, axis=0):
+@take_indices.vjp(saves=("x.shape", "indices"))
+def take_vjp(ybar, x_shape, indices, *, axis):
     """ybar added up at the indices (repeated ones accumulate)."""
     return place_at(ybar, indices, length=x_shape[axis], axis=axis), None
 
@@ -262,13 +280,32 @@ def place_at_vjp(ybar, indices, *, length, axis):
     return take(ybar, indices, axis=axis), None
 
 
+def take(x: Any, indices: Any, axis: int = 0) -> Any:
+    """x[indices] along one axis, for an integer array or a list of indices; repeated ones are allowed."""
+    if not isinstance(indices, Var):
+        indices = namespace_of(base_value(x)).asarray(indices)
+    if dtype_of(indices).kind not in "iu":
+        raise ArgumentError(f"`take` wants integer indices; got dtype {dtype_of(indices)}")
+    return take_indices(x, indices, axis=checked_axis(axis, len(shape_of(x))))
+
+
 def getitem(x: Any, index: Any) -> Any:
-    """x[index]: ints, slices, None and Ellipsis, or one integer array along the first axis."""
-    if isinstance(index, Var) or (hasattr(index, "dtype") and index.ndim):
-        if dtype_of(index).kind == "b":
-            raise ArgumentError("a boolean mask gives a shape that depends on values; use where(mask, x, other)")
-        return take(x, index)
-    return getitem_basic(x, index=_freeze(index))
+    """x[index]: ints, slices, None and Ellipsis, or one integer array (or list) among full slices."""
+    parts = index if isinstance(index, tuple) else (index,)
+    at = [k for k, part in enumerate(parts) if isinstance(part, (Var, list)) or getattr(part, "ndim", 0) > 0]
+    if not at and not any(isinstance(part, (bool, np.bool_)) for part in parts):
+        return getitem_basic(x, index=_freeze(parts))
+    if not at or any(dtype_of(part).kind == "b" for part in parts if hasattr(part, "dtype")):
+        raise TracedValueError(
+            f"a boolean mask as an index at {user_line()} gives a shape that depends on values; "
+            "use where(mask, x, other)"
+        )
+    if len(at) > 1 or any(k not in at and part != slice(None) for k, part in enumerate(parts)):
+        raise TracedValueError(
+            f"an index with an array beside other indices at {user_line()}; apply them one after the other: "
+            "x[:, array] or take(x, array, axis), then slices"
+        )
+    return take(x, parts[at[0]], axis=at[0])
 
 
 @primitive("pad")
@@ -300,26 +337,27 @@ def pad(x: Any, widths: Any) -> Any:
 def flip(x: Any, axis: int) -> Any:
     """x with one axis reversed."""
     index = [slice(None)] * len(shape_of(x))
-    index[axis] = slice(None, None, -1)
+    index[checked_axis(axis, len(index))] = slice(None, None, -1)
     return getitem(x, tuple(index))
 
 
 def split(x: Any, n: int, axis: int = -1) -> list[Any]:
     """x in n equal parts along an axis."""
+    axis = checked_axis(axis, len(shape_of(x)))
     length = shape_of(x)[axis]
-    if length % n:
+    if n < 1 or length % n:
         raise ArgumentError(f"cannot split axis {axis} of {shape_of(x)} into {n} equal parts")
     index = [slice(None)] * len(shape_of(x))
     parts = []
-    for start in range(0, length, length // n):
-        index[axis] = slice(start, start + length // n)
+    for k in range(n):
+        index[axis] = slice(k * (length // n), (k + 1) * (length // n))
         parts.append(getitem(x, tuple(index)))
     return parts
 
 
 @primitive("astype")
 def astype_to(xp, x, *, dtype):
-    """x in another dtype."""
+    """x in another float or complex dtype."""
     return xp.asarray(x).astype(dtype)
 
 
@@ -329,7 +367,14 @@ def astype_vjp(ybar, x, *, dtype):
     return (astype(ybar, dtype_of(x)),)
 
 
+@primitive("astype_discrete", is_flat=True)
+def astype_discrete(xp, x, *, dtype):
+    """x cut to integers, or to whether it is not zero."""
+    return xp.asarray(x).astype(dtype)
+
+
 @astype_to.writes_into
+@astype_discrete.writes_into
 def astype_into(out, x, *, dtype):
     """A casting copy."""
     return [(np.copyto, (out, x), {"casting": "unsafe"})]
@@ -341,8 +386,10 @@ def astype(x: Any, dtype: Any) -> Any:
     if not is_weak(x) and dtype_of(x) == wanted:
         return x
     if dtype_of(x).kind == "c" and wanted.kind != "c":
-        raise ArgumentError(f"astype from {dtype_of(x)} to {wanted} would drop the imaginary part; use real(x)")
-    return astype_to(x, dtype=wanted.name)
+        raise ArgumentError(
+            f"astype from {dtype_of(x)} to {wanted} would drop the imaginary part; use real(x)"
+        )
+    return (astype_to if wanted.kind in "fc" else astype_discrete)(x, dtype=wanted.name)
 
 
 @primitive("copy")
@@ -361,3 +408,15 @@ def copy_vjp(ybar):
 def copy_into(out, x):
     """One copy."""
     return [(np.copyto, (out, x), {})]
+
+
+@primitive("as_number")
+def as_number(xp, x):
+    """A 0-d array as a Python number: a weak scalar, like the time of an ODE."""
+    return x if is_weak(x) else x.item()
+
+
+@as_number.vjp(saves=("x",))
+def as_number_vjp(ybar, x):
+    """xbar = ybar as an array."""
+    return (astype(ybar, dtype_of(x)),)
