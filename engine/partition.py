@@ -43,19 +43,24 @@ class Plan:
     home: dict[int, str]
 
 
-def partition(program: Program, outputs: Mapping[str, Sequence[int]], inputs: Mapping[str, Sequence[int]]) -> Plan:
+def partition(
+    program: Program,
+    outputs: Mapping[str, Sequence[int]],
+    inputs: Mapping[str, Sequence[int]],
+    time: int | None = None,
+) -> Plan:
     """Cut `program` into the groups named by `outputs` (in order of running).
 
     Args:
         outputs: result slots of each group.
         inputs: array inputs that are given when a group runs; all other inputs are constants of the prologue.
+        time: the input that is a number and given anew to every run of a group.
     """
     order = (PROLOGUE, *outputs)
     weak = frozenset(slot for slot, meta in enumerate(program.metas) if meta.dtype is None)
     home: dict[int, str] = {slot: name for name, slots in inputs.items() for slot in slots}
-    constant = {slot for slot in (*program.inputs, *program.hidden) if slot not in home and slot not in weak}
+    constant = {slot for slot in (*program.inputs, *program.hidden) if slot not in home and slot != time}
     constant.update(slot for slot, _ in program.baked)
-    constant.update(slot for slot in program.hidden if slot in weak)
     for step in program.steps:
         if constant.issuperset(step.inputs):
             constant.add(step.output)
@@ -63,13 +68,12 @@ def partition(program: Program, outputs: Mapping[str, Sequence[int]], inputs: Ma
     steps: dict[str, list[Step]] = {name: [] for name in order}
     for name, slots in outputs.items():
         for step in steps_for(program.steps, slots):
-            if step.output not in home and step.output not in weak:
-                home[step.output] = name
-                steps[name].append(step)
-            elif home.get(step.output) == PROLOGUE and step not in steps[PROLOGUE]:
-                steps[PROLOGUE].append(step)
-    positions = {step.output: k for k, step in enumerate(program.steps)}
-    in_order = {name: tuple(sorted(found, key=lambda s: positions[s.output])) for name, found in steps.items()}
+            if step.output not in weak:
+                home.setdefault(step.output, name)
+    for step in program.steps:
+        if step.output not in weak and step.output in home:
+            steps[home[step.output]].append(step)
+    in_order = {name: tuple(found) for name, found in steps.items()}
     root = _roots(program)
     return Plan(
         program=program,

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import ops
+from .errors import NotReachedError
 from .primitive import PRIMITIVES, Primitive
-from .trace import Static, Trace, Var, base_value, describe, new_trace
+from .trace import Static, base_value, describe, new_trace
 from .transforms import vjp
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
 
@@ -79,31 +81,38 @@ class Program:
             slots[output] = op(*(slots[slot] for slot in inputs), **static)
         return [slots[slot] for slot in self.outputs]
 
-    def vjp(self, wanted: Sequence[int]) -> Program:
+    def vjp(self, wanted: Sequence[int], n_results: int | None = None) -> Program:
         """The joint program of this one and its pull-back.
 
-        Its inputs are those of this program followed by one cotangent an output; its outputs are those of this program
-        followed by the cotangents of the slots `wanted` (inputs or hidden ones). A slot that no output depends on gets
-        zeros. Dead code is removed and common subexpressions are shared.
+        Its inputs are those of this program followed by one cotangent for each of the first `n_results` outputs
+        (default: all); its outputs are those of this program followed by the cotangents of the slots `wanted` (inputs
+        or hidden ones). A slot that no result depends on gets zeros. Dead code is removed and common subexpressions
+        are shared.
         """
         n, m = len(self.inputs), len(self.hidden)
+        results = self.outputs[:n_results]
         positions = [(*self.inputs, *self.hidden).index(slot) for slot in wanted]
-        floats = [k for k, slot in enumerate(self.outputs) if self.metas[slot].dtype is not None]
 
         def joint(*values: Any) -> list[Any]:
             given, seeds = values[: n + m], values[n + m :]
 
-            def of_wanted(*chosen: Any) -> list[Any]:
+            def split(*chosen: Any) -> tuple[list[Any], list[Any]]:
                 full = list(given)
                 for position, value in zip(positions, chosen, strict=True):
                     full[position] = value
-                return self.run(full[:n], full[n:])
+                found = self.run(full[:n], full[n:])
+                return found[: len(results)], found[len(results) :]
 
-            outputs, pull_back = vjp(of_wanted, *(given[p] for p in positions))
-            return [*outputs, *pull_back(list(seeds))]
+            chosen = [given[p] for p in positions]
+            outputs, pull_back, aux = vjp(split, *chosen, has_aux=True)
+            try:
+                bars = pull_back(list(seeds))
+            except NotReachedError:
+                bars = tuple(ops.zeros_like(value) for value in chosen)
+            return [*outputs, *aux, *bars]
 
-        slots = (*self.inputs, *self.hidden, *self.outputs)
-        names = (*self.names, *(f"hidden {k}" for k in range(m)), *(f"cotangent {k}" for k in range(len(floats))))
+        slots = (*self.inputs, *self.hidden, *results)
+        names = (*self.names, *(f"hidden {k}" for k in range(m)), *(f"cotangent {k}" for k in range(len(results))))
         with np.errstate(all="ignore"):  # the dummy values mean nothing, only their shapes do
             recording = record(joint, [_dummy(self.metas[slot]) for slot in slots], names)
         found = recording.program
@@ -120,7 +129,6 @@ class Program:
         )
 
     def __str__(self) -> str:
-        kept = {step.output: [] for step in self.steps}  # type: dict[int, list[str]]
         given = "   ".join(f"{s}:{n} {self.metas[s]}" for s, n in zip(self.inputs, self.names, strict=True))
         lines = [f"in  {given}"]
         if self.hidden:
@@ -131,8 +139,7 @@ class Program:
         for step in self.steps:
             read = " ".join(map(str, step.inputs))
             static = "".join(f"  {name}={value}" for name, value in step.static.items())
-            note = "".join(kept[step.output])
-            lines.append(f"{step.output:5d} = {step.op.name:{width}} {read:12} {self.metas[step.output]}{static}{note}")
+            lines.append(f"{step.output:5d} = {step.op.name:{width}} {read:12} {self.metas[step.output]}{static}")
         lines.append("out " + " ".join(map(str, self.outputs)))
         return "\n".join(lines)
 
@@ -250,12 +257,7 @@ def _meta(value: Any) -> Meta:
 
 
 def _dummy(meta: Meta) -> Any:
-    return DUMMY if meta.dtype is None else np.full(meta.shape, 1, meta.dtype)
-
-
-def is_captured_var(value: Any) -> bool:
-    """Whether a hidden value is a Var of an outer trace, hence differentiated there."""
-    return type(value) is Var
-
-
-__all__ = ["Meta", "Program", "Recording", "Step", "Trace", "optimise", "record", "steps_for", "trace"]
+    """Integers are indices or labels: 0 is always a valid one."""
+    if meta.dtype is None:
+        return DUMMY
+    return np.full(meta.shape, np.dtype(meta.dtype).kind in "fc", meta.dtype)

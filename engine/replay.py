@@ -20,6 +20,7 @@ from .program import Step
 from .trace import evaluate
 
 Runner = Callable[[Any], None]
+Targets = Sequence[tuple[int, np.ndarray]]  # (slot of a result, the array it is wanted in)
 
 
 class Arena:
@@ -101,16 +102,16 @@ class StageSet:
 
     Args:
         inputs: the arrays that array inputs are read from, by slot; the owner writes them before a group runs.
-        targets: where results go, by slot: written without a copy where the program allows it.
-        accumulate: results that are added to their target instead, times the number `weight[()]`.
+        targets: where the results of each group go: written without a copy where the program allows it.
+        accumulate: results that are added to their target instead, times the number `weight[()]` if there is one.
     """
 
     def __init__(
         self,
         workspace: Workspace,
         inputs: Mapping[int, np.ndarray],
-        targets: Mapping[str, Mapping[int, np.ndarray]],
-        accumulate: Mapping[str, Mapping[int, np.ndarray]] | None = None,
+        targets: Mapping[str, Targets],
+        accumulate: Mapping[str, Targets] | None = None,
         weight: np.ndarray | None = None,
     ) -> None:
         plan = workspace.plan
@@ -123,7 +124,7 @@ class StageSet:
                 self.nbytes += arrays[slot].nbytes
         binder = _Binder(workspace, arrays, accumulate or {}, weight)
         self.run: dict[str, Runner] = {
-            name: binder.bind(name, targets.get(name, {})) for name in plan.order if name != PROLOGUE
+            name: binder.bind(name, targets.get(name, ())) for name in plan.order if name != PROLOGUE
         }
 
 
@@ -134,7 +135,7 @@ class _Binder:
         self,
         workspace: Workspace,
         arrays: dict[int, np.ndarray],
-        accumulate: Mapping[str, Mapping[int, np.ndarray]],
+        accumulate: Mapping[str, Targets],
         weight: np.ndarray | None = None,
     ) -> None:
         self.workspace = workspace
@@ -143,9 +144,9 @@ class _Binder:
         self.accumulate = accumulate
         self.weight = weight
 
-    def bind(self, group: str, targets: Mapping[int, np.ndarray] | None = None) -> Runner:
+    def bind(self, group: str, targets: Targets = ()) -> Runner:
         """A function of t that runs one group."""
-        plan, targets = self.plan, targets or {}
+        plan = self.plan
         code = _Code()
         arena = self.workspace.arena
         arena.begin()
@@ -185,14 +186,14 @@ class _Binder:
             by_position.setdefault(position, []).append(root)
         return by_position
 
-    def _direct_targets(self, group: str, targets: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    def _direct_targets(self, group: str, targets: Targets) -> dict[int, np.ndarray]:
         """Results that their step can write where they are wanted: made in this group, no residual, and named once."""
         plan = self.plan
         made_here = {step.output for step in plan.steps[group]}
         results = [plan.root[slot] for slot in plan.outputs[group] if slot not in plan.weak]
         return {
             slot: target
-            for slot, target in targets.items()
+            for slot, target in targets
             if slot in made_here
             and plan.root[slot] == slot
             and slot not in plan.residuals
@@ -215,7 +216,7 @@ class _Binder:
         self,
         code: _Code,
         group: str,
-        targets: Mapping[int, np.ndarray],
+        targets: Targets,
         direct: Mapping[int, np.ndarray],
         scalars: _WeakScalars,
     ) -> None:
@@ -226,10 +227,10 @@ class _Binder:
                 return scalars.array(slot, np.dtype(np.float64))
             return self.arrays[slot]
 
-        for slot, target in targets.items():
+        for slot, target in targets:
             if slot not in direct:
                 code.calls([(np.copyto, (target, array_of(slot)), {})])
-        for slot, target in self.accumulate.get(group, {}).items():
+        for slot, target in self.accumulate.get(group, ()):
             value = array_of(slot)
             if self.weight is not None:
                 scaled, _ = self.workspace.arena.take(target.shape, target.dtype)

@@ -1,1 +1,21 @@
-"""Under construction."""
+"""Adaptive and fixed-step Runge-Kutta solvers, and the ways to differentiate through them."""
+
+from .controller import PIController
+from .odeint import odeint
+from .solution import Aux, Solution, Stats, StepInfo
+from .stepping import rk_step
+from .tableau import Tableau
+from .tableaus import TABLEAUS, tableau
+
+__all__ = [
+    "TABLEAUS",
+    "Aux",
+    "PIController",
+    "Solution",
+    "Stats",
+    "StepInfo",
+    "Tableau",
+    "odeint",
+    "rk_step",
+    "tableau",
+]

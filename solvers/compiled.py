@@ -1,0 +1,139 @@
+"""Compiled dynamics: the joint program of f and its pull-back, partitioned once a structure and shared by all solves."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine.partition import Plan, partition
+from ..engine.program import optimise
+from .dynamics import Dynamics
+
+MAX_STRUCTURES = 32  # programs that are remembered
+MAX_IDLE = 2  # sets of buffers that an idle program keeps for each method
+MAX_IDLE_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What the program of a solve must be able to do.
+
+    Attributes:
+        kind: "solve" (slopes only), "discrete" (the whole pull-back at once) or "backsolve" (the cotangents of state
+            and parameters at different moments).
+        wanted: which parameters and captured values get cotangents: positions among parameters, then captured.
+        time: whether the cotangent of t is wanted.
+    """
+
+    kind: str
+    wanted: tuple[int, ...] = ()
+    time: bool = False
+
+
+@dataclass
+class Compiled:
+    """A partitioned program and the names of its slots.
+
+    Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters), for "backsolve" "state"
+    and "params"; "time" where asked for.
+    """
+
+    plan: Plan
+    constants: tuple[int, ...]  # slots of parameters, then of hidden values
+    state: tuple[int, ...]
+    slopes: tuple[int, ...]
+    aux: tuple[int, ...]
+    seeds: tuple[int, ...] = ()
+    state_bars: tuple[int, ...] = ()
+    param_bars: tuple[int, ...] = ()
+    time_bar: int | None = None
+    is_trusted: bool = False
+    idle: dict[Any, list[Any]] = field(default_factory=dict)
+
+    def is_saved(self, slots: Sequence[int]) -> bool:
+        """Whether the pull-back reads any of these slots after the slope is done."""
+        return any(slot in self.plan.residuals for slot in slots)
+
+
+_known: OrderedDict[Any, Compiled] = OrderedDict()
+_lock = threading.Lock()
+
+
+def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
+    """The compiled program of this structure and purpose; made at first use, the least recently used one is dropped."""
+    key = (dynamics.program.key, dynamics.n_slopes, purpose)
+    with _lock:
+        compiled = _known.get(key)
+        if compiled is not None:
+            _known.move_to_end(key)
+            return compiled
+    compiled = _compile(dynamics, purpose)
+    with _lock:
+        _known[key] = compiled
+        while len(_known) > MAX_STRUCTURES:
+            _known.popitem(last=False)
+    return compiled
+
+
+def checkout(compiled: Compiled, key: Any, build: Callable[[], Any]) -> Any:
+    """Buffers for one solve with the method `key`: idle ones of this program, or what `build()` makes."""
+    with _lock:
+        idle = compiled.idle.get(key)
+        if idle:
+            return idle.pop()
+    buffers = build()
+    buffers.pool_key = key
+    return buffers
+
+
+def give_back(compiled: Compiled, buffers: Any) -> None:
+    """Buffers are free for the next solve; more than MAX_IDLE_BYTES are left to the garbage collector."""
+    with _lock:
+        idle = compiled.idle.setdefault(buffers.pool_key, [])
+        if len(idle) < MAX_IDLE and buffers.nbytes <= MAX_IDLE_BYTES:
+            idle.append(buffers)
+
+
+def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
+    program = dynamics.program
+    n_states, n_slopes = len(dynamics.layout.shapes), dynamics.n_slopes
+    time, state, params = program.inputs[0], program.inputs[1 : 1 + n_states], program.inputs[1 + n_states :]
+    if purpose.kind == "solve":
+        joint = optimise(program)
+        plan = partition(joint, {"slope": joint.outputs}, {"slope": state}, time)
+        return Compiled(
+            plan, (*params, *joint.hidden), state, joint.outputs[:n_slopes], joint.outputs[n_slopes:]
+        )
+    captured = [slot for slot, value in zip(program.hidden, dynamics.hidden, strict=True) if _is_captured(dynamics, value)]
+    chosen = [(*params, *captured)[position] for position in purpose.wanted]
+    joint = program.vjp((*state, *chosen, *([time] if purpose.time else [])), n_slopes)
+    time, given, seeds = joint.inputs[0], joint.inputs[1 : len(program.inputs)], joint.inputs[len(program.inputs) :]
+    n_forward = len(program.outputs)
+    forward, bars = joint.outputs[:n_forward], joint.outputs[n_forward:]
+    state_bars, param_bars = bars[:n_states], bars[n_states : n_states + len(chosen)]
+    groups: dict[str, Sequence[int]] = {"slope": forward}
+    if purpose.kind == "discrete":
+        groups["pullback"] = (*state_bars, *param_bars)
+    else:
+        groups["state"], groups["params"] = state_bars, param_bars
+    if purpose.time:
+        groups["time"] = bars[-1:]
+    inputs = {"slope": given[:n_states], list(groups)[1]: seeds}
+    return Compiled(
+        plan=partition(joint, groups, inputs, time),
+        constants=(*given[n_states:], *joint.hidden),
+        state=given[:n_states],
+        slopes=forward[:n_slopes],
+        aux=forward[n_slopes:],
+        seeds=seeds,
+        state_bars=state_bars,
+        param_bars=param_bars,
+        time_bar=bars[-1] if purpose.time else None,
+    )
+
+
+def _is_captured(dynamics: Dynamics, value: Any) -> bool:
+    return any(value is variable for variable in dynamics.captured)

@@ -1,0 +1,14 @@
+"""Ways to differentiate a solve. Each opens by saying what it is exact about."""
+
+from .backsolve import EagerAdjointStages, ReplayAdjointStages, backsolve
+from .discrete import Cotangents, DiscreteAdjoint
+from .tape import walk
+
+__all__ = [
+    "Cotangents",
+    "DiscreteAdjoint",
+    "EagerAdjointStages",
+    "ReplayAdjointStages",
+    "backsolve",
+    "walk",
+]

@@ -1,0 +1,240 @@
+"""`discrete`: the same derivative as `tape`, by the hand-written adjoint of the Runge-Kutta step.
+
+For a step y1 = y + h sum_i b_i k_i, k_i = f(t + c_i h, Y_i), Y_i = y + h sum_j a_ij k_j, with the cotangent lam of y1:
+    kbar_i = h (b_i lam + sum_{j > i} a_ji Ybar_j),   Ybar_i = (df/dy)^T kbar_i,   ybar = lam + sum_i Ybar_i
+from the last stage to the first, parameters collecting (df/dparams)^T kbar_i. Every stage with a cotangent needs its
+pull-back, also one with b_i = 0.
+
+The slope at an accepted time serves the step that ends there (first same as last, dense output) and the one that begins
+there: its cotangent is collected from both and pulled back once.
+Memory: the accepted states, and the residuals of the stages while they fit; the other steps evaluate their stages
+again, which is the extra cost and gives the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...engine.backend import Array, to_host, to_xp
+from ..solution import Stats
+from ..stages import Stages
+from ..stepping import RowStep
+from ..tableau import Tableau
+from ..trajectory import Trajectory, locate
+
+
+@dataclass
+class Cotangents:
+    """What a gradient method returns: cotangents of y0 (n,), of ts (T,), and of the wanted parameters in order."""
+
+    y0: Array
+    ts: np.ndarray
+    params: list[Array]
+
+
+class DiscreteAdjoint:
+    """The sweep over the accepted steps of one trajectory, from the last to the first."""
+
+    def __init__(self, stages: Stages, tableau: Tableau, trajectory: Trajectory, stats: Stats, *, time: bool) -> None:
+        assert trajectory.states is not None
+        self.stages, self.tableau, self.stats = stages, tableau, stats
+        self.trajectory, self.states = trajectory, trajectory.states
+        self.grid = np.array(trajectory.grid)
+        self.n_steps = len(self.grid) - 1
+        self.step = RowStep(stages, tableau)
+        self.n_sums = tableau.stages - 1 if tableau.fsal else tableau.stages  # stages that y1 is summed from
+        self.ends = _Ends(self) if time else None
+        self.output_steps, self.thetas = locate(trajectory.ts, self.grid)
+        self._weights = _adjoint_weights(tableau)
+        self._is_held = False  # whether the stages in hand are those the forward solve kept
+
+    def run(self, ys_bar: Array) -> Cotangents:
+        """Pull the cotangents (T, n) of the outputs back."""
+        stages = self.stages
+        self.ys_bar = ys_bar
+        lam, carry = stages.bars[0], stages.xp.zeros_like(stages.bars[0])
+        lam[...] = 0
+        last = self.n_steps - 1
+        self._load(last, with_end=True)
+        dense = self._dense(last)
+        lam += self._outputs_at_end(last)
+        if dense is not None and self.tableau.fsal:
+            carry += dense[self.tableau.stages]
+            self._pull_slope(carry, self.tableau.stages - 1, self.n_steps)
+        for n in range(last, -1, -1):
+            self._sweep(n, dense, carry)
+            before = self._dense(n - 1) if n else None
+            if before is not None and self.tableau.fsal:
+                carry += before[self.tableau.stages]
+            self._pull_node(n, carry)
+            dense = before
+            if n:
+                lam += self._outputs_at_end(n - 1)
+        lam += ys_bar[0]
+        ts_bar = self.ends.ts_bar if self.ends is not None else np.zeros(len(self.trajectory.ts))
+        return Cotangents(lam.copy(), ts_bar, [bar.copy() for bar in stages.param_bars])
+
+    def _sweep(self, n: int, dense: Array | None, carry: Array) -> None:
+        """Through step n: lam from its end to its start, except for the slope there, whose cotangent is `carry`."""
+        stages, xp = self.stages, self.stages.xp
+        lam = stages.bars[0]
+        t, t_next = float(self.grid[n]), float(self.grid[n + 1])
+        h = t_next - t
+        weights = to_xp(xp, np.multiply(self._weights, h).astype(lam.dtype))
+        for i in range(self.n_sums - 1, -1, -1):
+            seed = stages.seeds[i] if i else carry
+            xp.dot(weights[i, : self.n_sums - i], stages.bars[: self.n_sums - i], out=seed)
+            if dense is not None:
+                seed += dense[i + 1]
+            if i:
+                self._pull(i, self.stage_time(i, t, t_next))
+        if self.ends is not None:
+            self.ends.add_step(n, t, t_next)
+        total = xp.sum(stages.bars[: self.n_sums], axis=0)
+        lam[...] = total if dense is None else total + dense[0]
+
+    def _pull_node(self, n: int, carry: Array) -> None:
+        """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand."""
+        is_saved_before = n > 0 and self.tableau.fsal and self._held(n - 1) is not None
+        if is_saved_before:
+            self._load(n - 1)
+            self._pull_slope(carry, self.tableau.stages - 1, n)
+            return
+        if self._is_held and self.tableau.fsal:
+            self._evaluate_node(n)
+        self._pull_slope(carry, 0, n)
+        if n > 0:
+            self._load(n - 1)
+
+    def _pull_slope(self, cotangent: Array, index: int, n: int) -> None:
+        """lam += (df/dy)^T cotangent, at grid[n], from the stage `index` that holds this evaluation."""
+        self.stages.seeds[index] = cotangent
+        self._pull(index, float(self.grid[n]))
+        if self.ends is not None and n in (0, self.n_steps):
+            self.ends.add_node(n, self.stages.time_bar(index, float(self.grid[n])))
+        self.stages.bars[0] += self.stages.bars[self.stages.bar_row(index)]
+
+    def _pull(self, index: int, t: float) -> None:
+        self.stages.pull(index, t)
+        self.stats.n_vjp_state += 1
+        self.stats.n_vjp_params += bool(self.stages.param_bars)
+
+    def _held(self, n: int) -> object:
+        """The buffers kept from step n; the steps at the ends are evaluated again where times are differentiated."""
+        if self.ends is not None and n in (0, self.n_steps - 1):
+            return None
+        return self.trajectory.held[n]
+
+    def _load(self, n: int, *, with_end: bool = False) -> None:
+        """Bring the stages of step n to hand: kept ones, or evaluated again (the slope at the end only if asked)."""
+        held = self._held(n)
+        self._is_held = held is not None
+        if held is not None:
+            self.stages.use(held)
+            self.trajectory.held[n] = None
+            return
+        self._evaluate_node(n)
+        self.step.advance(float(self.grid[n]), float(self.grid[n + 1]), with_end=with_end)
+        self.stats.nfe_backward += (self.tableau.stages if with_end else self.n_sums) - 1
+
+    def _evaluate_node(self, n: int) -> None:
+        self.stages.rows[0] = self.states[n]
+        self.step.evaluate_start(float(self.grid[n]))
+        self.stats.nfe_backward += 1
+
+    def _outputs_at_end(self, n: int) -> Array:
+        """Cotangents of the outputs at grid[n + 1]."""
+        at = self._outputs(n, at_end=True)
+        return self.ys_bar[at[0]] if at.size else 0.0
+
+    def _outputs(self, n: int, *, at_end: bool) -> np.ndarray:
+        """Output times of step n: at its end, or before it."""
+        mine = (self.output_steps == n) & ((self.thetas == 1.0) == at_end)
+        mine[0] = False  # the first output is y0 itself
+        return np.flatnonzero(mine)
+
+    def _dense(self, n: int) -> Array | None:
+        """Cotangents (s + 1, n) that the outputs inside step n give to [y, k_1, ..., k_s]."""
+        inside = self._outputs(n, at_end=False)
+        if not inside.size:
+            return None
+        h = float(self.grid[n + 1] - self.grid[n])
+        weights = self.step.interpolation_weights(self.thetas[inside], h).astype(self.stages.rows.dtype)
+        return self.stages.xp.dot(to_xp(self.stages.xp, weights.T), self.ys_bar[inside[0] : inside[-1] + 1])
+
+    def stage_time(self, i: int, t: float, t_next: float) -> float:
+        """t_i, bit for bit as in the forward solve."""
+        return self.step.stage_time(i, t, t_next)
+
+
+class _Ends:
+    """Cotangents of the output times: the first and the last step stretch, interior outputs move along the interpolant.
+
+    For the step from t to t + h, with h as a variable of its own:
+        hbar = <lam, y1 - y> / h + sum_i <Ybar_i, Y_i - y> / h + sum_out <ybar_out, (out - y) / h - theta out'>
+    """
+
+    def __init__(self, adjoint: DiscreteAdjoint) -> None:
+        self.adjoint = adjoint
+        trajectory = adjoint.trajectory
+        self.ts_bar = np.zeros(len(trajectory.ts))
+        self._moved = False
+
+    def add_node(self, n: int, time_bar: float) -> None:
+        self.ts_bar[0 if n == 0 else -1] += np.real(time_bar)
+
+    def add_step(self, n: int, t: float, t_next: float) -> None:
+        """After the stages of step n were pulled back, with lam still that of its end."""
+        adjoint, stages = self.adjoint, self.adjoint.stages
+        self._move_interior_outputs()
+        if n not in (0, adjoint.n_steps - 1):
+            return
+        h = t_next - t
+        y, y_next = adjoint.states[n], adjoint.states[n + 1]
+        h_bar = _inner(stages.bars[0], y_next - y) / h
+        for i in range(1, adjoint.n_sums):
+            h_bar += _inner(stages.bars[stages.bar_row(i)], stages.input(i) - y) / h
+            time_bar = np.real(stages.time_bar(i, adjoint.stage_time(i, t, t_next)))
+            c_i = float(adjoint.tableau.as_floats().c[i])
+            if n == 0:
+                self.ts_bar[0] += (1.0 - c_i) * time_bar
+            if n == adjoint.n_steps - 1:
+                self.ts_bar[-1] += c_i * time_bar
+        shift = 0.0
+        slopes, ys = adjoint.trajectory.slopes, adjoint.trajectory.ys
+        assert slopes is not None
+        for i in adjoint._outputs(n, at_end=False):
+            moved = _inner(adjoint.ys_bar[i], slopes[i])
+            h_bar += _inner(adjoint.ys_bar[i], ys[i] - y) / h - adjoint.thetas[i] * moved
+            shift -= moved
+        if n == 0:
+            self.ts_bar[0] += shift - h_bar
+        if n == adjoint.n_steps - 1:
+            self.ts_bar[-1] += h_bar
+
+    def _move_interior_outputs(self) -> None:
+        if self._moved:
+            return
+        self._moved = True
+        slopes = self.adjoint.trajectory.slopes
+        assert slopes is not None
+        for i in range(1, len(self.ts_bar) - 1):
+            self.ts_bar[i] += _inner(self.adjoint.ys_bar[i], slopes[i])
+
+
+def _inner(a: Array, b: Array) -> float:
+    return float(np.real(to_host((a * b).sum()).item()))
+
+
+def _adjoint_weights(tableau: Tableau) -> np.ndarray:
+    """Row i: the weights of [lam, Ybar_last, ..., Ybar_(i + 1)] in kbar_i / h."""
+    numbers = tableau.as_floats()
+    n = tableau.stages - 1 if tableau.fsal else tableau.stages
+    weights = np.zeros((n, n))
+    for i in range(n):
+        weights[i, 0] = numbers.b[i]
+        for j in range(i + 1, n):
+            weights[i, n - j] = numbers.a[j][i]
+    return weights

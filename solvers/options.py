@@ -1,0 +1,143 @@
+"""The options of a solve, checked at the public entrance: every mismatch in one message."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engine.backend import to_host
+from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.trace import base_value
+from .controller import PIController
+from .solution import StepInfo
+from .tableau import Tableau
+from .tableaus import tableau as tableau_named
+
+GRADIENTS = ("discrete", "tape", "backsolve")
+KEEPS = ("auto", "all", "none")
+EXECUTIONS = ("replay", "eager")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything about a solve but the problem itself; see `odeint` for what each means."""
+
+    tableau: Tableau
+    rtol: float
+    atol: float
+    gradient: str
+    keep: str
+    keep_bytes: int
+    execution: str
+    max_steps: int
+    max_step: float
+    first_step: float | None
+    step_size: float | None
+    grid: np.ndarray | None
+    controller: PIController | None
+    backward_rtol: float | None
+    backward_atol: float | None
+    callback: Callable[[StepInfo], None] | None
+
+
+def checked_options(method: str | Tableau, **given: Any) -> Options:
+    """Options, or ArgumentError with one line for each that does not fit."""
+    problems = [
+        _choice(name, given[name], allowed)
+        for name, allowed in (("gradient", GRADIENTS), ("keep", KEEPS), ("execution", EXECUTIONS))
+    ]
+    problems += [
+        _positive(name, given[name])
+        for name in ("rtol", "atol", "max_step", "first_step", "step_size", "backward_rtol", "backward_atol")
+        if given[name] is not None or name in ("rtol", "atol")
+    ]
+    if not isinstance(given["max_steps"], int) or given["max_steps"] < 1:
+        problems.append(f"`max_steps` must be a positive integer; got {given['max_steps']!r}")
+    if not isinstance(given["keep_bytes"], int) or given["keep_bytes"] < 0:
+        problems.append(f"`keep_bytes` must be a non-negative integer; got {given['keep_bytes']!r}")
+    tableau = method if isinstance(method, Tableau) else tableau_named(method)
+    if given["step_size"] is not None and given["grid"] is not None:
+        problems.append("`step_size` and `grid` exclude each other")
+    if given["step_size"] is not None and tableau.is_adaptive:
+        problems.append(f"`step_size` is for methods with fixed steps; {tableau.name} chooses its own (`first_step`)")
+    found = [problem for problem in problems if problem]
+    if found:
+        raise ArgumentError("; ".join(found))
+    if given["max_step"] is None:
+        given["max_step"] = math.inf
+    return Options(tableau=tableau, **given)
+
+
+def output_times(ts: Any) -> np.ndarray:
+    """The output times as float64 (T,) on the host, T >= 2, finite and strictly monotone; ArgumentError otherwise."""
+    values = base_value(ts)
+    try:
+        times = np.array(to_host(values) if hasattr(values, "dtype") else values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"`ts` must be an array of times (T,); got {values!r}") from error
+    if times.ndim != 1 or times.size < 2:
+        raise ArgumentError(f"`ts` must be strictly monotone, shape (T,), T >= 2; got shape {times.shape}")
+    if not np.isfinite(times).all():
+        raise ArgumentError(f"`ts` must be finite; got ts[{int(np.argmin(np.isfinite(times)))}] = {times.min()}")
+    steps = np.diff(times)
+    wrong = np.flatnonzero(np.sign(steps) != np.sign(times[-1] - times[0]))
+    if wrong.size or times[-1] == times[0]:
+        i = int(wrong[0]) if wrong.size else 0
+        relation = "==" if times[i] == times[i + 1] else "then"
+        raise ArgumentError(
+            f"`ts` must be strictly monotone, shape (T,), T >= 2; got ts[{i}] = {times[i]:g} {relation} "
+            f"ts[{i + 1}] = {times[i + 1]:g}"
+        )
+    return times
+
+
+def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
+    """The times to walk: given ones, or those of a method with fixed steps; None where steps are chosen."""
+    if options.grid is not None:
+        return _checked_grid(options, ts)
+    if options.tableau.is_adaptive:
+        return None
+    if options.step_size is None:
+        return ts
+    pieces = [ts[:1]]
+    for start, end in zip(ts, ts[1:], strict=False):
+        n = max(1, math.ceil(abs(end - start) / options.step_size - 1e-9))
+        pieces.append(np.append(start + (end - start) * np.arange(1, n) / n, end))
+    return np.concatenate(pieces)
+
+
+def _checked_grid(options: Options, ts: np.ndarray) -> np.ndarray:
+    grid = np.asarray(options.grid, dtype=np.float64)
+    if grid.ndim != 1 or grid.size < 2 or not np.isfinite(grid).all():
+        raise ArgumentError(f"`grid` must be finite times, shape (N + 1,), N >= 1; got shape {grid.shape}")
+    if np.any(np.sign(np.diff(grid)) != np.sign(ts[-1] - ts[0])) or grid[0] != ts[0] or grid[-1] != ts[-1]:
+        raise ArgumentError(
+            f"`grid` must run strictly monotone from ts[0] = {ts[0]:g} to ts[-1] = {ts[-1]:g}; it runs from "
+            f"{grid[0]:g} to {grid[-1]:g}"
+        )
+    if options.tableau.interpolant is None and not np.isin(ts, grid).all():
+        missing = ts[~np.isin(ts, grid)][0]
+        raise ArgumentError(
+            f"`grid` must hold every output time, since {options.tableau.name} has no dense output; {missing:g} is not "
+            "in it"
+        )
+    return grid
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value in allowed:
+        return ""
+    near = difflib.get_close_matches(str(value), allowed, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {value!r}{hint}"
+
+
+def _positive(name: str, value: Any) -> str:
+    if isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool) and value > 0:
+        return ""
+    return f"`{name}` must be a positive number; got {value!r}"

@@ -1,0 +1,213 @@
+"""Where the slopes of a step come from: the stages of one Runge-Kutta step, replayed or evaluated eagerly.
+
+Both kinds offer the same to the solvers. The state and the slopes are the rows [y, k_1, ..., k_s] of one array, so that
+every weighted sum of a step is one matrix-vector product:
+    rows (s + 1, n)         row 0 is y at the start of the step, row i + 1 the slope of stage i
+    input(i)                the array (n,) in which stage i is given its state
+    evaluate(i, t)          rows[i + 1] = f(t, input(i))
+    aux(i)                  what f returned beside the slope of stage i
+and, when made for a derivative,
+    seeds (s, n)            row i: the cotangent of the slope of stage i
+    bars (s + 1, n)         row `bar_row(i)` receives the cotangent of the state of stage i; row 0 is free
+    pull(i, t)              does so, and adds the cotangents of the parameters to `param_bars`
+    time_bar(i, t)          <seeds[i], df/dt>, after pull
+    hold(), use(), drop()   keep the stages of an accepted step until they are pulled back
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..engine.backend import Array, to_host
+from ..engine.replay import StageSet, Workspace
+from ..engine.trace import base_value, shape_of
+from ..engine.transforms import vjp
+from .compiled import Compiled, Purpose
+from .dynamics import Dynamics
+
+
+class _Stage:
+    """Buffers of one evaluation in replay."""
+
+    def __init__(self, stages: ReplayStages, index: int) -> None:
+        compiled, layout = stages.compiled, stages.layout
+        self.y = np.empty(layout.size, layout.dtype) if stages.keeps_input else stages.shared_input
+        self.aux = [np.empty(compiled.plan.program.metas[s].shape, _dtype(compiled, s)) for s in compiled.aux]
+        inputs = dict(zip(compiled.state, layout.views(self.y), strict=True))
+        slope = [*zip(compiled.slopes, layout.views(stages.rows[index + 1]), strict=True)]
+        targets: dict[str, Any] = {"slope": [*slope, *zip(compiled.aux, self.aux, strict=True)]}
+        accumulate = {}
+        if stages.seeds is not None and stages.bars is not None:
+            inputs.update(zip(compiled.seeds, layout.views(stages.seeds[index]), strict=True))
+            targets["pullback"] = [
+                *zip(compiled.state_bars, layout.views(stages.bars[stages.bar_row(index)]), strict=True)
+            ]
+            accumulate["pullback"] = [*zip(compiled.param_bars, stages.param_bars, strict=True)]
+            if compiled.time_bar is not None:
+                targets["time"] = [(compiled.time_bar, stages.time_bar_buffer)]
+        self.set = StageSet(stages.workspace, inputs, targets, accumulate)
+        self.nbytes = self.set.nbytes + (self.y.nbytes if stages.keeps_input else 0)
+
+
+class ReplayStages:
+    """Stages that replay a compiled program on NumPy arrays, without creating any."""
+
+    xp = np
+
+    def __init__(self, compiled: Compiled, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool) -> None:
+        self.compiled = compiled
+        self.layout = dynamics.layout
+        self.n_stages, self.fsal = n_stages, fsal
+        self.pool_key: object = None
+        size, dtype = self.layout.size, self.layout.dtype
+        self.workspace = Workspace(compiled.plan)
+        self.rows = np.empty((n_stages + 1, size), dtype)
+        self.keeps_input = purpose.time or compiled.is_saved(compiled.state)
+        self.shared_input = np.empty(size, dtype)
+        is_derivative = purpose.kind == "discrete"
+        self.seeds = np.zeros((n_stages, size), dtype) if is_derivative else None
+        self.bars = np.zeros((n_stages + 1, size), dtype) if is_derivative else None
+        metas = compiled.plan.program.metas
+        self.param_bars = [np.zeros(metas[slot].shape, _dtype(compiled, slot)) for slot in compiled.param_bars]
+        self.time_bar_buffer = np.zeros((), dtype)
+        self._spare: list[list[_Stage]] = [[] for _ in range(n_stages)]
+        self._current = [_Stage(self, index) for index in range(n_stages)]
+
+    def load(self, dynamics: Dynamics) -> None:
+        """Take in the parameters and captured values of a solve."""
+        values = [*dynamics.param_values, *dynamics.hidden_values()]
+        self.workspace.load(dict(zip(self.compiled.constants, values, strict=True)))
+        self.clear_bars()
+
+    def clear_bars(self) -> None:
+        for bar in self.param_bars:
+            bar.fill(0)
+
+    @property
+    def nbytes(self) -> int:
+        """All memory that these stages hold."""
+        sets = [stage for stages in (self._current, *self._spare) for stage in stages]
+        return self.workspace.nbytes + self.rows.nbytes * 3 + sum(stage.nbytes for stage in sets)
+
+    def input(self, index: int) -> np.ndarray:
+        return self._current[index].y
+
+    def evaluate(self, index: int, t: float) -> None:
+        self._current[index].set.run["slope"](t)
+
+    def shift(self) -> None:
+        """The slope at the end of a step becomes the first of the next; nothing to do where only its value counts."""
+
+    def aux(self, index: int) -> list[Any]:
+        return self._current[index].aux
+
+    def bar_row(self, index: int) -> int:
+        """The stages that a step sums lie behind each other, the last one first; the slope at its end comes last."""
+        if not self.fsal:
+            return self.n_stages - index
+        return self.n_stages if index == self.n_stages - 1 else self.n_stages - 1 - index
+
+    def pull(self, index: int, t: float) -> None:
+        self._current[index].set.run["pullback"](t)
+
+    def time_bar(self, index: int, t: float) -> float:
+        self._current[index].set.run["time"](t)
+        return self.time_bar_buffer.item()
+
+    def hold(self) -> list[_Stage]:
+        """The buffers of the step just made, which are then not written again; fresh ones take their place."""
+        held = list(self._current)
+        self._current = [
+            self._spare[index].pop() if self._spare[index] else _Stage(self, index) for index in range(self.n_stages)
+        ]
+        return held
+
+    def use(self, held: list[_Stage]) -> None:
+        """Make held buffers current; those they replace are spare."""
+        self.drop(self._current)
+        self._current = held
+
+    def drop(self, held: list[_Stage]) -> None:
+        for index, stage in enumerate(held):
+            self._spare[index].append(stage)
+
+    def held_nbytes(self) -> int:
+        """Bytes that one held step costs."""
+        return sum(stage.nbytes for stage in self._current)
+
+
+class EagerStages:
+    """Stages that call f (forward) or trace it anew (pull-back) each time, on arrays of any module."""
+
+    def __init__(self, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool) -> None:
+        self.dynamics = dynamics
+        self.purpose = purpose
+        self.xp = dynamics.xp
+        self.n_stages, self.fsal = n_stages, fsal
+        size, dtype = dynamics.layout.size, dynamics.layout.dtype
+        self.rows = self.xp.empty((n_stages + 1, size), dtype)
+        self.seeds = self.xp.zeros((n_stages, size), dtype)
+        self.bars = self.xp.zeros((n_stages + 1, size), dtype)
+        self._wanted = [
+            value for position, value in enumerate(self._constants()) if position in purpose.wanted
+        ]
+        self.param_bars = [self.xp.zeros(shape_of(value), getattr(value, "dtype", dtype)) for value in self._wanted]
+        self._inputs = [self.xp.empty(size, dtype) for _ in range(n_stages)]
+        self._aux: list[list[Any]] = [[] for _ in range(n_stages)]
+        self._time_bars = [0.0] * n_stages
+
+    def _constants(self) -> list[Any]:
+        return [*self.dynamics.param_values, *(base_value(value) for value in self.dynamics.captured)]
+
+    bar_row = ReplayStages.bar_row
+    shift = ReplayStages.shift
+
+    def input(self, index: int) -> Array:
+        return self._inputs[index]
+
+    def evaluate(self, index: int, t: float) -> None:
+        self.rows[index + 1], self._aux[index] = self.dynamics.call(t, self._inputs[index])
+
+    def aux(self, index: int) -> list[Any]:
+        return self._aux[index]
+
+    def pull(self, index: int, t: float) -> None:
+        """One traced evaluation of f and its pull-back."""
+        dynamics, n_params = self.dynamics, len(self.dynamics.param_values)
+
+        def slope(time: Any, y: Any, wanted: Sequence[Any]) -> Any:
+            constants = self._constants()
+            for position, value in zip(self.purpose.wanted, wanted, strict=True):
+                constants[position] = value
+            flat = dynamics.slope(time, y, constants[:n_params], constants[n_params:])
+            return flat + 0.0 * y  # reaches y even where f is constant
+
+        _, pull_back = vjp(slope, float(t), self._inputs[index], self._wanted)
+        t_bar, y_bar, wanted_bars = pull_back(self.seeds[index])
+        self.bars[self.bar_row(index)] = y_bar
+        for total, bar in zip(self.param_bars, wanted_bars, strict=True):
+            total += bar
+        self._time_bars[index] = t_bar
+
+    def time_bar(self, index: int, t: float) -> float:
+        bar = self._time_bars[index]
+        return bar if isinstance(bar, (float, complex)) else to_host(bar).item()
+
+    def hold(self) -> None:
+        """Nothing is kept: each pull-back evaluates f again."""
+        return None
+
+    def held_nbytes(self) -> int:
+        return 0
+
+
+Stages = ReplayStages | EagerStages
+
+
+def _dtype(compiled: Compiled, slot: int) -> Any:
+    return compiled.plan.program.metas[slot].dtype or np.float64
+
+

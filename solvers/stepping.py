@@ -1,0 +1,149 @@
+"""One Runge-Kutta step: the readable one, and the one on rows that the loop uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..engine.backend import Array, to_xp
+from .norms import scaled_norm
+from .stages import Stages
+from .tableau import Tableau
+
+
+def weighted_sum(weights: Sequence[float], slopes: Sequence[Any]) -> Any:
+    """sum_j weights_j k_j without the terms whose weight is zero; None if there are none."""
+    total = None
+    for weight, slope in zip(weights, slopes, strict=False):
+        if weight != 0.0:
+            term = float(weight) * slope
+            total = term if total is None else total + term
+    return total
+
+
+def rk_step(
+    f: Callable[[Any, Any], Any], t: Any, y: Any, h: Any, tableau: Tableau, k0: Any = None
+) -> tuple[Any, Any, list[Any]]:
+    """One explicit Runge-Kutta step from t to t + h: returns y1, the local error estimate (or None) and the stages k.
+
+    Args:
+        f: f(t, y) -> slope, shaped like y.
+        t, h: start and signed size; numbers, or traced values of them.
+        y: state at t: an array or a traced value.
+        k0: f(t, y) if it is known, as after a step of a tableau with `fsal`.
+    Cost: tableau.stages evaluations of f, one less with k0.
+    """
+    numbers = tableau.as_floats()
+    k = [f(t, y) if k0 is None else k0]
+    y_i = y
+    for c_i, a_i in zip(numbers.c[1:], numbers.a[1:], strict=True):
+        increment = weighted_sum(a_i, k)
+        y_i = y if increment is None else y + h * increment
+        k.append(f(t + float(c_i) * h, y_i))
+    y1 = y_i if tableau.fsal else y + h * weighted_sum(numbers.b, k)
+    error = None if numbers.b_error is None else h * weighted_sum(numbers.b_error, k)
+    return y1, error, k
+
+
+class RowStep:
+    """A step on the rows [y, k_1, ..., k_s] of `Stages`: each weighted sum is one matrix-vector product."""
+
+    def __init__(self, stages: Stages, tableau: Tableau) -> None:
+        numbers = tableau.as_floats()
+        self.stages, self.tableau = stages, tableau
+        self.n = tableau.stages
+        xp, dtype = stages.xp, stages.rows.dtype
+        weights = np.zeros((self.n + 2, self.n + 1))
+        for i, a_i in enumerate(numbers.a):
+            weights[i, 1 : i + 1] = a_i
+        weights[self.n, 1:] = numbers.b
+        if numbers.b_error is not None:
+            weights[self.n + 1, 1:] = numbers.b_error
+        self._weights = weights
+        self._scaled = np.empty(weights.shape, dtype)  # times h; column 0 is the weight of y itself
+        self._scaled[: self.n + 1, 0] = 1.0
+        self._c = numbers.c.tolist()
+        self._interpolant = numbers.interpolant
+        self.y_new: Array = stages.rows[0] if tableau.fsal else xp.empty(stages.rows.shape[1], dtype)
+        self.error = xp.empty(stages.rows.shape[1], dtype)
+        self._row_heads = [stages.rows[: i + 1] for i in range(self.n + 1)]
+
+    def evaluate_start(self, t: float) -> None:
+        """k_1 = f(t, y) for the state in row 0."""
+        self.stages.input(0)[...] = self.stages.rows[0]
+        self.stages.evaluate(0, t)
+
+    def stage_time(self, i: int, t: float, t_next: float) -> float:
+        """Time of stage i; a stage at the end of the step is at t_next exactly."""
+        return t_next if self._c[i] == 1.0 else t + self._c[i] * (t_next - t)
+
+    def advance(self, t: float, t_next: float, *, with_end: bool = True) -> None:
+        """All stages from t to t_next, given y and k_1; leaves the new state in `y_new`.
+
+        `with_end=False` leaves out the slope at the end of a `fsal` step, and its state.
+        """
+        h = t_next - t
+        np.multiply(self._weights[:, 1:], h, out=self._scaled[:, 1:], casting="same_kind")
+        weights = to_xp(self.stages.xp, self._scaled)
+        dot = self.stages.xp.dot
+        for i in range(1, self.n if with_end or not self.tableau.fsal else self.n - 1):
+            dot(weights[i, : i + 1], self._row_heads[i], out=self.stages.input(i))
+            self.stages.evaluate(i, self.stage_time(i, t, t_next))
+        if self.tableau.fsal:
+            self.y_new = self.stages.input(self.n - 1)
+        else:
+            dot(weights[self.n], self._row_heads[self.n], out=self.y_new)
+
+    def error_estimate(self) -> Array:
+        """h sum_i b_error_i k_i of the last `advance`."""
+        weights = to_xp(self.stages.xp, self._scaled[self.n + 1, 1:])
+        return self.stages.xp.dot(weights, self.stages.rows[1:], out=self.error)
+
+    def shift(self) -> None:
+        """The new state becomes row 0, and for `fsal` its slope row 1."""
+        self.stages.rows[0] = self.y_new
+        if self.tableau.fsal:
+            self.stages.rows[1] = self.stages.rows[self.n]
+            self.stages.shift()
+
+    def interpolation_weights(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> np.ndarray:
+        """(m, s + 1): weights of [y, k_1, ..., k_s] that give the state (or its time derivative) at t + theta h."""
+        assert self._interpolant is not None
+        powers = np.arange(1, self._interpolant.shape[1] + 1)
+        column = thetas[:, None]
+        if derivative:
+            return np.hstack([np.zeros_like(column), (powers * column ** (powers - 1)) @ self._interpolant.T])
+        return np.hstack([np.ones_like(column), h * (column**powers @ self._interpolant.T)])
+
+    def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
+        """The state (or its time derivative) at several points of the step, (m, n), as one matrix product."""
+        weights = self.interpolation_weights(thetas, h, derivative=derivative).astype(self.stages.rows.dtype)
+        return self.stages.xp.dot(to_xp(self.stages.xp, weights), self.stages.rows)
+
+
+class ErrorNorm:
+    """`scaled_norm` in buffers of its own for NumPy arrays of real numbers; elsewhere the plain one."""
+
+    def __init__(self, size: int, dtype: Any, xp: Any, rtol: float, atol: Any) -> None:
+        self.rtol, self.atol, self.xp = rtol, atol, xp
+        self._is_fast = xp is np and np.dtype(dtype).kind == "f" and size > 0
+        if self._is_fast:
+            self._scale, self._other = np.empty(size, dtype), np.empty(size, dtype)
+            self._rtol = np.asarray(rtol, dtype)
+            self._atol = np.asarray(atol, dtype)
+            self._inverse_size = 1.0 / size
+
+    def __call__(self, error: Array, y: Array, y_new: Array) -> float:
+        if not self._is_fast:
+            return scaled_norm(self.xp, error, y, y_new, self.rtol, self.atol)
+        scale, other = self._scale, self._other
+        np.absolute(y, out=scale)
+        np.absolute(y_new, out=other)
+        np.maximum(scale, other, out=scale)
+        np.multiply(scale, self._rtol, out=scale)
+        np.add(scale, self._atol, out=scale)
+        np.divide(error, scale, out=scale)
+        return math.sqrt(float(np.dot(scale, scale)) * self._inverse_size)
