@@ -81,6 +81,11 @@ def test_split_parts_the_training_images():
     assert sorted(numbers) == list(range(20))
 
 
+def test_split_keeps_the_original_order():
+    for part in split_validation(make(), 7, random.key(0)):
+        assert np.all(np.diff(part.images[:, 0, 0, 0].astype(int)) > 0)
+
+
 def test_split_keeps_image_and_label_together():
     for part in split_validation(make(), 7, random.key(0)):
         assert np.array_equal(part.images[:, 0, 0, 0] % 3, part.labels)

@@ -21,10 +21,10 @@ GREY = rng.integers(0, 256, (5, 4, 1), dtype=np.uint8)
 COLOUR = rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)
 
 
-def picture(image, format="PNG", mode=None):
+def picture(image, format="PNG", mode=None, **options):
     packed = io.BytesIO()
     opened = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    (opened.convert(mode) if mode else opened).save(packed, format)
+    (opened.convert(mode) if mode else opened).save(packed, format, **options)
     return packed.getvalue()
 
 
@@ -84,6 +84,7 @@ def test_grey_and_colour_pictures_become_what_is_asked_for(shape, tmp_path):
 WRONG = [
     ("a.png", picture(np.zeros((6, 4, 3), np.uint8)), "4 wide and 5 high; got 4 x 6"),
     ("a.png", picture(COLOUR, mode="RGBA"), "mode RGBA"),
+    ("a.png", picture(COLOUR, transparency=(0, 0, 0)), "without transparency"),
     ("a.png", picture(COLOUR)[:40], "PNG or JPEG"),
     ("a.png", picture(COLOUR, "GIF"), "PNG or JPEG"),
     ("a.png", b"", "PNG or JPEG"),

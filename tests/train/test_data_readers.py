@@ -220,6 +220,14 @@ def test_archive_of_too_many_bytes_is_refused(tmp_path, monkeypatch):
     assert_fails("cifar10", tmp_path, "more than the 100000 bytes allowed")
 
 
+def test_checksum_of_an_archive_is_verified(tmp_path):
+    archive = data_files.tar_gz(data_files.cifar_files("cifar10", "binary", *draw_parts("cifar10")))
+    padded = bytearray(gzip.compress(gzip.decompress(archive) + bytes(3 << 20)))  # far behind the last member
+    padded[-8] ^= 1
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(padded)
+    assert_fails("cifar10", tmp_path, "CRC check failed")
+
+
 def test_archive_writes_nothing(tmp_path):
     files = data_files.cifar_files("cifar10", "binary", *draw_parts("cifar10"))
     folder = tmp_path / "inner"
