@@ -27,6 +27,7 @@ train: $(VENV)/installed  ## train a TA-BN neural ODE on the digits that ship wi
 lint: $(VENV)/installed-test  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@mkdir -p $(VENV)/typecheck && ln -sfn "$(CURDIR)" $(VENV)/typecheck/odegrad
 	$(BIN)/mypy
 
 test: lint  ## lint, types and the whole test suite

@@ -119,8 +119,10 @@ def _residuals(
     root: Mapping[int, int],
     home: Mapping[int, str],
 ) -> frozenset[int]:
-    crossing = set()
+    crossing: set[int] = set()
     for name, group in steps.items():
         read = {slot for step in group for slot in step.inputs}.union(outputs.get(name, ()))
-        crossing.update(root[slot] for slot in read if slot not in weak and home[root[slot]] not in (name, PROLOGUE))
+        crossing.update(
+            root[slot] for slot in read if slot not in weak and home[root[slot]] not in (name, PROLOGUE)
+        )
     return frozenset(crossing)

@@ -15,8 +15,8 @@ import numpy as np
 
 from . import ops
 from .errors import NotReachedError
-from .primitive import PRIMITIVES, Primitive
-from .trace import Static, base_value, describe, new_trace
+from .primitive import PRIMITIVES
+from .trace import Operation, Static, base_value, describe, new_trace
 from .transforms import vjp
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
 
@@ -36,7 +36,7 @@ class Meta(NamedTuple):
 class Step(NamedTuple):
     """slots[output] = op(*slots[inputs], **static)."""
 
-    op: Primitive
+    op: Operation
     inputs: tuple[int, ...]
     output: int
     static: Static
@@ -70,7 +70,14 @@ class Program:
     def key(self) -> tuple[Any, ...]:
         """Equal for programs of equal structure."""
         given = tuple(self.metas[slot] for slot in (*self.inputs, *self.hidden))
-        return given, self.inputs, self.hidden, self.baked, tuple(step.key for step in self.steps), self.outputs
+        return (
+            given,
+            self.inputs,
+            self.hidden,
+            self.baked,
+            tuple(step.key for step in self.steps),
+            self.outputs,
+        )
 
     def run(self, arguments: Sequence[Any], hidden: Sequence[Any] = ()) -> list[Any]:
         """Interpret the program on arrays, numbers or traced values; returns the outputs."""
@@ -112,7 +119,11 @@ class Program:
             return [*outputs, *aux, *bars]
 
         slots = (*self.inputs, *self.hidden, *results)
-        names = (*self.names, *(f"hidden {k}" for k in range(m)), *(f"cotangent {k}" for k in range(len(results))))
+        names = (
+            *self.names,
+            *(f"hidden {k}" for k in range(m)),
+            *(f"cotangent {k}" for k in range(len(results))),
+        )
         with np.errstate(all="ignore"):  # the dummy values mean nothing, only their shapes do
             recording = record(joint, [_dummy(self.metas[slot]) for slot in slots], names)
         found = recording.program
@@ -139,7 +150,9 @@ class Program:
         for step in self.steps:
             read = " ".join(map(str, step.inputs))
             static = "".join(f"  {name}={value}" for name, value in step.static.items())
-            lines.append(f"{step.output:5d} = {step.op.name:{width}} {read:12} {self.metas[step.output]}{static}")
+            lines.append(
+                f"{step.output:5d} = {step.op.name:{width}} {read:12} {self.metas[step.output]}{static}"
+            )
         lines.append("out " + " ".join(map(str, self.outputs)))
         return "\n".join(lines)
 

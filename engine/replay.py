@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
@@ -206,7 +206,8 @@ class _Binder:
         dtypes = [self.arrays[slot].dtype for slot in step.inputs if slot not in plan.weak]
         scalar_dtype = np.result_type(*dtypes, 1.0)
         arguments = [
-            scalars.array(slot, scalar_dtype) if slot in plan.weak else self.arrays[slot] for slot in step.inputs
+            scalars.array(slot, scalar_dtype) if slot in plan.weak else self.arrays[slot]
+            for slot in step.inputs
         ]
         out = self.arrays[step.output]
         calls = step.op.into(out, *arguments, **step.static) if step.op.into else None
@@ -298,9 +299,11 @@ class _Code:
     def scalar_line(self, line: str) -> None:
         self._scalar_lines.append(line)
 
-    def calls(self, calls: Sequence[Call]) -> None:
+    def calls(self, calls: Iterable[Call]) -> None:
         for function, args, kwargs in calls:
-            words = [self.name(a) for a in args] + [f"{key}={self.name(value)}" for key, value in kwargs.items()]
+            words = [self.name(a) for a in args] + [
+                f"{key}={self.name(value)}" for key, value in kwargs.items()
+            ]
             self._call_lines.append(f"{self.name(function)}({', '.join(words)})")
 
     def compile(self) -> Runner:

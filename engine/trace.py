@@ -10,24 +10,40 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from .backend import is_array, namespace_of
 from .errors import ArgumentTypeError, NoRuleError, TracedValueError
 
-if TYPE_CHECKING:
-    from .primitive import Primitive
-
 Static = dict[str, Any]
-NUMBERS = frozenset((bool, int, float, complex))  # exact types: numpy.float64 is a float, but not a weak scalar
+NUMBERS = frozenset(
+    (bool, int, float, complex)
+)  # exact types: numpy.float64 is a float, but not a weak scalar
+
+
+class Operation(Protocol):
+    """What a trace needs to know of a primitive."""
+
+    name: str
+    is_flat: bool
+    may_view: bool
+    rule: Any
+    forward: Any
+    into: Any
+
+    def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]: ...
+
+    def pull_back(
+        self, ybar: Any, saved: tuple[Any, ...], static: Static, needs: tuple[bool, ...]
+    ) -> Iterable[Any]: ...
 
 
 class Instruction(NamedTuple):
     """slots[output] = op(*slots[inputs], **static); `saved` is what the VJP rule asked to keep."""
 
-    op: Primitive
+    op: Operation
     inputs: tuple[int, ...]
     output: int
     static: Static
@@ -93,7 +109,9 @@ class Var:
         raise self._refuse("an index", "use odegrad.take or where")
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        raise self._refuse("a conversion to numpy.ndarray", "call NumPy functions on it directly, or odegrad.ops")
+        raise self._refuse(
+            "a conversion to numpy.ndarray", "call NumPy functions on it directly, or odegrad.ops"
+        )
 
     def item(self) -> float:
         raise self._refuse("item()", "keep it an array expression")
@@ -147,7 +165,9 @@ class Trace:
                 self._slot_of_constant[id(argument)] = slot
         return slot
 
-    def record(self, op: Primitive, args: tuple[Any, ...], static: Static, raw: tuple[Any, ...], value: Any) -> Var:
+    def record(
+        self, op: Operation, args: tuple[Any, ...], static: Static, raw: tuple[Any, ...], value: Any
+    ) -> Var:
         inputs = tuple(self.slot_of(argument) for argument in args)
         output = self.new_slot(value)
         saved = () if self.is_program else op.keep(raw, value)
@@ -174,7 +194,7 @@ def new_trace(*, is_program: bool = False) -> Iterator[Trace]:
         _levels.depth -= 1
 
 
-def apply(op: Primitive, args: tuple[Any, ...], static: Static) -> Any:
+def apply(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
     """op(*args): recorded by the innermost trace that any argument belongs to, computed at once without one."""
     top: Trace | None = None
     for argument in args:
@@ -192,7 +212,7 @@ def apply(op: Primitive, args: tuple[Any, ...], static: Static) -> Any:
     return top.record(op, args, static, raw, value)
 
 
-def evaluate(op: Primitive, args: tuple[Any, ...], static: Static) -> Any:
+def evaluate(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
     """op on arrays and numbers. Of numbers alone the result is again a Python number: a weak scalar, like time."""
     for argument in args:
         if type(argument) not in NUMBERS:
@@ -201,7 +221,7 @@ def evaluate(op: Primitive, args: tuple[Any, ...], static: Static) -> Any:
     return result.item() if isinstance(result, np.generic) else result
 
 
-def _refuse_promotion(op: Primitive, args: tuple[Any, ...], value: Any) -> None:
+def _refuse_promotion(op: Operation, args: tuple[Any, ...], value: Any) -> None:
     """A NumPy float64 scalar (np.sqrt(2.0)) times a float32 array is float64: refused with its source line."""
     if not any(isinstance(argument, np.generic) for argument in args) or not hasattr(value, "dtype"):
         return
@@ -287,4 +307,3 @@ def user_line() -> str:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "an unknown line"
-
