@@ -107,10 +107,18 @@ def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
         return Compiled(
             plan, (*params, *joint.hidden), state, joint.outputs[:n_slopes], joint.outputs[n_slopes:]
         )
-    captured = [slot for slot, value in zip(program.hidden, dynamics.hidden, strict=True) if _is_captured(dynamics, value)]
+    captured = [
+        slot
+        for slot, value in zip(program.hidden, dynamics.hidden, strict=True)
+        if _is_captured(dynamics, value)
+    ]
     chosen = [(*params, *captured)[position] for position in purpose.wanted]
     joint = program.vjp((*state, *chosen, *([time] if purpose.time else [])), n_slopes)
-    time, given, seeds = joint.inputs[0], joint.inputs[1 : len(program.inputs)], joint.inputs[len(program.inputs) :]
+    time, given, seeds = (
+        joint.inputs[0],
+        joint.inputs[1 : len(program.inputs)],
+        joint.inputs[len(program.inputs) :],
+    )
     n_forward = len(program.outputs)
     forward, bars = joint.outputs[:n_forward], joint.outputs[n_forward:]
     state_bars, param_bars = bars[:n_states], bars[n_states : n_states + len(chosen)]

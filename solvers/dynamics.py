@@ -35,13 +35,16 @@ class StateLayout:
         if not found:
             raise ArgumentError("`y0` has no arrays in it")
         wrong = [
-            f"{name}: {describe(leaf)}" for name, leaf in found if is_weak(leaf) or dtype_of(leaf).kind not in "fc"
+            f"{name}: {describe(leaf)}"
+            for name, leaf in found
+            if is_weak(leaf) or dtype_of(leaf).kind not in "fc"
         ]
         if wrong:
             raise ArgumentTypeError(f"`y0` must hold float or complex arrays; got {', '.join(wrong)}")
         if len({dtype_of(leaf) for _, leaf in found}) > 1:
             raise ArgumentTypeError(
-                "the arrays of `y0` must have one dtype; got " + ", ".join(f"{n}: {describe(x)}" for n, x in found)
+                "the arrays of `y0` must have one dtype; got "
+                + ", ".join(f"{n}: {describe(x)}" for n, x in found)
             )
         shapes = tuple(shape_of(leaf) for _, leaf in found)
         return cls(unflatten(y0, (None for _ in found)), shapes, dtype_of(found[0][1]))
@@ -178,7 +181,9 @@ class Dynamics:
         result, aux = recording.result, None
         if self.has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
-                raise ArgumentTypeError(f"with has_aux=True f must return (slope, aux); got {type(result).__name__}")
+                raise ArgumentTypeError(
+                    f"with has_aux=True f must return (slope, aux); got {type(result).__name__}"
+                )
             result, aux = result
         placeholder = self.layout.tree([0] * len(self.layout.shapes))
         if not same_structure(result, placeholder):
@@ -191,10 +196,14 @@ class Dynamics:
             leaves_with_paths(placeholder), recording.values[:n], self.layout.shapes, strict=True
         ):
             if shape_of(value) != shape or is_weak(value) or dtype_of(value) != self.layout.dtype:
-                problems.append(f"{path_name(path)}: {describe(value)} for a state {self.layout.dtype}{list(shape)}")
+                problems.append(
+                    f"{path_name(path)}: {describe(value)} for a state {self.layout.dtype}{list(shape)}"
+                )
         if problems:
             raise ArgumentError(
-                "f(t, y) must have the shape and dtype of y; got " + ", ".join(problems) + ". A float64 constant array "
+                "f(t, y) must have the shape and dtype of y; got "
+                + ", ".join(problems)
+                + ". A float64 constant array "
                 "or a NumPy float64 scalar turns a float32 result into float64; make constants of y.dtype"
             )
         return unflatten(aux, (None for _ in leaves(aux))), n

@@ -198,7 +198,11 @@ class Integrator:
             stage = next((i for i, n in enumerate(counts) if n), self.tableau.stages - 1)
             n_bad = counts[stage]
             where = f"f(t, y) stayed non-finite at t={t:.6g} (stage {stage + 1} of {self.tableau.stages})"
-            shrunk = f" while h shrank from {abs(first_h):.1e} to {abs(h):.1e}" if first_h != h else f" with h={h:.1e}"
+            shrunk = (
+                f" while h shrank from {abs(first_h):.1e} to {abs(h):.1e}"
+                if first_h != h
+                else f" with h={h:.1e}"
+            )
         y_max = float(abs(rows[0]).max()) if rows.shape[1] else 0.0
         return NonFiniteDynamics(
             f"{self.name}: {where}{shrunk}: {n_bad} of {rows.shape[1]} values; interval [{self.t0:g}, {self.t1:g}], "

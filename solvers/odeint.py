@@ -114,7 +114,9 @@ class _Solve(Primitive):
         is_differentiated = bool(wanted) or type(ts) is Var or any(type(x) is Var for x in dynamics.y0_vars)
         kind = options.gradient if is_differentiated else "solve"
         self.wants_time = is_differentiated and type(ts) is Var
-        self.purpose = Purpose("solve") if kind in ("solve", "tape") else Purpose(kind, wanted, self.wants_time)
+        self.purpose = (
+            Purpose("solve") if kind in ("solve", "tape") else Purpose(kind, wanted, self.wants_time)
+        )
         self.is_differentiated = is_differentiated
         self.trajectory: Trajectory | None = None
         self._stages: Stages | None = None
@@ -194,7 +196,12 @@ class _Solve(Primitive):
     def _run(self, stages: Stages, trajectory: Trajectory, keeps_states: bool) -> None:
         options, tableau = self.options, self.options.tableau
         control = Control(
-            options.rtol, options.atol, options.max_steps, options.max_step, options.first_step, options.controller
+            options.rtol,
+            options.atol,
+            options.max_steps,
+            options.max_step,
+            options.first_step,
+            options.controller,
         )
         on_attempt = self._report_to(options.callback) if options.callback else None
         t0, t1 = float(self.times[0]), float(self.times[-1])
@@ -248,7 +255,9 @@ class _Solve(Primitive):
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
         return args
 
-    def pull_back(self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]) -> Sequence[Any]:
+    def pull_back(
+        self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
+    ) -> Sequence[Any]:
         """Cotangents of (y0, ts, *constants). Where anything is traced the derivative is itself differentiated."""
         if any(type(value) is Var for value in (ybar, *saved)):
             if self.options.gradient == "backsolve":
@@ -284,7 +293,9 @@ class _Solve(Primitive):
         with np.errstate(all="ignore"):
             _, pull_back = vjp(walked, *(saved[position] for position in chosen))
             found = pull_back(ybar)
-        self.stats.nfe_backward += (len(grid) - 1) * (self.options.tableau.stages - self.options.tableau.fsal) + 1
+        self.stats.nfe_backward += (len(grid) - 1) * (
+            self.options.tableau.stages - self.options.tableau.fsal
+        ) + 1
         bars: list[Any] = [None] * len(saved)
         for position, bar in zip(chosen, found, strict=True):
             bars[position] = bar
@@ -298,7 +309,9 @@ class _Solve(Primitive):
         elif isinstance(stages, ReplayStages):
             stages.clear_bars()
             compiled = stages.compiled
-        sweep = DiscreteAdjoint(stages, self.options.tableau, self.trajectory, self.stats, time=self.wants_time)
+        sweep = DiscreteAdjoint(
+            stages, self.options.tableau, self.trajectory, self.stats, time=self.wants_time
+        )
         found = sweep.run(ys_bar)
         self._stages = None
         if compiled is not None:

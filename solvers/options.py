@@ -64,7 +64,9 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
     if given["step_size"] is not None and given["grid"] is not None:
         problems.append("`step_size` and `grid` exclude each other")
     if given["step_size"] is not None and tableau.is_adaptive:
-        problems.append(f"`step_size` is for methods with fixed steps; {tableau.name} chooses its own (`first_step`)")
+        problems.append(
+            f"`step_size` is for methods with fixed steps; {tableau.name} chooses its own (`first_step`)"
+        )
     found = [problem for problem in problems if problem]
     if found:
         raise ArgumentError("; ".join(found))
@@ -83,7 +85,9 @@ def output_times(ts: Any) -> np.ndarray:
     if times.ndim != 1 or times.size < 2:
         raise ArgumentError(f"`ts` must be strictly monotone, shape (T,), T >= 2; got shape {times.shape}")
     if not np.isfinite(times).all():
-        raise ArgumentError(f"`ts` must be finite; got ts[{int(np.argmin(np.isfinite(times)))}] = {times.min()}")
+        raise ArgumentError(
+            f"`ts` must be finite; got ts[{int(np.argmin(np.isfinite(times)))}] = {times.min()}"
+        )
     steps = np.diff(times)
     wrong = np.flatnonzero(np.sign(steps) != np.sign(times[-1] - times[0]))
     if wrong.size or times[-1] == times[0]:

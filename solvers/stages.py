@@ -57,7 +57,9 @@ class ReplayStages:
 
     xp = np
 
-    def __init__(self, compiled: Compiled, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool) -> None:
+    def __init__(
+        self, compiled: Compiled, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool
+    ) -> None:
         self.compiled = compiled
         self.layout = dynamics.layout
         self.n_stages, self.fsal = n_stages, fsal
@@ -71,7 +73,9 @@ class ReplayStages:
         self.seeds = np.zeros((n_stages, size), dtype) if is_derivative else None
         self.bars = np.zeros((n_stages + 1, size), dtype) if is_derivative else None
         metas = compiled.plan.program.metas
-        self.param_bars = [np.zeros(metas[slot].shape, _dtype(compiled, slot)) for slot in compiled.param_bars]
+        self.param_bars = [
+            np.zeros(metas[slot].shape, _dtype(compiled, slot)) for slot in compiled.param_bars
+        ]
         self.time_bar_buffer = np.zeros((), dtype)
         self._spare: list[list[_Stage]] = [[] for _ in range(n_stages)]
         self._current = [_Stage(self, index) for index in range(n_stages)]
@@ -121,7 +125,8 @@ class ReplayStages:
         """The buffers of the step just made, which are then not written again; fresh ones take their place."""
         held = list(self._current)
         self._current = [
-            self._spare[index].pop() if self._spare[index] else _Stage(self, index) for index in range(self.n_stages)
+            self._spare[index].pop() if self._spare[index] else _Stage(self, index)
+            for index in range(self.n_stages)
         ]
         return held
 
@@ -154,7 +159,9 @@ class EagerStages:
         self._wanted = [
             value for position, value in enumerate(self._constants()) if position in purpose.wanted
         ]
-        self.param_bars = [self.xp.zeros(shape_of(value), getattr(value, "dtype", dtype)) for value in self._wanted]
+        self.param_bars = [
+            self.xp.zeros(shape_of(value), getattr(value, "dtype", dtype)) for value in self._wanted
+        ]
         self._inputs = [self.xp.empty(size, dtype) for _ in range(n_stages)]
         self._aux: list[list[Any]] = [[] for _ in range(n_stages)]
         self._time_bars = [0.0] * n_stages
@@ -209,5 +216,3 @@ Stages = ReplayStages | EagerStages
 
 def _dtype(compiled: Compiled, slot: int) -> Any:
     return compiled.plan.program.metas[slot].dtype or np.float64
-
-

@@ -74,7 +74,9 @@ class ReplayAdjointStages(_AdjointStages):
         self.pool_key: object = None
         self.workspace = Workspace(compiled.plan)
         metas = compiled.plan.program.metas
-        self.param_bars = [np.zeros(metas[s].shape, metas[s].dtype or np.float64) for s in compiled.param_bars]
+        self.param_bars = [
+            np.zeros(metas[s].shape, metas[s].dtype or np.float64) for s in compiled.param_bars
+        ]
         self._weight = np.zeros((), layout.dtype)
         self._order = list(range(self.n_stages))
         self._states = [np.empty(2 * layout.size, layout.dtype) for _ in range(self.n_stages)]
@@ -191,10 +193,15 @@ def backsolve(
         integrator.start()
         while not integrator.is_done:
             integrator.advance()
-            times = [integrator.step.stage_time(k, integrator.t_start, integrator.t) for k in range(stages.n_stages)]
+            times = [
+                integrator.step.stage_time(k, integrator.t_start, integrator.t)
+                for k in range(stages.n_stages)
+            ]
             stats.n_vjp_params += stages.add_quadrature(times, integrator.t - integrator.t_start)
         y, a = integrator.y[:n], integrator.y[n:].copy()
-        drift = scaled_norm(xp, y - trajectory.ys[i - 1], trajectory.ys[i - 1], y, control.rtol, control.atol[:n])
+        drift = scaled_norm(
+            xp, y - trajectory.ys[i - 1], trajectory.ys[i - 1], y, control.rtol, control.atol[:n]
+        )
         stats.drift = max(stats.drift, drift)
         control = replace(control, first_step=abs(integrator.h) or None)
         if i == 1:

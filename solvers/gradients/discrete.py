@@ -37,7 +37,9 @@ class Cotangents:
 class DiscreteAdjoint:
     """The sweep over the accepted steps of one trajectory, from the last to the first."""
 
-    def __init__(self, stages: Stages, tableau: Tableau, trajectory: Trajectory, stats: Stats, *, time: bool) -> None:
+    def __init__(
+        self, stages: Stages, tableau: Tableau, trajectory: Trajectory, stats: Stats, *, time: bool
+    ) -> None:
         assert trajectory.states is not None
         self.stages, self.tableau, self.stats = stages, tableau, stats
         self.trajectory, self.states = trajectory, trajectory.states
