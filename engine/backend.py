@@ -37,20 +37,20 @@ def namespace_of(*arrays: Any) -> ModuleType:
 
     Raises ArgumentTypeError that names every array and its module if they differ.
     """
-    modules: dict[str, ModuleType] = {}
-    described = []
-    for position, array in enumerate(arrays):
+    has_host = has_device = False
+    for array in arrays:
         if isinstance(array, np.ndarray):
-            module: ModuleType = np
+            has_host = True
         elif is_array(array):
-            module = sys.modules["cupy"]
-        else:
-            continue
-        modules[module.__name__] = module
-        described.append(f"#{position}: {module.__name__} {array.dtype}{list(array.shape)}")
-    if len(modules) > 1:
-        raise ArgumentTypeError("arrays of different modules meet: " + ", ".join(described))
-    return next(iter(modules.values()), np)
+            has_device = True
+    if has_host and has_device:
+        found = [
+            f"#{i}: {type(a).__module__.partition('.')[0]} {a.dtype}{list(a.shape)}"
+            for i, a in enumerate(arrays)
+            if is_array(a)
+        ]
+        raise ArgumentTypeError("arrays of different modules meet: " + ", ".join(found))
+    return sys.modules["cupy"] if has_device else np
 
 
 def module_for_device(device: str) -> ModuleType:
@@ -69,7 +69,7 @@ def device_of(array: Array) -> str:
 
 def to_host(array: Array) -> np.ndarray:
     """`array` as a NumPy array; a transfer if it lives on a device, no copy if it does not."""
-    return array if isinstance(array, (np.ndarray, np.generic)) else array.get()
+    return array.get() if hasattr(array, "get") else np.asarray(array)
 
 
 def to_xp(xp: ModuleType, array: Any) -> Array:

@@ -27,7 +27,7 @@ class Meta(NamedTuple):
     """Shape and dtype of a slot; dtype None is a weak scalar (a Python number)."""
 
     shape: tuple[int, ...]
-    dtype: str | None
+    dtype: np.dtype | None
 
     def __str__(self) -> str:
         return "number" if self.dtype is None else describe(np.empty(self.shape, self.dtype))
@@ -265,8 +265,7 @@ def _replace(program: Program, **changes: Any) -> Program:
 
 
 def _meta(value: Any) -> Meta:
-    dtype = getattr(value, "dtype", None)
-    return Meta(getattr(value, "shape", ()), None if dtype is None else str(dtype))
+    return Meta(getattr(value, "shape", ()), getattr(value, "dtype", None))
 
 
 def _dummy(meta: Meta) -> Any:

@@ -33,6 +33,8 @@ class Operation(Protocol):
     forward: Any
     into: Any
 
+    def __call__(self, *args: Any, **static: Any) -> Any: ...
+
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]: ...
 
     def pull_back(
