@@ -1,1 +1,52 @@
-"""odegrad: a hand-written adjoint ODE engine on NumPy and CuPy."""
+"""odegrad: a hand-written adjoint ODE engine on NumPy and CuPy.
+
+Reverse-mode automatic differentiation, adaptive Runge-Kutta solvers, and the ways to differentiate through them; with
+temporal adaptive batch normalization as a layer. No deep-learning framework is underneath.
+"""
+
+from typing import Any
+
+from . import engine, layers, solvers
+from .engine import errors, grad, hvp, jvp, ops, random, trace, value_and_grad, vjp
+from .engine.errors import (
+    ArgumentError,
+    NeuralODEError,
+    NonFiniteDynamics,
+    StepSizeUnderflow,
+    TooManySteps,
+)
+from .engine.ops import where
+from .solvers import Solution, odeint
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "NeuralODEError",
+    "NonFiniteDynamics",
+    "Solution",
+    "StepSizeUnderflow",
+    "TooManySteps",
+    "engine",
+    "errors",
+    "grad",
+    "hvp",
+    "jvp",
+    "layers",
+    "load",
+    "odeint",
+    "ops",
+    "random",
+    "solvers",
+    "trace",
+    "value_and_grad",
+    "vjp",
+    "where",
+]
+
+
+def load(run: Any, which: str = "best") -> Any:
+    """The trained model of a run folder: `odegrad.load(run).predict(images)`; `which` is "best" or "last"."""
+    from .train.predictor import load as load_run  # reading checkpoints needs h5py, which solving does not
+
+    return load_run(run, which)

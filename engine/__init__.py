@@ -1,6 +1,19 @@
 """Arrays, primitives and their rules, tracing, programs, replay, transforms."""
 
-from . import ops, protocols
+from . import errors, ops, protocols, random
+from .program import Program, trace
 from .transforms import grad, hvp, jvp, value_and_grad, vjp
 
-__all__ = ["grad", "hvp", "jvp", "ops", "protocols", "value_and_grad", "vjp"]
+__all__ = [
+    "Program",
+    "errors",
+    "grad",
+    "hvp",
+    "jvp",
+    "ops",
+    "protocols",
+    "random",
+    "trace",
+    "value_and_grad",
+    "vjp",
+]
