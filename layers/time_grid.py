@@ -1,0 +1,77 @@
+"""The grid of times on which TA-BN keeps its statistics and parameters, and interpolation over the nodes it visited."""
+
+from __future__ import annotations
+
+import functools
+import math
+from types import ModuleType
+
+import numpy as np
+
+from ..engine.backend import Array, to_host, to_xp
+from ..engine.errors import ArgumentError
+from ..engine.primitive import primitive
+
+VISITED = 1.0  # accumulated hat weight from which on a node counts as visited
+
+
+def uniform_nodes(t0: float = 0.0, t1: float = 1.0, n_cells: int = 100) -> tuple[float, ...]:
+    """n_cells + 1 equally spaced times from t0 to t1, both ends included."""
+    if not t0 < t1 or n_cells < 1:
+        raise ArgumentError(
+            f"a grid needs t0 < t1 and at least one cell; got [{t0}, {t1}] and {n_cells} cells"
+        )
+    return tuple(np.linspace(t0, t1, n_cells + 1).tolist())
+
+
+def check_nodes(nodes: tuple[float, ...]) -> None:
+    """ArgumentError unless there are at least two nodes, finite and strictly increasing."""
+    if len(nodes) < 2 or not all(map(math.isfinite, nodes)):
+        raise ArgumentError(f"`nodes` must be at least two finite times; got {nodes}")
+    for k, (left, right) in enumerate(zip(nodes, nodes[1:], strict=False)):
+        if not left < right:
+            raise ArgumentError(f"`nodes` must increase; got nodes[{k}] = {left}, nodes[{k + 1}] = {right}")
+
+
+@functools.lru_cache(maxsize=64)
+def grid_array(nodes: tuple[float, ...], xp: ModuleType = np) -> Array:
+    """The nodes as a float64 array (K,), read-only on the host.
+
+    One array for equal nodes, so that all layers of a network share one interpolation in a traced program.
+    """
+    grid = to_xp(xp, np.array(nodes))
+    if xp is np:
+        grid.flags.writeable = False
+    return grid
+
+
+def hats(ts: np.ndarray, nodes: tuple[float, ...]) -> np.ndarray:
+    """(N, K): the hat functions of the grid at N times, on the host; clamped outside, so that each row sums to 1."""
+    grid = grid_array(nodes)
+    cell = np.clip(np.searchsorted(grid, ts, "right") - 1, 0, len(grid) - 2)
+    rising = np.clip((ts - grid[cell]) / (grid[cell + 1] - grid[cell]), 0.0, 1.0)
+    weights = np.zeros((len(ts), len(grid)))
+    rows = np.arange(len(ts))
+    weights[rows, cell] = 1.0 - rising
+    weights[rows, cell + 1] = rising
+    return weights
+
+
+@primitive("fill_unvisited")
+def fill_unvisited(xp, values, visits, grid, *, initial):
+    """values (K, C) with each node that was not visited replaced by interpolation between its visited neighbours.
+
+    Beyond the first and the last visited node the value is theirs; with none visited it is `initial` everywhere.
+    Interpolation over the whole grid of the result is interpolation over the visited nodes of `values`. Depends on
+    running statistics only: once per solve in a program. It has no VJP rule, since those are never differentiated.
+    """
+    visited = np.flatnonzero(to_host(visits) >= VISITED)
+    if not visited.size:
+        return xp.full_like(values, initial)
+    times = to_host(grid)
+    position = np.clip(np.searchsorted(times[visited], times, "right") - 1, 0, max(visited.size - 2, 0))
+    left, right = visited[position], visited[np.minimum(position + 1, visited.size - 1)]
+    width = np.where(right > left, times[right] - times[left], 1.0)
+    rising = np.clip((times - times[left]) / width, 0.0, 1.0)[:, None].astype(values.dtype)
+    rising, left, right = to_xp(xp, rising), to_xp(xp, left), to_xp(xp, right)
+    return (1 - rising) * values[left] + rising * values[right]
