@@ -1,6 +1,7 @@
-"""Small files in the published formats of the data sets, written from arrays; shared by the tests of the readers.
+"""Small files in the published formats of the data sets, written from arrays, for the tests of the readers.
 
-The writers share no code with the readers: they follow the descriptions that the authors of the data sets publish.
+The writers share no code with the readers: they follow the descriptions that the authors of the data sets
+publish.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def cifar_binary(part: Part, *, coarse: bool) -> bytes:
 
 
 def cifar_python(part: Part, *, label_key: bytes) -> bytes:
-    """A batch as Python 2 pickles it with protocol 2: strings are bytes, the array goes through NumPy's reconstructor."""
+    """A batch as Python 2 pickles it: protocol 2, strings are bytes, NumPy's reconstructor makes the array."""
     pixels = planes(part[0])
 
     def short(text: bytes) -> bytes:
@@ -198,7 +199,8 @@ _SHAPES = {"mnist": (28, 28, 1), "fashion-mnist": (28, 28, 1), "tiny-imagenet": 
 def draw_parts(name: str, seed: int = 0) -> tuple[Part, Part]:
     """A training part of 10 images and a test part of 4 that the formats of the data set `name` can hold.
 
-    Tiny-ImageNet's images are flat, as JPEG keeps these to a grey level or two, and come in the order of its reader.
+    Tiny-ImageNet's images are flat, as JPEG keeps these to a grey level or two, and come in the order of its
+    reader.
     """
     rng = np.random.default_rng(seed)
     shape = _SHAPES.get(name, (32, 32, 3))

@@ -65,7 +65,7 @@ def test_every_place_of_a_crop_is_used(images):
 
 
 def erased_boxes(images, **options):
-    """(top, left, height, width) of the box of zeros in each image that has one; fails if zeros are no box."""
+    """(top, left, height, width) of the box of zeros in each image that has one, and nothing but a box."""
     augmented = augment(images, KEY, flip=False, crop_pad=0, **options)
     boxes = []
     for image, result in zip(images, augmented, strict=True):

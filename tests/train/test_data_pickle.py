@@ -97,7 +97,8 @@ REFUSED = {
     "a missing mark": b"\x80\x02}u.",
     "half an item": b"\x80\x02}(U\x01au.",
     "an unwritten memo": b"\x80\x02h\x07.",
-    "an array never built": b"\x80\x02}U\x01acnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87Rs.",
+    "an array never built": b"\x80\x02}U\x01acnumpy.core.multiarray\n_reconstruct\n"
+    + b"cnumpy\nndarray\nK\x00\x85U\x01b\x87Rs.",
 }
 
 

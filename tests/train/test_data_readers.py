@@ -1,4 +1,4 @@
-"""Readers of published files: what was written comes back, and damage gives one DataError and nothing else."""
+"""Readers of published files: what was written comes back, and damage gives one DataError."""
 
 from __future__ import annotations
 

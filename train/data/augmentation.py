@@ -28,8 +28,9 @@ def augment(
     Returns: a new array, shape and dtype of `images`.
     Raises: ArgumentError.
     Cost: one gather of the batch and one pass over it.
-    Sources: crop and flip as He et al. (2016), Deep residual learning, section 4.2; erasing as Zhong et al. (2020),
-        Random erasing data augmentation, algorithm 1, whose retries for a rectangle that fits are replaced by a cut.
+    Sources: crop and flip as He et al. (2016), Deep residual learning, section 4.2; erasing as Zhong et al.
+        (2020), Random erasing data augmentation, algorithm 1, whose retries for a
+        rectangle that fits are replaced by a cut.
     """
     if images.ndim != 4 or images.dtype.kind != "f":
         raise ArgumentError(f"`images` must be float (N, H, W, C); got {images.dtype} {images.shape}")
@@ -76,5 +77,5 @@ def _within(first: np.ndarray, count: np.ndarray, size: int) -> np.ndarray:
 
 
 def _whole(unit: np.ndarray, n: np.ndarray | int) -> np.ndarray:
-    """int64 in [0, n) from uniform numbers in [0, 1); float64, as a product in float32 could round up to n."""
+    """int64 in [0, n) from uniform numbers in [0, 1), in float64: a float32 product could round up to n."""
     return (unit.astype(np.float64) * n).astype(np.int64)

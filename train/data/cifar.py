@@ -1,7 +1,8 @@
 """CIFAR-10 and CIFAR-100 as published: Python or binary batches, in a folder or in a .tar.gz.
 
-Binary: records of label bytes (CIFAR-100: coarse, then fine) and 3,072 pixel bytes. Python: pickled dicts with an
-array `data` (N, 3072) and lists of labels. In both an image is its red, green and blue plane, 32 rows of 32.
+Binary: records of label bytes (CIFAR-100: coarse, then fine) and 3,072 pixel bytes. Python: pickled dicts
+with an array `data` (N, 3072) and lists of labels. In both an image is its red, green and blue plane, 32
+rows of 32.
 Source: Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images; the page of the data sets.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,15 @@ _LIMIT = 256 * MIB  # the published archives unpack to 177 MiB
 
 @dataclass(frozen=True)
 class CifarFormat:
-    """One of the four published forms: the folder, its files in order (the last is the test part), their content."""
+    """One of the four published forms: its archive, or its folder of files; the last file is the test part."""
 
     name: str
     archive: str
     folder: str
     files: tuple[str, ...]
     classes: tuple[str, ...]
-    content: str
-    decode: Callable[[bytes, int, str], LabelledImages]
+    content: str  # what a file holds, in messages
+    decode: Callable[[bytes, str], LabelledImages]  # takes the bytes of a file and its name in messages
 
     def read_folder(self, paths: Sequence[Path]) -> Dataset:
         """The data set from the extracted files `paths`, in the order of `files`. DataError."""
@@ -50,7 +52,7 @@ class CifarFormat:
         """The data set from the contents of its files by their names in messages."""
         n_classes = len(self.classes)
         *training, test = [
-            check_labelled(*self.decode(content, n_classes, where), n_classes, where)
+            check_labelled(*self.decode(content, where), n_classes, where)
             for where, content in contents.items()
         ]
         sizes = [len(part.labels) for part in training]
@@ -67,7 +69,7 @@ def _channels_last(planes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _decode_binary(content: bytes, n_label_bytes: int, where: str) -> LabelledImages:
+def _decode_binary(content: bytes, where: str, *, n_label_bytes: int) -> LabelledImages:
     """Records of `n_label_bytes` and the pixels; the last label byte is the (fine) label."""
     record = n_label_bytes + _PIXELS
     if not content or len(content) % record:
@@ -79,19 +81,10 @@ def _decode_binary(content: bytes, n_label_bytes: int, where: str) -> LabelledIm
     return LabelledImages(_channels_last(records[:, n_label_bytes:]), labels)
 
 
-def _decode_binary10(content: bytes, n_classes: int, where: str) -> LabelledImages:
-    return _decode_binary(content, 1, where)
-
-
-def _decode_binary100(content: bytes, n_classes: int, where: str) -> LabelledImages:
-    return _decode_binary(content, 2, where)
-
-
-def _decode_python(content: bytes, n_classes: int, where: str) -> LabelledImages:
-    """A pickled dict with `data` and `labels` (CIFAR-10) or `fine_labels` (CIFAR-100)."""
+def _decode_python(content: bytes, where: str, *, key: str) -> LabelledImages:
+    """A pickled dict with `data` and a list of labels under `key`."""
     with parsing(where, "a pickled dict of plain data, as published (nothing in it is ever executed)"):
         batch = load_plain_dict(content)
-    key = "labels" if n_classes == len(CIFAR10) else "fine_labels"
     planes, labels = batch.get("data"), batch.get(key)
     if not isinstance(planes, np.ndarray) or planes.dtype != np.uint8 or planes.shape[1:] != (_PIXELS,):
         raise DataError(
@@ -114,7 +107,13 @@ _BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 _BINARY = "a CIFAR binary batch"
 _PYTHON = "a CIFAR Python batch"
 CIFAR10_PYTHON = CifarFormat(
-    "cifar10", "cifar-10-python.tar.gz", "cifar-10-batches-py", _BATCHES, CIFAR10, _PYTHON, _decode_python
+    "cifar10",
+    "cifar-10-python.tar.gz",
+    "cifar-10-batches-py",
+    _BATCHES,
+    CIFAR10,
+    _PYTHON,
+    partial(_decode_python, key="labels"),
 )
 CIFAR10_BINARY = CifarFormat(
     "cifar10",
@@ -123,7 +122,7 @@ CIFAR10_BINARY = CifarFormat(
     tuple(f"{name}.bin" for name in _BATCHES),
     CIFAR10,
     _BINARY,
-    _decode_binary10,
+    partial(_decode_binary, n_label_bytes=1),
 )
 CIFAR100_PYTHON = CifarFormat(
     "cifar100",
@@ -132,7 +131,7 @@ CIFAR100_PYTHON = CifarFormat(
     ("train", "test"),
     CIFAR100,
     _PYTHON,
-    _decode_python,
+    partial(_decode_python, key="fine_labels"),
 )
 CIFAR100_BINARY = CifarFormat(
     "cifar100",
@@ -141,5 +140,5 @@ CIFAR100_BINARY = CifarFormat(
     ("train.bin", "test.bin"),
     CIFAR100,
     _BINARY,
-    _decode_binary100,
+    partial(_decode_binary, n_label_bytes=2),
 )

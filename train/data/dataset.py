@@ -24,7 +24,8 @@ class Dataset:
 
     Args:
         name: what messages and run folders call it.
-        train_images, test_images: uint8 (N, H, W, C), rows from top to bottom, C = 1 (grey) or 3 (red, green, blue).
+        train_images, test_images: uint8 (N, H, W, C), rows from top to bottom, C = 1 (grey) or
+            3 (red, green, blue).
         train_labels, test_labels: int64 (N,), each in [0, len(classes)).
         classes: the name of each label.
         allows_flip: whether a mirrored image still belongs to its class; never so for digits.
@@ -63,7 +64,7 @@ class Dataset:
 
 
 def check_labelled(images: Any, labels: Any, n_classes: int, where: str) -> LabelledImages:
-    """`images` and `labels` unchanged, or one DataError that begins with `where` and lists all that is wrong."""
+    """`images` and `labels` unchanged, or one DataError that begins with `where` and lists what is wrong."""
     problems = []
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
         problems.append(f"images must be uint8 (N, H, W, C); got {_described(images)}")

@@ -22,8 +22,8 @@ MIB = 1 << 20
 def parsing(where: Path | str, expected: str) -> Iterator[None]:
     """Turn whatever a parser raises inside the block into one DataError: `where` is not `expected`.
 
-    Parsers of damaged bytes raise nearly any exception (zlib.error, EOFError, KeyError, MemoryError, ...); keep the
-    block to calls of such parsers, so that it hides no mistake of ours.
+    Parsers of damaged bytes raise nearly any exception (zlib.error, EOFError, KeyError, MemoryError, ...);
+    keep the block to calls of such parsers, so that it hides no mistake of ours.
     """
     try:
         yield
@@ -51,9 +51,10 @@ def gunzip(path: Path, expected: str, limit: int) -> bytes:
 
 
 def tar_members(path: Path, names: Collection[str], expected: str, limit: int) -> dict[str, bytes]:
-    """The regular members `names` of a .tar.gz that unpacks to at most `limit` bytes; its checksum is verified.
+    """The regular members `names` of a .tar.gz that unpacks to at most `limit` bytes, read in memory.
 
-    Members that are not asked for are passed over. DataError lists those that are missing.
+    Members that are not asked for are passed over; the archive's checksum is verified. DataError lists the
+    members that are missing.
     """
     found: dict[str, bytes] = {}
     with parsing(path, expected), gzip.open(path, "rb") as unpacked:
@@ -75,7 +76,7 @@ def tar_members(path: Path, names: Collection[str], expected: str, limit: int) -
 
 
 class _Bounded(io.RawIOBase):
-    """The `read` of a stream that refuses to give more than `limit` bytes in all: a packed bomb stays small."""
+    """A stream that refuses to give more than `limit` bytes in all: a packed bomb stays small."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, limit: int) -> None:
         super().__init__()

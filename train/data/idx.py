@@ -1,7 +1,8 @@
 """The idx format of MNIST and Fashion-MNIST, plain or packed with gzip.
 
-Bytes: 0, 0, a type code (8: uint8, the only one accepted), the number of axes; then each axis as a big-endian uint32; then the values in C
-order. Source: LeCun, Cortes & Burges, The MNIST database of handwritten digits, section "File formats".
+Bytes: 0, 0, a type code (8: uint8, the only one accepted), the number of axes; then each axis as a big-endian
+uint32; then the values in C order.
+Source: LeCun, Cortes & Burges, The MNIST database of handwritten digits, the page's section on file formats.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     magic = bytes([0, 0, _UINT8, ndim])
     if content[:4] != magic or len(content) < header:
         raise DataError(
-            f"{path}: expected {expected}, which begins {magic.hex(' ')}; got {content[:4].hex(' ') or 'nothing'} "
-            f"and {len(content)} bytes",
+            f"{path}: expected {expected}, which begins {magic.hex(' ')}; "
+            f"got {content[:4].hex(' ') or 'nothing'} and {len(content)} bytes",
             path=path,
         )
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", ndim, 4))

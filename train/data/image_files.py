@@ -19,11 +19,12 @@ def read_images(paths: Sequence[str | PathLike[str]], shape: tuple[int, int, int
     """All images of the files `paths`, in order: uint8 (N, H, W, C).
 
     Args:
-        paths: PNG or JPEG files (8 bits, grey or colour, no transparency; turned to grey or colour as `shape` asks),
-            .npy files of uint8 with one image or many, idx files (.gz or names that end in -ubyte) of grey images.
+        paths: PNG or JPEG files (8 bits, grey or colour, no transparency; turned to grey or colour as
+            `shape` asks), .npy files of uint8 with one image or many, idx files (.gz or names that end in
+            -ubyte) of grey images.
         shape: (H, W, C) that every image must have; nothing is resized.
-    Raises: DataError names the first file that is missing, damaged or of another kind or size; ArgumentError if
-        there are no paths.
+    Raises: DataError names the first file that is missing, damaged or of another kind or size; ArgumentError
+        if there are no paths.
     """
     if not paths:
         raise ArgumentError("`paths` must name at least one file")

@@ -84,14 +84,15 @@ def load_dataset(
     """The data set `name`, every image of it, checked.
 
     Args:
-        name: one of DATASETS. "digits" ships with the package; the others are looked for as their authors publish
-            them, packed or extracted, in a folder, in its subfolder `name`, and in the cache of earlier downloads.
+        name: one of DATASETS. "digits" ships with the package; the others are looked for as their authors
+            publish them, packed or extracted, in a folder, in its subfolder `name`, and in the cache of
+            earlier downloads.
         data_dir: that folder; by default the environment variable ODEGRAD_DATA, if it is set.
-        download: fetch missing files once into the user's cache and verify their checksums; if False, never use
-            the network.
+        download: fetch missing files once into the user's cache and verify their checksums; if False, never
+            use the network.
     Returns: Dataset; what is read from a folder may be a subset in the published format.
-    Raises: DataError if the files are missing (it says where they were looked for and how to get them), damaged or
-        of another kind; ArgumentError for an unknown name.
+    Raises: DataError if the files are missing (it says where they were looked for and how to get them),
+        damaged or of another kind; ArgumentError for an unknown name.
     Cost: MNIST 0.2 s, CIFAR-10 1 s (archive: 3 s), Tiny-ImageNet 20 s and 1.3 GiB.
     """
     if name not in DATASETS:
@@ -145,7 +146,8 @@ def _missing(name: str, folders: Sequence[Path], why: str) -> DataError:
     remote = REMOTE_FILES[name]
     published = f"{', '.join(file.name for file in remote)} from {' or '.join(remote[0].folders)}"
     return DataError(
-        f"{name}: its files were not found in {', '.join(map(str, folders))}, and {why}. Any one of these sets of "
-        f"files will do: {wanted}. Get {published} and give their folder as `data_dir` (--data-dir) or ODEGRAD_DATA.",
+        f"{name}: its files were not found in {', '.join(map(str, folders))}, and {why}. "
+        f"Any one of these sets of files will do: {wanted}. "
+        f"Get {published} and give their folder as `data_dir` (--data-dir) or ODEGRAD_DATA.",
         folders=tuple(folders),
     )

@@ -1,10 +1,12 @@
 """Numeric arrays from MATLAB 5 files.
 
-Written here because `scipy.io.loadmat` reads such files in C and crashes the process on some damaged ones (seen with SciPy 1.17
-and flipped bits in a file that is not packed), which no `except` can turn into a message.
+Written here because `scipy.io.loadmat` reads such files in C and crashes the process on some damaged ones
+(seen with SciPy 1.17 and flipped bits in a file that is not packed), which no `except` can turn into a
+message.
 
-A file is a header of 128 bytes and then elements: a tag (type, size) and data, padded to 8 bytes. A variable is an element of type MATRIX,
-made of elements for flags, dimensions, name and values in column-major order; it may be packed with zlib as an element of type COMPRESSED.
+A file is a header of 128 bytes and then elements: a tag (type, size) and data, padded to 8 bytes. A variable
+is an element of type MATRIX, made of elements for flags, dimensions, name and values in column-major order;
+it may be packed with zlib as an element of type COMPRESSED.
 Source: MathWorks, MAT-File Format, chapter "Level 5 MAT-file format".
 """
 
@@ -39,8 +41,8 @@ _IS_COMPLEX = 0x0800
 def read_mat5(content: bytes, names: Collection[str], limit: int) -> dict[str, np.ndarray]:
     """The arrays called `names` in a MATLAB 5 file, as far as they are there and hold real numbers.
 
-    An array is in column-major order and has the type its values are stored with, which for a double array of small
-    integers may be uint8.
+    An array is in column-major order and has the type its values are stored with, which for a double array
+    of small integers may be uint8.
 
     Args:
         content: the whole file, little-endian as all current machines write it.

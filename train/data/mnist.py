@@ -38,13 +38,13 @@ def _read(name: str, paths: Sequence[Path], classes: tuple[str, ...], allows_fli
 
 
 def _refuse_files_of_the_other(name: str, train_labels: Path) -> None:
-    """Both data sets would read without a complaint in each other's place; their published labels tell them apart."""
+    """Each set would read without a complaint in the other's place; the published labels tell them apart."""
     other = _OTHER[name]
     with parsing(train_labels, "a file that can be read"):
         is_other = REMOTE_FILES[other][1].is_content_of(train_labels)
     if is_other:
         raise DataError(
-            f"{train_labels}: expected the labels of {name}; got those of {other}. The two sets share their file "
-            f"names: keep them in subfolders {name}/ and {other}/.",
+            f"{train_labels}: expected the labels of {name}; got those of {other}. The two sets share their "
+            f"file names: keep them in subfolders {name}/ and {other}/.",
             path=train_labels,
         )

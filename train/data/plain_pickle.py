@@ -1,8 +1,9 @@
 """A reader of pickles that only ever makes plain data: it has no way to run code from a file.
 
-`pickle.Unpickler` calls what a file names, and allocates what a file claims, before anyone can look. Here a file is a list of opcodes
-(`pickletools.genops`, which only parses), and a table of the few harmless ones builds numbers, strings, bytes, tuples, lists, dicts and
-integer arrays. A class or function is a name that is compared with three known ones and never imported.
+`pickle.Unpickler` calls what a file names, and allocates what a file claims, before anyone can look. Here a
+file is a list of opcodes (`pickletools.genops`, which only parses), and a table of the few harmless ones
+builds numbers, strings, bytes, tuples, lists, dicts and integer arrays. A class or function is a name that
+is compared with three known ones and never imported.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def load_plain_dict(content: bytes) -> dict[str, Any]:
     """The dict that a pickle holds, with its keys as str and each array that is a value as numpy.ndarray.
 
     Args:
-        content: a pickle as Python 2 writes it (its strings come back as bytes), or Python 3 with protocol 3 or 4.
+        content: a pickle as Python 2 writes it (its strings come back as bytes), or Python 3 with protocol 3
+            or 4.
     Raises: PickleRefused for anything but plain data; ValueError or another built-in for damaged bytes.
     Cost: about 2 us an opcode; a copy or two of each array.
     """

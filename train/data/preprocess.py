@@ -16,8 +16,8 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         images: uint8 (N, H, W, C), N * H * W at least 1.
-    Returns: mean (C,) and std (C,), float64. Sums of bytes and their squares are integers below 2**53, hence exact,
-        so the result depends neither on the order nor on the chunks.
+    Returns: mean (C,) and std (C,), float64. Sums of bytes and their squares are integers below 2**53, hence
+        exact, so the result depends neither on the order nor on the chunks.
     """
     _check_images(images)
     channels = images.shape[3]
@@ -52,8 +52,8 @@ def normalise(images: np.ndarray, mean: np.ndarray, std: np.ndarray, dtype: Any 
         )
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
         raise ArgumentError(
-            f"`mean` must be finite and `std` positive; got {mean} and {std}. A channel in which all pixels are equal "
-            "holds nothing to learn from: drop it."
+            f"`mean` must be finite and `std` positive; got {mean} and {std}. A channel in which all pixels "
+            "are equal holds nothing to learn from: drop it."
         )
     scaled = np.multiply(images, (1.0 / (255.0 * std)).astype(dtype), dtype=dtype)
     scaled -= (mean / std).astype(dtype)

@@ -1,4 +1,4 @@
-"""Where the published files come from: one table of addresses and checksums, and the download into a cache."""
+"""Where the published files come from: a table of addresses and checksums, and the download into a cache."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def cache_folder(name: str) -> Path:
 
 
 def fetch(name: str) -> Path:
-    """The cache folder with all published files of `name`, each downloaded unless it is there with its checksum.
+    """The cache folder with all published files of `name`; those that are missing or damaged are downloaded.
 
     Raises: DataError with what each address answered.
     """

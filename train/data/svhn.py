@@ -1,7 +1,7 @@
-"""SVHN's cropped digits: MATLAB 5 files with X uint8 (32, 32, 3, N) and y (N, 1), which writes the digit 0 as 10.
+"""SVHN's cropped digits: MATLAB 5 files with X uint8 (32, 32, 3, N) and y (N, 1), where 10 is the digit 0.
 
-Source: Netzer, Wang, Coates, Bissacco, Wu & Ng (2011), Reading Digits in Natural Images with Unsupervised Feature
-Learning, and the page of the data set.
+Source: Netzer, Wang, Coates, Bissacco, Wu & Ng (2011), Reading Digits in Natural Images with Unsupervised
+Feature Learning, and the page of the data set.
 """
 
 from __future__ import annotations

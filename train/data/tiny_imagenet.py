@@ -118,8 +118,8 @@ def _read_wnids(files: _Files) -> list[str]:
     bad = [wnid for wnid in wnids if not _WNID.fullmatch(wnid)]
     if bad or not 0 < len(wnids) <= _MAX_CLASSES or len(set(wnids)) < len(wnids):
         raise DataError(
-            f"{files.where('wnids.txt')}: expected 1 to {_MAX_CLASSES} different WordNet ids such as n02124075; "
-            f"got {len(wnids)}" + (f", among them {bad[0][:40]!r}" if bad else "")
+            f"{files.where('wnids.txt')}: expected 1 to {_MAX_CLASSES} different WordNet ids "
+            f"such as n02124075; got {len(wnids)}" + (f", among them {bad[0][:40]!r}" if bad else "")
         )
     return wnids
 
@@ -153,8 +153,8 @@ def _validation_files(files: _Files, wnids: list[str]) -> list[tuple[str, int]]:
         wnid = rest.partition("\t")[0]
         if not _VALIDATION_NAME.fullmatch(name) or wnid not in label_of:
             raise DataError(
-                f"{files.where(annotations)}, line {number}: expected val_NUMBER.JPEG, a tab and an id of wnids.txt; "
-                f"got {line[:60]!r}"
+                f"{files.where(annotations)}, line {number}: expected val_NUMBER.JPEG, a tab and an id of "
+                f"wnids.txt; got {line[:60]!r}"
             )
         found.append((f"val/images/{name}", label_of[wnid]))
     return found
@@ -175,7 +175,7 @@ def _decode(files: _Files, named: list[tuple[str, int]], n_classes: int, part: s
 
 
 def _jpeg_decoder() -> Callable[[bytes], np.ndarray]:
-    """A function from the bytes of a JPEG to uint8 (64, 64, 3); the size is checked before a pixel is decoded."""
+    """A function from the bytes of a JPEG to uint8 (64, 64, 3) that checks the size before it decodes."""
     from PIL import Image
 
     def decode(content: bytes) -> np.ndarray:
