@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from .layer import Layer
 class Elementwise(Layer):
     """A function of each entry, with neither weights nor statistics."""
 
-    function: ClassVar[Callable[[Any], Any]]
+    function: ClassVar[Any]  # a function of one array
 
     def apply(
         self, weights: Tree, stats: Tree, t: Any, x: Any, *, mode: str, key: Any = None

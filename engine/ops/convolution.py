@@ -11,6 +11,8 @@ from .. import kernels
 from ..primitive import primitive
 from ..trace import shape_of
 
+Size = int | tuple[int, int]  # the same for rows and columns, or (rows, columns)
+
 
 @primitive("conv2d")
 def conv2d_arrays(xp, x, w, *, stride, padding):
@@ -180,12 +182,12 @@ def avg_pool_grad_into(out, ybar, *, size, stride, padding, input_shape):
     return [(_avg_pool_grad_host, (ybar, size, stride, padding), {"input_shape": input_shape, "out": out})]
 
 
-def max_pool(x: Any, size: int, stride: int | None = None, padding: int = 0) -> Any:
+def max_pool(x: Any, size: Size, stride: Size | None = None, padding: Size = 0) -> Any:
     """The maximum over size x size windows of x (B, H, W, C); `stride` defaults to `size`."""
     return max_pool_windows(x, size=size, stride=size if stride is None else stride, padding=padding)
 
 
-def avg_pool(x: Any, size: int, stride: int | None = None, padding: int = 0) -> Any:
+def avg_pool(x: Any, size: Size, stride: Size | None = None, padding: Size = 0) -> Any:
     """The mean over size x size windows of x (B, H, W, C); `stride` defaults to `size`."""
     return avg_pool_windows(x, size=size, stride=size if stride is None else stride, padding=padding)
 
