@@ -1,0 +1,280 @@
+"""Training: from a configuration to a run folder, step by step, resumable at any step."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..engine import ops, random
+from ..engine.backend import module_for_device, to_host, to_xp
+from ..engine.errors import NonFiniteDynamics
+from ..engine.transforms import value_and_grad
+from ..engine.tree import Tree
+from ..layers import solves
+from . import checkpoint, metrics
+from .clipping import clip_groups, make_groups
+from .config import TrainConfig
+from .data import (
+    Dataset,
+    LabelledImages,
+    augment,
+    batches,
+    batches_per_epoch,
+    channel_statistics,
+    load_dataset,
+    split_validation,
+)
+from .metrics import EpochRecord
+from .model import Model, Preprocessing, Scores
+from .optimizers import make_optimizer
+from .progress import Reporter, StepNumbers
+from .run_folder import RunFolder
+from .schedules import make_schedule
+from .state import Best, RunState, Totals, with_state
+
+INIT, SPLIT, ORDER, AUGMENT, DROPOUT = range(5)  # streams of random numbers, each folded from the seed
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run reports; accuracies in [0, 1]."""
+
+    run: str
+    dataset: str
+    network: str
+    norm: str
+    epochs: int
+    steps: int
+    loss: float
+    test_accuracy: float
+    best_test_accuracy: float
+    best_epoch: int
+    nfe_forward: float
+    nfe_backward: float
+    nfe_evaluation: float
+    seconds: float
+    seconds_per_epoch: float
+    parameters: int
+    parameters_published: int
+    peak_memory_mb: float
+
+
+def train(config: TrainConfig, run: RunFolder, reporter: Reporter) -> Result:
+    """Train from scratch in the folder `run`.
+
+    Raises: DataError, the errors of a solve, OSError; KeyboardInterrupt after the state was saved.
+    """
+    trainer = Trainer(config, run, reporter)
+    return trainer.run_from(trainer.fresh_state())
+
+
+def resume(run: RunFolder, reporter: Reporter) -> Result:
+    """Go on from the last checkpoint of a run; on the same machine and versions the result is the same bit for bit.
+
+    Raises: CheckpointError for a checkpoint that is damaged or of another architecture, and what `train` raises.
+    """
+    for change in run.version_changes():
+        reporter.message(f"not the same bit for bit: {change}")
+    trainer = Trainer(run.config(), run, reporter)
+    state = RunState.restored(trainer.fresh_state(), checkpoint.load(run.last))
+    metrics.cut_back(run.metrics, state.step)
+    return trainer.run_from(state)
+
+
+class Trainer:
+    """One run: its data, model, optimiser, and the loop over epochs and steps."""
+
+    def __init__(self, config: TrainConfig, run: RunFolder, reporter: Reporter) -> None:
+        self.config, self.run, self.reporter = config, run, reporter
+        self.key = random.key(config.seed)
+        self.data = load_dataset(config.dataset, config.data_dir)
+        self.training, self.validation = split_validation(
+            self.data, config.validation_fraction, self._key(SPLIT)
+        )
+        self.steps_per_epoch = batches_per_epoch(len(self.training.labels), config.batch_size)
+        self.model = Model.fresh(config, preprocessing(self.data, self.training), self._key(INIT))
+        self.xp = module_for_device(config.device)
+        self.optimizer = make_optimizer(config)
+        self.learning_rate: Callable[[int], float] = make_schedule(config, self.steps_per_epoch)
+        self.groups = make_groups(config)
+        self.gradient = value_and_grad(self._loss, has_aux=True)
+
+    def fresh_state(self) -> RunState:
+        """The state before the first step."""
+        weights = self.model.weights
+        return RunState(weights, self.model.stats, self.optimizer.init(weights))
+
+    def run_from(self, state: RunState) -> Result:
+        """The loop over what is left of the run. The last completed step is saved even when it is interrupted."""
+        self.state = state
+        try:
+            while self.state.epoch < self.config.epochs:
+                self._epoch()
+        except KeyboardInterrupt:
+            self._save(self.run.last)
+            raise
+        finally:
+            self.reporter.close()
+        return self._result()
+
+    def _epoch(self) -> None:
+        state, config = self.state, self.config
+        epoch = state.epoch
+        self.reporter.start_epoch(epoch + 1, config.epochs, self.steps_per_epoch, done=state.step_in_epoch)
+        started = time.perf_counter() - state.totals.seconds
+        order = batches(
+            len(self.training.labels), config.batch_size, self._key(ORDER), epoch=epoch, start=state.step_in_epoch
+        )
+        for rows in order:
+            self.state = self._step(self.state, rows, started)
+            self.reporter.update(_shown(self.state.totals))
+            if config.checkpoint_every and self.state.step % config.checkpoint_every == 0:
+                self._save(self.run.last)
+        self._end_epoch(started)
+
+    def _step(self, state: RunState, rows: np.ndarray, started: float) -> RunState:
+        """One optimiser step: a new state, so that an interruption leaves the old one whole."""
+        images = self.model.inputs(self.training.images[rows])
+        if self.config.augment:
+            key = random.fold_in(self._key(AUGMENT), state.step)
+            images = augment(images, key, flip=self.data.allows_flip)
+        x, labels = to_xp(self.xp, images), to_xp(self.xp, self.training.labels[rows])
+        key = random.fold_in(self._key(DROPOUT), state.step)
+        (loss, (logits, seen)), gradient = self.gradient(state.weights, state.stats, x, labels, key)
+        gradient, norms = clip_groups(gradient, self.groups)
+        if not math.isfinite(float(loss)) or not math.isfinite(norms["weights"]):
+            raise NonFiniteDynamics(
+                f"training: loss {float(loss)} with gradient norm {norms['weights']:.3e} in step {state.step} (epoch "
+                f"{state.epoch + 1}); the state before it is in the last checkpoint. Lower `lr`, or clip harder.",
+                step=state.step, loss=float(loss),
+            )  # fmt: skip
+        weights, optimizer = self.optimizer.update(
+            gradient, state.optimizer, state.weights, self.learning_rate(state.step)
+        )
+        return replace(
+            state,
+            weights=weights,
+            stats=self.model.network.update_stats(state.stats, seen),
+            optimizer=optimizer,
+            step=state.step + 1,
+            step_in_epoch=state.step_in_epoch + 1,
+            totals=_added(state.totals, float(loss), logits, labels, seen, time.perf_counter() - started),
+        )
+
+    def _loss(self, weights: Tree, stats: Tree, x: Any, labels: Any, key: np.ndarray) -> tuple[Any, Any]:
+        """(mean cross-entropy + penalty, (logits, what the layers saw))."""
+        network = self.model.network
+        logits, seen = network.apply(weights, stats, None, x, mode="train", key=key)
+        loss = ops.softmax_cross_entropy(logits, labels)
+        if self.config.penalty:
+            loss = loss + self.config.penalty * network.penalty(weights)
+        return loss, (logits, seen)
+
+    def _end_epoch(self, started: float) -> None:
+        """Evaluate, write the record and the checkpoints, and move on to the next epoch."""
+        state = self.state
+        model = with_state(self.model, state)
+        test = model.score(self.data.test_images, self.data.test_labels)
+        validation = model.score(*self.validation) if len(self.validation.labels) else None
+        record = _record(state, self.learning_rate(state.step - 1), time.perf_counter() - started, validation, test)
+        best = state.best
+        accuracy = test.accuracy if validation is None else validation.accuracy
+        is_best = best is None or accuracy > best.validation_accuracy
+        if is_best:
+            best = Best(state.epoch + 1, accuracy, test.accuracy)
+        self.state = replace(state, epoch=state.epoch + 1, step_in_epoch=0, totals=Totals(), best=best)
+        metrics.append(self.run.metrics, asdict(record))
+        if is_best:
+            self._save(self.run.best)
+        self._save(self.run.last)
+        self.reporter.end_epoch(record)
+
+    def _save(self, path: Any) -> None:
+        header = self.state.header(self.config, self.model.preprocessing)
+        checkpoint.save(path, self.state.arrays(), header)
+
+    def _key(self, stream: int) -> np.ndarray:
+        return random.fold_in(self.key, stream)
+
+    def _result(self) -> Result:
+        """From the metrics on disk, so that a resumed run reports all of its epochs."""
+        epochs = list(metrics.epochs_of(metrics.read(self.run.metrics)))
+        last, best = epochs[-1], self.state.best
+        assert best is not None
+        seconds = sum(record["seconds"] for record in epochs)
+        return Result(
+            run=str(self.run.path),
+            dataset=self.config.dataset,
+            network=self.config.network,
+            norm=self.config.norm,
+            epochs=len(epochs),
+            steps=self.state.step,
+            loss=last["test_loss"],
+            test_accuracy=last["test_accuracy"],
+            best_test_accuracy=best.test_accuracy,
+            best_epoch=best.epoch,
+            nfe_forward=last["nfe_forward"],
+            nfe_backward=last["nfe_backward"],
+            nfe_evaluation=last["nfe_evaluation"],
+            seconds=seconds,
+            seconds_per_epoch=seconds / len(epochs),
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+            **self.model.parameter_counts(),
+        )
+
+
+def preprocessing(data: Dataset, training: LabelledImages) -> Preprocessing:
+    """Pixel statistics of the images that are trained on, none of those held out."""
+    mean, std = channel_statistics(training.images)
+    return Preprocessing(mean, std, data.image_shape, data.classes)
+
+
+def _added(totals: Totals, loss: float, logits: Any, labels: Any, seen: Tree, seconds: float) -> Totals:
+    n = len(labels)
+    found = [solved.stats for solved in solves(seen)]
+    return Totals(
+        images=totals.images + n,
+        solves=totals.solves + 1,
+        loss=totals.loss + n * loss,
+        correct=totals.correct + int((to_host(logits).argmax(axis=1) == to_host(labels)).sum()),
+        nfe_forward=totals.nfe_forward + sum(stats.nfe for stats in found),
+        nfe_backward=totals.nfe_backward + sum(stats.nfe_backward for stats in found),
+        rejected=totals.rejected + sum(stats.n_rejected for stats in found),
+        seconds=seconds,
+    )
+
+
+def _shown(totals: Totals) -> StepNumbers:
+    return StepNumbers(
+        loss=totals.loss / totals.images,
+        accuracy=totals.correct / totals.images,
+        nfe_forward=totals.nfe_forward / totals.solves,
+        nfe_backward=totals.nfe_backward / totals.solves,
+        n_rejected=totals.rejected / totals.solves,
+    )
+
+
+def _record(state: RunState, lr: float, seconds: float, validation: Scores | None, test: Scores) -> EpochRecord:
+    numbers = _shown(state.totals)
+    return EpochRecord(
+        step=state.step,
+        epoch=state.epoch + 1,
+        lr=lr,
+        seconds=seconds,
+        train_loss=numbers.loss,
+        train_accuracy=numbers.accuracy,
+        nfe_forward=numbers.nfe_forward,
+        nfe_backward=numbers.nfe_backward,
+        n_rejected=numbers.n_rejected,
+        validation_loss=None if validation is None else validation.loss,
+        validation_accuracy=None if validation is None else validation.accuracy,
+        test_loss=test.loss,
+        test_accuracy=test.accuracy,
+        nfe_evaluation=test.nfe,
+    )

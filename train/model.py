@@ -1,0 +1,124 @@
+"""A classifier with its trained state: from images of bytes to probabilities, and how well it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engine import ops
+from ..engine.backend import Array, module_for_device, to_host, to_xp
+from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.tree import Tree, leaves
+from ..layers import Chain, solves
+from .config import TrainConfig
+from .data import normalise
+from .experiments import classifier, published_count
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network needs to know of its data: how pixels are normalised, and what the classes are called."""
+
+    mean: np.ndarray  # (C,), of pixels / 255
+    std: np.ndarray  # (C,)
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a model does on a labelled set: mean loss, accuracy in [0, 1], mean evaluations of f a solve."""
+
+    loss: float
+    accuracy: float
+    nfe: float
+
+
+@dataclass
+class Model:
+    """A network with weights and running statistics.
+
+    `network` is configuration; `weights` and `stats` are trees of arrays of the configured dtype and device.
+    """
+
+    config: TrainConfig
+    preprocessing: Preprocessing
+    network: Chain
+    weights: Tree
+    stats: Tree
+
+    @classmethod
+    def fresh(cls, config: TrainConfig, preprocessing: Preprocessing, key: np.ndarray) -> Model:
+        """A model before training, its weights drawn from `key`."""
+        network = classifier(config, preprocessing.shape, len(preprocessing.classes))
+        xp, dtype = module_for_device(config.device), np.dtype(config.dtype)
+        return cls(config, preprocessing, network, network.init(key, dtype, xp), network.init_stats(dtype, xp))
+
+    def inputs(self, images: np.ndarray) -> np.ndarray:
+        """Normalised host arrays (B, H, W, C) of the configured dtype from uint8 images."""
+        found = self.preprocessing
+        return normalise(images, found.mean, found.std, np.dtype(self.config.dtype))
+
+    def logits(self, images: np.ndarray) -> tuple[Array, int]:
+        """Logits (B, K) for uint8 images (B, H, W, C), which are solved together, and the evaluations of f."""
+        x = to_xp(module_for_device(self.config.device), self.inputs(images))
+        logits, seen = self.network.apply(self.weights, self.stats, None, x, mode="eval")
+        return logits, sum(solved.stats.nfe for solved in solves(seen))
+
+    def predict_proba(self, images: Any, batch_size: int | None = None) -> np.ndarray:
+        """Class probabilities (N, K), float64, on the host."""
+        checked = self._checked(images)
+        parts = [
+            to_host(ops.softmax(self.logits(batch)[0].astype(np.float64)))
+            for batch in _slices(checked, batch_size or self.config.eval_batch_size)
+        ]
+        return np.concatenate(parts)
+
+    def predict(self, images: Any, batch_size: int | None = None) -> np.ndarray:
+        """The most probable class (N,), int64.
+
+        Args:
+            images: uint8 (N, H, W, C), or (N, H, W) where C is 1, of the size the network was trained on.
+            batch_size: images that are solved together, with common steps (default: the configured one).
+        Raises: ArgumentTypeError, ArgumentError for another dtype or shape, or no images.
+        """
+        return self.predict_proba(images, batch_size).argmax(axis=1)
+
+    def score(self, images: np.ndarray, labels: np.ndarray, batch_size: int | None = None) -> Scores:
+        """Loss and accuracy on labelled images."""
+        size = batch_size or self.config.eval_batch_size
+        loss = correct = nfe = n_solves = 0.0
+        for start in range(0, len(labels), size):
+            batch, truth = images[start : start + size], labels[start : start + size]
+            logits, evaluations = self.logits(batch)
+            host = to_host(logits).astype(np.float64)
+            loss += len(truth) * float(ops.softmax_cross_entropy(host, truth))
+            correct += int((host.argmax(axis=1) == truth).sum())
+            nfe += evaluations
+            n_solves += 1
+        return Scores(loss / len(labels), correct / len(labels), nfe / n_solves)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """All trained numbers, and those that papers count (`published_count`)."""
+        return {
+            "parameters": sum(int(leaf.size) for leaf in leaves(self.weights)),
+            "parameters_published": published_count(self.weights),
+        }
+
+    def _checked(self, images: Any) -> np.ndarray:
+        shape = self.preprocessing.shape
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            got = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+            raise ArgumentTypeError(f"images must be a NumPy array of uint8, pixels 0 to 255; got {got}")
+        if shape[2] == 1 and images.ndim == 3:
+            images = images[..., None]
+        if images.ndim != 4 or images.shape[1:] != shape or not len(images):
+            raise ArgumentError(f"images must have shape (N, {', '.join(map(str, shape))}), N >= 1; got {images.shape}")
+        return images
+
+
+def _slices(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    return (images[start : start + size] for start in range(0, len(images), size))
