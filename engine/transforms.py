@@ -49,7 +49,9 @@ def vjp(f: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
                 "nothing that is differentiated reaches the result: "
                 + ", ".join(path_name(path) for path, _ in leaves_with_paths(primals))
             )
-        return unflatten(primals, (_finish(found.get(v.slot), leaf) for v, leaf in zip(inputs, flat, strict=True)))
+        return unflatten(
+            primals, (_finish(found.get(v.slot), leaf) for v, leaf in zip(inputs, flat, strict=True))
+        )
 
     lowered = unflatten(value, (_lower(output, trace) for output in outputs))
     return (lowered, pull_back, _lower_tree(aux, trace)) if has_aux else (lowered, pull_back)
@@ -64,7 +66,9 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: 
 
     def differentiated(*args: Tree, **kwargs: Any) -> tuple[Any, Any]:
         if any(not -len(args) <= n < len(args) for n in numbers):
-            raise ArgumentError(f"`argnums` {argnums} does not fit a call with {len(args)} positional arguments")
+            raise ArgumentError(
+                f"`argnums` {argnums} does not fit a call with {len(args)} positional arguments"
+            )
 
         def of_chosen(*chosen: Tree) -> Any:
             full = list(args)
@@ -74,7 +78,9 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: 
 
         value, pull_back, *aux = vjp(of_chosen, *(args[n] for n in numbers), has_aux=has_aux)
         if len(leaves(value)) != 1 or isinstance(value, (dict, list, tuple)) or shape_of(value) != ():
-            raise ArgumentError(f"the gradient of a scalar was asked for; the function returned {_describe_tree(value)}")
+            raise ArgumentError(
+                f"the gradient of a scalar was asked for; the function returned {_describe_tree(value)}"
+            )
         grads = pull_back(ops.ones_like(value))
         gradient = grads[0] if isinstance(argnums, int) else grads
         return ((value, aux[0]) if has_aux else value), gradient
@@ -93,13 +99,17 @@ def grad(f: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = Fal
     return differentiated
 
 
-def jvp(f: Function, primals: Sequence[Tree], tangents: Sequence[Tree], *, has_aux: bool = False) -> tuple[Any, ...]:
+def jvp(
+    f: Function, primals: Sequence[Tree], tangents: Sequence[Tree], *, has_aux: bool = False
+) -> tuple[Any, ...]:
     """The value of f and its directional derivative: the transpose of the VJP, which is linear in its cotangent.
 
     Returns (value, ydot) or (value, ydot, aux). A value that depends on no leaf has the derivative zero.
     """
     if len(leaves(list(primals))) != len(leaves(list(tangents))):
-        raise ArgumentError(f"{len(leaves(list(primals)))} primal leaves need as many tangents; got {tangents!r}")
+        raise ArgumentError(
+            f"{len(leaves(list(primals)))} primal leaves need as many tangents; got {tangents!r}"
+        )
     value, pull_back, *aux = vjp(f, *primals, has_aux=has_aux)
     zeros = unflatten(value, (ops.zeros_like(leaf) for leaf in leaves(value)))
     try:
@@ -110,19 +120,30 @@ def jvp(f: Function, primals: Sequence[Tree], tangents: Sequence[Tree], *, has_a
     return (value, ydot, *aux)
 
 
-def hvp(f: Function, primals: Sequence[Tree], tangents: Sequence[Tree], *, has_aux: bool = False) -> tuple[Any, ...]:
-    """The gradient of the scalar f and its Hessian times the tangents, for all primals: (gradients, products)."""
+def hvp(
+    f: Function, primals: Sequence[Tree], tangents: Sequence[Tree], *, has_aux: bool = False
+) -> tuple[Any, ...]:
+    """The gradient of the scalar f and its Hessian times the tangents, for all primals: (gradients, products).
+
+    Where the gradient is constant the products are zero.
+    """
     argnums = tuple(range(len(primals)))
     gradient = grad(f, argnums, has_aux=has_aux)
     gradients, pull_back, *aux = vjp(gradient, *primals, has_aux=has_aux)
-    return (gradients, pull_back(tuple(tangents)), *aux)
+    try:
+        products = pull_back(tuple(tangents))
+    except NotReachedError:
+        products = unflatten(tuple(primals), (ops.zeros_like(leaf) for leaf in leaves(tuple(primals))))
+    return (gradients, products, *aux)
 
 
 def _split_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
     if not has_aux:
         return result, None
     if not isinstance(result, tuple) or len(result) != 2:
-        raise ArgumentTypeError(f"with has_aux=True the function must return (value, aux); got {type(result).__name__}")
+        raise ArgumentTypeError(
+            f"with has_aux=True the function must return (value, aux); got {type(result).__name__}"
+        )
     return result
 
 
@@ -162,10 +183,12 @@ def _finish(bar: Any, leaf: Any) -> Any:
     if bar is None:
         return ops.zeros_like(leaf)
     if is_weak(leaf):
-        return bar.item() if isinstance(bar, np.ndarray) and not is_weak(bar) else bar
+        return bar.item() if isinstance(bar, (np.ndarray, np.generic)) else bar
     if dtype_of(leaf).kind == "f" and dtype_of(bar).kind == "c":
         bar = ops.real(bar)
-    return ops.astype(ops.broadcast_to(bar, shape_of(leaf)) if shape_of(bar) != shape_of(leaf) else bar, dtype_of(leaf))
+    return ops.astype(
+        ops.broadcast_to(bar, shape_of(leaf)) if shape_of(bar) != shape_of(leaf) else bar, dtype_of(leaf)
+    )
 
 
 def _describe_tree(tree: Tree) -> str:
