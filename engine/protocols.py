@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,6 +12,7 @@ import numpy as np
 
 from . import ops
 from .errors import TracedValueError
+from .primitive import Primitive
 from .trace import Var, describe, dtype_of, user_line
 
 
@@ -209,6 +211,8 @@ def _array_function(self: Var, function: Any, types: Any, args: Any, kwargs: Any
 
 def _fits(function: Callable[..., Any], args: Any, kwargs: Any) -> bool:
     """Whether the function takes these arguments."""
+    if isinstance(function, Primitive):
+        function = functools.partial(function.forward, np)
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError:
