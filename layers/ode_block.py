@@ -46,6 +46,7 @@ class ODEBlock(Layer):
     keep: str = "auto"
     execution: str = "replay"
     max_steps: int = 10_000
+    step_size: float | None = None
 
     def __post_init__(self) -> None:
         if self.t0 == self.t1:
@@ -94,6 +95,7 @@ class ODEBlock(Layer):
             keep=self.keep,
             execution=self.execution,
             max_steps=self.max_steps,
+            step_size=self.step_size,
             has_aux=True,
         )
         return solution.ys[-1], Solved(solution.aux, solution.stats)

@@ -21,7 +21,7 @@ def uniform_nodes(t0: float = 0.0, t1: float = 1.0, n_cells: int = 100) -> tuple
         raise ArgumentError(
             f"a grid needs t0 < t1 and at least one cell; got [{t0}, {t1}] and {n_cells} cells"
         )
-    return tuple(np.linspace(t0, t1, n_cells + 1).tolist())
+    return (*(t0 + (t1 - t0) * k / n_cells for k in range(n_cells)), float(t1))
 
 
 def check_nodes(nodes: tuple[float, ...]) -> None:
