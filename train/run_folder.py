@@ -97,13 +97,26 @@ def find(path: str | os.PathLike[str]) -> RunFolder:
     return run
 
 
+def discard_unused(run: RunFolder) -> None:
+    """Remove the folder of a run that failed before it wrote a checkpoint or metrics, so that its name is free again.
+
+    Only what `create` made is removed; with anything else in it the folder stays.
+    """
+    made = {run.config_file, run.versions_file, run.pictures}
+    if set(run.path.iterdir()) <= made and not any(run.pictures.iterdir()):
+        run.pictures.rmdir()
+        run.config_file.unlink()
+        run.versions_file.unlink()
+        run.path.rmdir()
+
+
 def versions() -> dict[str, Any]:
     """Everything but the configuration that may change a result in its last bits."""
     from threadpoolctl import threadpool_info  # takes 0.02 s and looks at every loaded library, so only here
 
     libraries = {(pool["internal_api"], pool["version"], pool["num_threads"]) for pool in threadpool_info()}
     return {
-        "odegrad": _odegrad_version(),
+        "odegrad": odegrad_version(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": platform.platform(),
@@ -113,7 +126,8 @@ def versions() -> dict[str, Any]:
     }
 
 
-def _odegrad_version() -> str:
+def odegrad_version() -> str:
+    """The version of the installed package."""
     try:
         return metadata.version("odegrad")
     except metadata.PackageNotFoundError:  # used from a source tree that is not installed

@@ -84,7 +84,9 @@ def test_nodes_that_were_not_visited_are_marked(tmp_path):
     visits = np.array([5.0, 0, 0, 0.9, 5, 5, 5, 5, 5, 5, 5])
     draw_temporal_norms({"conv": norm(5)}, GRID, tmp_path / "all.png")
     draw_temporal_norms({"conv": norm(5, visits)}, GRID, tmp_path / "some.png")
-    assert n_pixels(tmp_path / "all.png", GREY) == 0 < n_pixels(tmp_path / "some.png", GREY)
+    assert (
+        n_pixels(tmp_path / "some.png", GREY) > n_pixels(tmp_path / "all.png", GREY) + 200
+    )  # text has greys too
 
 
 def test_norms_of_another_shape_are_listed(tmp_path):

@@ -15,7 +15,7 @@ from ..atomic import replace_file
 # Okabe & Ito's palette, which colour-blind people can tell apart; marks and line styles differ as well.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 _DPI = 120
-_STYLE = {
+_STYLE: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,

@@ -1,0 +1,170 @@
+"""What each command takes, and how words become that. The docstrings are the help that tyro shows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import tyro
+
+from ..engine.errors import ArgumentError
+from .config import TrainConfig, make_config, read_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Common:
+    json: bool = False
+    """Print one JSON object on standard output, and nothing else there."""
+    debug: bool = False
+    """Show the traceback of an error (also: set ODEGRAD_DEBUG)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments(_Common, TrainConfig):
+    """Train a neural ODE on DATASET (digits by default) in a new run folder.
+
+    Every field of the configuration is a flag; flags stand over --config, which stands over the data set's defaults.
+    """
+
+    config: str | None = None
+    """TOML file with fields of the configuration."""
+
+    def __post_init__(self) -> None:
+        """Nothing: values are checked when the TrainConfig is made, with all problems in one message."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments(_Common):
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run, made by `odegrad train`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(RunArguments):
+    """Loss, accuracy and cost of a trained network on the test images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeArguments(RunArguments):
+    """Continue an interrupted run from its last checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotArguments(RunArguments):
+    """Draw the pictures of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictArguments(RunArguments):
+    """Classify the images in FILES (PNG, JPEG, .npy, idx) with a trained network."""
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILES...")]
+    """Files with images of the size that the network was trained on."""
+
+
+_TYPES: dict[str, type[Any]] = {
+    "train": TrainArguments,
+    "evaluate": EvaluateArguments,
+    "resume": ResumeArguments,
+    "predict": PredictArguments,
+    "plot": PlotArguments,
+}
+
+
+class HelpShown(Exception):
+    """--help was given and answered."""
+
+
+def parse(command: str, words: list[str]) -> Any:
+    """The arguments of a command.
+
+    Raises: ArgumentError for an unknown flag, with the nearest one, or a value that is none; ConfigError and
+        FileNotFoundError for the file of --config; HelpShown.
+    """
+    if command == "train":
+        return _parse_train(words)
+    arguments, spare = _parse_known(command, words)
+    if spare:
+        raise ArgumentError(f"`odegrad {command}` got more than it takes: {' '.join(spare)}")
+    return arguments
+
+
+def _parse_train(words: list[str]) -> TrainArguments:
+    """Flags over the TOML file of --config over the defaults of the data set.
+
+    The data set decides the defaults and may be given as a word, as a flag or in the file, so that the words are
+    parsed again once it is known.
+    """
+    config_file = _value_of("--config", words)
+    in_file = {} if config_file is None else read_toml(config_file)
+    base = make_config(in_file)
+    arguments, spare = _parse_known("train", words, _as_train_arguments(base))
+    if len(spare) > 1:
+        raise ArgumentError(f"`odegrad train` takes one DATASET; got {' '.join(spare)}")
+    dataset = spare[0] if spare else arguments.dataset
+    if dataset != base.dataset:
+        base = make_config({**in_file, "dataset": dataset})
+        arguments, _ = _parse_known("train", words, _as_train_arguments(base))
+    return dataclasses.replace(arguments, dataset=dataset)
+
+
+def config_of(arguments: TrainArguments) -> TrainConfig:
+    """The configuration among the arguments; ConfigError lists all wrong values."""
+    return TrainConfig(**{field.name: getattr(arguments, field.name) for field in fields(TrainConfig)})
+
+
+def _as_train_arguments(config: TrainConfig) -> TrainArguments:
+    return TrainArguments(**dataclasses.asdict(config))
+
+
+def _value_of(flag: str, words: Sequence[str]) -> str | None:
+    """The last value of a flag, given as `--flag value` or `--flag=value`, before the words are parsed."""
+    values = [word.partition("=")[2] for word in words if word.startswith(flag + "=")]
+    values += [after for word, after in zip(words, words[1:], strict=False) if word == flag]
+    return values[-1] if values else None
+
+
+def _parse_known(command: str, words: list[str], default: Any = None) -> tuple[Any, list[str]]:
+    """(arguments, words that belong to no flag); a wrong flag or value is an ArgumentError."""
+    said = io.StringIO()
+    options = {} if default is None else {"default": default}
+    program = "odegrad train [DATASET]" if command == "train" else f"odegrad {command}"
+    try:
+        with contextlib.redirect_stderr(said):
+            arguments, unknown = tyro.cli(
+                _TYPES[command], args=words, prog=program, return_unknown_args=True, **options
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise HelpShown from None
+        raise ArgumentError(f"{_first_paragraph(said.getvalue())} (`odegrad {command} --help`)") from None
+    flags = [word for word in unknown if word.startswith("-")]
+    if flags:
+        raise ArgumentError(_unknown_flags(command, flags))
+    return arguments, unknown
+
+
+def _first_paragraph(boxed: str) -> str:
+    """The sentence in tyro's error box: what stands before its first rule, without the frame."""
+    lines = [line.strip("│ ").rstrip() for line in boxed.splitlines() if line.startswith("│")]
+    paragraph: list[str] = []
+    for line in lines:
+        if set(line) <= {"─"}:
+            break
+        paragraph.append(line)
+    return " ".join(paragraph) or " ".join(boxed.split())
+
+
+def _unknown_flags(command: str, flags: list[str]) -> str:
+    known = [f"--{field.name.replace('_', '-')}" for field in fields(_TYPES[command])]
+    described = []
+    for flag in flags:
+        name = flag.partition("=")[0].replace("_", "-")
+        close = difflib.get_close_matches(name, known, n=1)
+        described.append(f"unknown flag {name}" + (f", did you mean {close[0]}?" if close else ""))
+    return f"{'; '.join(described)} (`odegrad {command} --help` lists all)"
