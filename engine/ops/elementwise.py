@@ -14,11 +14,19 @@ import numpy as np
 from ..primitive import Primitive, primitive
 from ..trace import dtype_of, is_weak, shape_of
 from .shaping import astype, unbroadcast
+from .wide import against_zero, channel_operand
 
 
 def _ufunc(op: Primitive, function: Callable[..., Any]) -> None:
     """Replay `op` as one NumPy ufunc call with `out=`."""
     op.writes_into(lambda out, *args: [(function, args, {"out": out})])
+
+
+def _binary_ufunc(op: Primitive, function: Callable[..., Any]) -> None:
+    """The same for two operands, of which one may be an image and the other a value for each channel."""
+    op.writes_into(
+        lambda out, a, b: channel_operand(function, out, a, b) or [(function, (a, b), {"out": out})]
+    )
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
@@ -394,8 +402,8 @@ def relu_vjp(ybar, y):
 
 @relu.writes_into
 def relu_into(out, x):
-    """A 0-d zero of the same dtype avoids the cast of a Python number at each call."""
-    return None if _is_complex(out) else [(np.maximum, (x, np.zeros((), out.dtype)), {"out": out})]
+    """One comparison with zeros."""
+    return None if _is_complex(out) else against_zero(np.maximum, out, x)
 
 
 @primitive("relu_gate")
@@ -526,10 +534,6 @@ def _is_complex(x: Any) -> bool:
 
 
 for _op, _function in (
-    (add, np.add),
-    (sub, np.subtract),
-    (mul, np.multiply),
-    (div, np.true_divide),
     (neg, np.negative),
     (square, np.square),
     (exp, np.exp),
@@ -564,3 +568,6 @@ for _op, _function in (
     (logical_not, np.logical_not),
 ):
     _ufunc(_op, _function)
+
+for _op, _function in ((add, np.add), (sub, np.subtract), (mul, np.multiply), (div, np.true_divide)):
+    _binary_ufunc(_op, _function)

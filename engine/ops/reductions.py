@@ -12,6 +12,7 @@ from ..primitive import primitive
 from ..trace import dtype_of, shape_of
 from .elementwise import equal, exp, log, real, sqrt, square
 from .shaping import astype, broadcast_to, checked_axis, reshape, squeeze
+from .wide import leading_sum
 
 Axis = int | tuple[int, ...] | None
 
@@ -180,12 +181,10 @@ def mean_leading_vjp(ybar, x_shape):
 
 @mean_leading.writes_into
 def mean_leading_into(out, x):
-    """One matrix-vector product with 1/n."""
-    if not x.flags.c_contiguous or x.dtype.kind == "c" or out.size < 2:
-        return None
-    rows = x.reshape(-1, x.shape[-1])
-    weights = np.full(rows.shape[0], 1.0 / rows.shape[0], x.dtype)
-    return [(np.dot, (weights, rows), {"out": out})]
+    """A sum, then a division."""
+    calls = leading_sum(out, x)
+    n = np.asarray(math.prod(x.shape[:-1]), out.dtype)
+    return None if calls is None else [*calls, (np.divide, (out, n), {"out": out})]
 
 
 def moments(x: Any) -> tuple[Any, Any]:

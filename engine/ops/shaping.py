@@ -12,6 +12,7 @@ from ..backend import namespace_of
 from ..errors import ArgumentError, TracedValueError
 from ..primitive import primitive
 from ..trace import Var, base_value, dtype_of, is_weak, shape_of, user_line
+from .wide import leading_sum
 
 
 def checked_axis(axis: int, ndim: int) -> int:
@@ -144,17 +145,10 @@ def unbroadcast_vjp(ybar, x_shape, *, shape):
 
 @unbroadcast_sum.writes_into
 def unbroadcast_into(out, x, *, shape):
-    """A sum over the leading axes of a contiguous float array is one matrix-vector product with ones."""
+    """Most often a sum over leading axes."""
     axes = _added_axes(x.shape, shape)
-    if (
-        axes == tuple(range(len(axes)))
-        and x.flags.c_contiguous
-        and x.dtype.kind == "f"
-        and x.size
-        and out.size > 1
-    ):
-        rows = x.reshape(-1, out.size)
-        return [(np.dot, (np.ones(rows.shape[0], x.dtype), rows), {"out": out.reshape(-1)})]
+    if axes == tuple(range(len(axes))) and (calls := leading_sum(out, x)) is not None:
+        return calls
     target = out.reshape(tuple(n for axis, n in enumerate(x.shape) if axis not in axes))
     return [(np.add.reduce, (x,), {"axis": axes, "out": target})]
 
