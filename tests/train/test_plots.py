@@ -29,7 +29,7 @@ def epoch(number, **changes):
     return record | changes
 
 
-@pytest.mark.parametrize("n_epochs", [1, 3, 200])
+@pytest.mark.parametrize("n_epochs", [1, 200])
 @pytest.mark.parametrize("draw", [draw_learning_curves, draw_nfe])
 def test_curves_of_any_length_are_drawn(draw, n_epochs, tmp_path):
     draw([epoch(i + 1) for i in range(n_epochs)], tmp_path / "p.png")
@@ -67,7 +67,7 @@ def norm(channels, visits=None, dtype=np.float32):
     return TemporalNorm(mean=values, var=1.0 + values**2, gamma=1.0 + values, alpha=values, visits=visits)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 5, 300])
+@pytest.mark.parametrize("channels", [1, 4, 5, 300])
 def test_any_number_of_channels_is_drawn(channels, tmp_path):
     draw_temporal_norms({"conv": norm(channels)}, GRID, tmp_path / "p.png")
     assert n_pixels(tmp_path / "p.png", ORANGE) > 50
@@ -81,12 +81,12 @@ def test_each_layer_has_a_row(tmp_path):
 
 
 def test_nodes_that_were_not_visited_are_marked(tmp_path):
-    visits = np.array([5.0, 0, 0, 0.9, 5, 5, 5, 5, 5, 5, 5])
-    draw_temporal_norms({"conv": norm(5)}, GRID, tmp_path / "all.png")
-    draw_temporal_norms({"conv": norm(5, visits)}, GRID, tmp_path / "some.png")
-    assert (
-        n_pixels(tmp_path / "some.png", GREY) > n_pixels(tmp_path / "all.png", GREY) + 200
-    )  # text has greys too
+    one, many = np.full(11, 5.0), np.full(11, 5.0)
+    one[3], many[2:10] = 0.9, 0.9
+    draw_temporal_norms({"conv": norm(5, one)}, GRID, tmp_path / "one.png")
+    draw_temporal_norms({"conv": norm(5, many)}, GRID, tmp_path / "many.png")
+    marks = [n_pixels(tmp_path / name, GREY) for name in ("one.png", "many.png")]
+    assert marks[1] > marks[0] + 500  # the legend is grey in both
 
 
 def test_norms_of_another_shape_are_listed(tmp_path):
@@ -106,7 +106,7 @@ def classified(n, channels=1, n_wrong=0):
     return np.zeros((n, 8, 8, channels), np.uint8), np.zeros(n, np.int64), probabilities, ("yes", "no" * 20)
 
 
-@pytest.mark.parametrize(("n", "channels"), [(1, 1), (9, 3), (10, 1), (60, 3)])
+@pytest.mark.parametrize(("n", "channels"), [(1, 1), (11, 3), (60, 1)])
 def test_any_number_of_images_is_drawn(n, channels, tmp_path):
     images, *rest = classified(n, channels)
     draw_worst(images, *rest, tmp_path / "p.png")
