@@ -8,7 +8,7 @@ import difflib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -47,6 +47,13 @@ class RunArguments(_Common):
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments(RunArguments):
     """Loss, accuracy and cost of a trained network on the test images."""
+
+    which: Literal["last", "best"] = "last"
+    """Checkpoint: of the last epoch, or of the epoch with the best validation accuracy."""
+    batch_size: int = 0
+    """Images solved together, with common steps; 0 takes the configured number, 1 solves each alone."""
+    limit: int = 0
+    """Score only the first so many test images; 0 takes all."""
 
 
 @dataclass(frozen=True, kw_only=True)

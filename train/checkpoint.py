@@ -124,7 +124,9 @@ def _leaf_name(prefix: str, path: tuple[str | int, ...]) -> str:
 
 def _header_bytes(header: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps({"schema": SCHEMA, "header": dict(header)}, sort_keys=True, allow_nan=False).encode()
+        return json.dumps(
+            {"schema": SCHEMA, "header": dict(header)}, sort_keys=True, allow_nan=False
+        ).encode()
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"`header` must hold what JSON can hold: {error}") from error
 

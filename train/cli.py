@@ -50,31 +50,39 @@ def _train(arguments: Any, reporter: Reporter) -> Any:
     run = run_folder.create(config_of(arguments))
     reporter.message(f"run folder {run.path}")
     try:
-        return loop.train(run.config(), run, reporter)
+        result = loop.train(run.config(), run, reporter)
     except BaseException:
         run_folder.discard_unused(run)
         raise
+    _draw(run, reporter)
+    return result
 
 
 def _evaluate(arguments: Any, reporter: Reporter) -> Any:
     run = run_folder.find(arguments.run)
-    from . import loop
+    from . import evaluation
 
-    return loop.evaluate(run, reporter)
+    return evaluation.evaluate(run, reporter, arguments.which, arguments.batch_size, arguments.limit)
 
 
 def _resume(arguments: Any, reporter: Reporter) -> Any:
     run = run_folder.find(arguments.run)
     from . import loop
 
-    return loop.resume(run, reporter)
+    result = loop.resume(run, reporter)
+    _draw(run, reporter)
+    return result
 
 
 def _plot(arguments: Any, reporter: Reporter) -> Any:
     run = run_folder.find(arguments.run)
-    from . import pictures
+    return {"pictures": _draw(run, reporter)}
 
-    return {"pictures": list(pictures.draw(run, reporter))}
+
+def _draw(run: run_folder.RunFolder, reporter: Reporter) -> list[Any]:
+    from . import pictures  # matplotlib takes 0.3 s
+
+    return list(pictures.draw(run, reporter))
 
 
 def _predict(arguments: Any, reporter: Reporter) -> Any:

@@ -129,7 +129,11 @@ class Trainer:
         self.reporter.start_epoch(epoch + 1, config.epochs, self.steps_per_epoch, done=state.step_in_epoch)
         started = time.perf_counter() - state.totals.seconds
         order = batches(
-            len(self.training.labels), config.batch_size, self._key(ORDER), epoch=epoch, start=state.step_in_epoch
+            len(self.training.labels),
+            config.batch_size,
+            self._key(ORDER),
+            epoch=epoch,
+            start=state.step_in_epoch,
         )
         for rows in order:
             self.state = self._step(self.state, rows, started)
@@ -143,7 +147,7 @@ class Trainer:
         images = self.model.inputs(self.training.images[rows])
         if self.config.augment:
             key = random.fold_in(self._key(AUGMENT), state.step)
-            images = augment(images, key, flip=self.data.allows_flip)
+            images = self._augmented(images, key)
         x, labels = to_xp(self.xp, images), to_xp(self.xp, self.training.labels[rows])
         key = random.fold_in(self._key(DROPOUT), state.step)
         (loss, (logits, seen)), gradient = self.gradient(state.weights, state.stats, x, labels, key)
@@ -167,6 +171,12 @@ class Trainer:
             totals=_added(state.totals, float(loss), logits, labels, seen, time.perf_counter() - started),
         )
 
+    def _augmented(self, images: np.ndarray, key: np.ndarray) -> np.ndarray:
+        """Shifts by up to an eighth of the image; mirroring and erasing as they suit the kind of image."""
+        pad = max(1, images.shape[1] // 8)
+        erase = 0.5 if self.data.is_colour else 0.0
+        return augment(images, key, flip=self.data.allows_flip, crop_pad=pad, erase=erase)
+
     def _loss(self, weights: Tree, stats: Tree, x: Any, labels: Any, key: np.ndarray) -> tuple[Any, Any]:
         """(mean cross-entropy + penalty, (logits, what the layers saw))."""
         network = self.model.network
@@ -182,7 +192,9 @@ class Trainer:
         model = with_state(self.model, state)
         test = model.score(self.data.test_images, self.data.test_labels)
         validation = model.score(*self.validation) if len(self.validation.labels) else None
-        record = _record(state, self.learning_rate(state.step - 1), time.perf_counter() - started, validation, test)
+        record = _record(
+            state, self.learning_rate(state.step - 1), time.perf_counter() - started, validation, test
+        )
         best = state.best
         accuracy = test.accuracy if validation is None else validation.accuracy
         is_best = best is None or accuracy > best.validation_accuracy
@@ -260,7 +272,9 @@ def _shown(totals: Totals) -> StepNumbers:
     )
 
 
-def _record(state: RunState, lr: float, seconds: float, validation: Scores | None, test: Scores) -> EpochRecord:
+def _record(
+    state: RunState, lr: float, seconds: float, validation: Scores | None, test: Scores
+) -> EpochRecord:
     numbers = _shown(state.totals)
     return EpochRecord(
         step=state.step,

@@ -55,7 +55,9 @@ class Model:
         """A model before training, its weights drawn from `key`."""
         network = classifier(config, preprocessing.shape, len(preprocessing.classes))
         xp, dtype = module_for_device(config.device), np.dtype(config.dtype)
-        return cls(config, preprocessing, network, network.init(key, dtype, xp), network.init_stats(dtype, xp))
+        return cls(
+            config, preprocessing, network, network.init(key, dtype, xp), network.init_stats(dtype, xp)
+        )
 
     def inputs(self, images: np.ndarray) -> np.ndarray:
         """Normalised host arrays (B, H, W, C) of the configured dtype from uint8 images."""
@@ -116,7 +118,9 @@ class Model:
         if shape[2] == 1 and images.ndim == 3:
             images = images[..., None]
         if images.ndim != 4 or images.shape[1:] != shape or not len(images):
-            raise ArgumentError(f"images must have shape (N, {', '.join(map(str, shape))}), N >= 1; got {images.shape}")
+            raise ArgumentError(
+                f"images must have shape (N, {', '.join(map(str, shape))}), N >= 1; got {images.shape}"
+            )
         return images
 
 

@@ -56,7 +56,11 @@ class RunState:
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays by name, on the host."""
         trees = {"weights": self.weights, "stats": self.stats, "optimizer": self.optimizer}
-        return {name: array for prefix, tree in trees.items() for name, array in named_arrays(tree, prefix).items()}
+        return {
+            name: array
+            for prefix, tree in trees.items()
+            for name, array in named_arrays(tree, prefix).items()
+        }
 
     def header(self, config: TrainConfig, preprocessing: Preprocessing) -> dict[str, Any]:
         """What else a checkpoint holds."""

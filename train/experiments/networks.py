@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...engine.tree import Tree, leaves_with_paths
 from ...layers import (
     BatchNorm,
     Chain,
@@ -23,10 +24,9 @@ from ...layers import (
     ODEBlock,
     ReLU,
     normalization,
-    uniform_nodes,
     unet,
+    uniform_nodes,
 )
-from ...engine.tree import Tree, leaves_with_paths
 from ..config import TrainConfig
 
 Norm = Callable[[int], Layer]
@@ -58,7 +58,9 @@ def dynamics(name: str, shape: tuple[int, int, int], norm: Norm) -> Chain:
             sizes.pop()
             layers.append(ConvTranspose2d(_channels(layers, channels), n, sizes[-1], with_time=True))
         else:
-            layers.append(Conv2d(_channels(layers, channels), n, stride=2 if action == DOWN else 1, with_time=True))
+            layers.append(
+                Conv2d(_channels(layers, channels), n, stride=2 if action == DOWN else 1, with_time=True)
+            )
         if action == DOWN:
             sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
         layers += [norm(n), ReLU()]
@@ -95,7 +97,12 @@ def classifier(config: TrainConfig, shape: tuple[int, int, int], n_classes: int)
         execution=config.execution,
         max_steps=config.max_steps,
     )
-    head = [BatchNorm(channels), Flatten(), Dropout(config.dropout), Linear(height * width * channels, n_classes)]
+    head = [
+        BatchNorm(channels),
+        Flatten(),
+        Dropout(config.dropout),
+        Linear(height * width * channels, n_classes),
+    ]
     return Chain([block, *head], input_shape=shape)
 
 

@@ -1,0 +1,36 @@
+"""A run's model, ready to classify."""
+
+from __future__ import annotations
+
+import os
+
+from ..engine import random
+from ..engine.errors import ArgumentError
+from . import checkpoint, run_folder
+from .model import Model
+from .optimizers import make_optimizer
+from .state import RunState, preprocessing_of, with_state
+
+
+def load(run: str | os.PathLike[str], which: str = "best") -> Model:
+    """The trained model of a run folder.
+
+    Args:
+        run: folder that `odegrad train` made.
+        which: "best" (by validation accuracy) or "last".
+    Returns: a Model; `.predict(images)` takes uint8 images of the size it was trained on.
+    Raises: CheckpointError if the folder or the checkpoint is missing, damaged, or of another architecture.
+    """
+    return restored(run_folder.find(run), which)[0]
+
+
+def restored(run: run_folder.RunFolder, which: str) -> tuple[Model, RunState]:
+    """The model of a run and the state it was saved in."""
+    if which not in ("best", "last"):
+        raise ArgumentError(f"`which` must be 'best' or 'last'; got {which!r}")
+    found = checkpoint.load(run.best if which == "best" else run.last)
+    config = run.config()
+    model = Model.fresh(config, preprocessing_of(found), random.key(config.seed))
+    fresh = RunState(model.weights, model.stats, make_optimizer(config).init(model.weights))
+    state = RunState.restored(fresh, found)
+    return with_state(model, state), state
