@@ -104,7 +104,7 @@ class DiscreteAdjoint:
             self._load(n - 1)
             self._pull_slope(carry, self.tableau.stages - 1, n)
             return
-        if self._is_held and self.tableau.fsal:
+        if self._is_held and (self.tableau.fsal or n == 0):  # the forward solve has the slope, not its residuals
             self._evaluate_node(n)
         self._pull_slope(carry, 0, n)
         if n > 0:
