@@ -16,7 +16,7 @@ from odegrad.engine.errors import (
     TracedValueError,
 )
 from odegrad.engine.primitive import Primitive
-from odegrad.engine.trace import Var, new_trace
+from odegrad.engine.trace import Var, new_trace, pull
 from odegrad.engine.tree import leaves, leaves_with_paths
 from oracles import EPS64, assert_close, central_difference, complex_step, inner, inner_all, norm
 from strategies import seeds
@@ -403,6 +403,15 @@ def test_branch_on_a_traced_value_is_refused():
 def test_values_of_a_transform_are_no_traced_values():
     value, gradient = value_and_grad(lambda x: np.sum(x * x))(np.ones(2))
     assert not isinstance(value, Var) and not isinstance(gradient, Var)
+
+
+def test_pull_gives_cotangents_of_intermediate_values_too():
+    with new_trace() as trace:
+        x = trace.input(np.array(2.0))
+        y = x * x
+        z = np.sin(y)
+    found = pull(trace.instructions, {z.slot: np.array(1.0)}, [x.slot, y.slot])
+    assert_close([found[y.slot], found[x.slot]], [np.cos(4.0), 4.0 * np.cos(4.0)], scale=1.0, tol=4 * EPS64)
 
 
 # --- whole networks -------------------------------------------------------------------------------------------------
