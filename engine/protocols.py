@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from . import ops
 from .errors import TracedValueError
+from .ops.shaping import checked_axis
 from .primitive import Primitive
 from .trace import Var, describe, dtype_of, user_line
 
@@ -43,6 +45,8 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.expm1: ops.expm1,
     np.log: ops.log,
     np.log1p: ops.log1p,
+    np.log2: lambda x: ops.log(x) * (1.0 / math.log(2.0)),
+    np.log10: lambda x: ops.log(x) * (1.0 / math.log(10.0)),
     np.sin: ops.sin,
     np.cos: ops.cos,
     np.tan: ops.tan,
@@ -116,11 +120,31 @@ def _flip(m: Any, axis: Any = None) -> Any:
     return m
 
 
+def _roll(a: Any, shift: int, axis: int | None = None) -> Any:
+    if axis is None:
+        return ops.reshape(_roll(ops.reshape(a, -1), shift, 0), a.shape)
+    axis = checked_axis(axis, len(a.shape))
+    cut = -shift % max(1, a.shape[axis])
+    before = (slice(None),) * axis
+    return ops.concatenate([a[(*before, slice(cut, None))], a[(*before, slice(None, cut))]], axis)
+
+
+def _diff(a: Any, n: int = 1, axis: int = -1) -> Any:
+    before = (slice(None),) * checked_axis(axis, len(a.shape))
+    for _ in range(n):
+        a = a[(*before, slice(1, None))] - a[(*before, slice(None, -1))]
+    return a
+
+
+def _full_like(a: Any, fill_value: Any) -> Any:
+    return ops.astype(ops.zeros_like(a) + fill_value, dtype_of(a))
+
+
 def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     if isinstance(indices_or_sections, int):
         return ops.split(ary, indices_or_sections, axis)
     bounds = [None, *indices_or_sections, None]
-    before = (slice(None),) * (axis % len(ary.shape))
+    before = (slice(None),) * checked_axis(axis, len(ary.shape))
     return [ary[(*before, slice(*pair))] for pair in pairwise(bounds)]
 
 
@@ -163,6 +187,8 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.hstack: _hstack,
     np.vstack: _vstack,
     np.split: _split,
+    np.roll: _roll,
+    np.diff: _diff,
     np.pad: _pad,
     np.flip: _flip,
     np.where: ops.where,
@@ -175,6 +201,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.take: _take,
     np.zeros_like: ops.zeros_like,
     np.ones_like: ops.ones_like,
+    np.full_like: _full_like,
     np.ndim: lambda x: x.ndim,
     np.shape: lambda x: x.shape,
     np.size: lambda x: x.size,

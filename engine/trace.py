@@ -112,7 +112,7 @@ class Var:
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise self._refuse(
-            "a conversion to numpy.ndarray", "call NumPy functions on it directly, or odegrad.ops"
+            "a conversion to numpy.ndarray", "join values with np.stack, and call NumPy functions on them"
         )
 
     def item(self) -> float:

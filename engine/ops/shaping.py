@@ -187,6 +187,9 @@ def concatenate(parts: Any, axis: int = 0) -> Any:
     parts = tuple(parts)
     if not parts:
         raise ArgumentError("`concatenate` needs at least one array")
+    if any(isinstance(part, list) for part in parts):
+        xp = namespace_of(*map(base_value, parts))
+        parts = tuple(xp.asarray(part) if isinstance(part, list) else part for part in parts)
     return concatenate_arrays(*parts, axis=checked_axis(axis, len(shape_of(parts[0]))))
 
 
