@@ -27,6 +27,7 @@ class Plan:
         constant_numbers, timed_numbers: steps between numbers; those that depend on t are computed by every group
             that needs them.
         root: the slot whose memory a slot lives in: itself, or for a view what it views.
+        strided: slots that are views with gaps or repetitions (transposed, broadcast), not one piece of memory.
         residuals: roots written in one group and read in a later one: one buffer each a set.
     """
 
@@ -39,6 +40,7 @@ class Plan:
     constant_numbers: tuple[Step, ...]
     timed_numbers: tuple[Step, ...]
     root: dict[int, int]
+    strided: frozenset[int]
     residuals: frozenset[int]
     home: dict[int, str]
 
@@ -74,7 +76,7 @@ def partition(
         if step.output not in weak and step.output in home:
             steps[home[step.output]].append(step)
     in_order = {name: tuple(found) for name, found in steps.items()}
-    root = _roots(program)
+    root, strided = _roots(program)
     return Plan(
         program=program,
         order=order,
@@ -85,13 +87,18 @@ def partition(
         constant_numbers=tuple(s for s in program.steps if s.output in weak and s.output in constant),
         timed_numbers=tuple(s for s in program.steps if s.output in weak and s.output not in constant),
         root=root,
+        strided=strided,
         residuals=_residuals(in_order, outputs, weak, root, home),
         home=home,
     )
 
 
-def _roots(program: Program) -> dict[int, int]:
-    """Which slots are views of which, decided by trying each possible view on memory laid out like the real one."""
+def _roots(program: Program) -> tuple[dict[int, int], frozenset[int]]:
+    """Which slots are views of which, and which of them are strided.
+
+    Decided by trying each possible view on memory laid out like the real one.
+    """
+    strided = set()
     root = {slot: slot for slot in range(len(program.metas))}
     samples: dict[int, np.ndarray] = {}
 
@@ -109,7 +116,9 @@ def _roots(program: Program) -> dict[int, int]:
         if result.size and np.shares_memory(source, result):
             root[output] = root[inputs[0]]
             samples[output] = result
-    return root
+            if not result.flags.c_contiguous:
+                strided.add(output)
+    return root, frozenset(strided)
 
 
 def _residuals(

@@ -20,6 +20,9 @@ class Primitive:
         is_flat: the derivative is zero wherever it exists (comparisons, sign, rounding); needs no rule.
         may_view: the result can be a view of the first input's memory.
         into: (out, *arrays, **static) -> calls that compute the result into `out` without allocating, or None.
+        chunk_calls: for elementwise operations without settings, the ufunc calls they consist of, as (ufunc, names of
+            what it reads, name of what it writes): "x0", "x1", ... are the inputs, "out" the result, "zero" a row of
+            zeros, "mask" a scratch array of truth values.
     """
 
     def __init__(self, name: str, forward: Callable[..., Any], *, is_flat: bool, may_view: bool) -> None:
@@ -29,6 +32,7 @@ class Primitive:
         self.may_view = may_view
         self.rule: Callable[..., Any] | None = None
         self.into: Callable[..., Iterable[Call] | None] | None = None
+        self.chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...] = ()
         self.rule_wants_needs = False
         self._keepers: tuple[tuple[str, int, bool], ...] = ()
         self.__doc__ = forward.__doc__
@@ -51,7 +55,9 @@ class Primitive:
         keepers = []
         for save in saves:
             name, _, attribute = save.partition(".")
-            place = "output" if name == "y" and "y" not in positions else "all" if name == variadic else "input"
+            place = (
+                "output" if name == "y" and "y" not in positions else "all" if name == variadic else "input"
+            )
             keepers.append((place, positions.get(name, 0), attribute == "shape"))
 
         def register(rule: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,7 +85,9 @@ class Primitive:
                 kept.append(shape_of(value) if only_shape else value)
         return tuple(kept)
 
-    def pull_back(self, ybar: Any, saved: tuple[Any, ...], static: Static, needs: tuple[bool, ...]) -> Iterable[Any]:
+    def pull_back(
+        self, ybar: Any, saved: tuple[Any, ...], static: Static, needs: tuple[bool, ...]
+    ) -> Iterable[Any]:
         """The cotangents of the inputs."""
         assert self.rule is not None
         if self.rule_wants_needs:
@@ -90,7 +98,9 @@ class Primitive:
 PRIMITIVES: dict[str, Primitive] = {}
 
 
-def primitive(name: str, *, is_flat: bool = False, may_view: bool = False) -> Callable[[Callable[..., Any]], Primitive]:
+def primitive(
+    name: str, *, is_flat: bool = False, may_view: bool = False
+) -> Callable[[Callable[..., Any]], Primitive]:
     """Make a Primitive of a forward function and enter it in PRIMITIVES."""
 
     def register(forward: Callable[..., Any]) -> Primitive:

@@ -203,7 +203,7 @@ def trace(f: Callable[..., Tree], *arguments: Tree) -> Program:
 
 def optimise(program: Program) -> Program:
     """The same results from fewer steps: powers as products, equal steps once, unused steps dropped."""
-    return _without_dead_steps(_sharing_equal_steps(_lowering_powers(program)))
+    return _without_dead_steps(_broadcasting_late(_sharing_equal_steps(_lowering_powers(program))))
 
 
 def _lowering_powers(program: Program) -> Program:
@@ -240,6 +240,22 @@ def _sharing_equal_steps(program: Program) -> Program:
     baked = tuple((slot, value) for slot, value in program.baked if same.get(slot, slot) == slot)
     outputs = tuple(same.get(slot, slot) for slot in program.outputs)
     return _replace(program, steps=tuple(steps), outputs=outputs, baked=baked)
+
+
+def _broadcasting_late(program: Program) -> Program:
+    """An elementwise step reads the small source of a broadcast operand where the other operand has the full shape."""
+    metas = program.metas
+    source = {step.output: step.inputs[0] for step in program.steps if step.op.name == "broadcast_to"}
+    steps = []
+    for step in program.steps:
+        shape = metas[step.output].shape
+        if len(step.inputs) == 2 and step.op.chunk_calls and any(slot in source for slot in step.inputs):
+            for k, slot in enumerate(step.inputs):
+                if slot in source and metas[step.inputs[1 - k]].shape == shape:
+                    inputs = [source[slot], step.inputs[1]] if k == 0 else [step.inputs[0], source[slot]]
+                    step = step._replace(inputs=tuple(inputs))
+        steps.append(step)
+    return _replace(program, steps=tuple(steps))
 
 
 def _without_dead_steps(program: Program) -> Program:

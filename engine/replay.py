@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .fusion import Run, RunBinder, Scratch, schedule
 from .partition import PROLOGUE, Plan
 from .primitive import Call
 from .program import Step
@@ -58,6 +59,10 @@ class Workspace:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.arena = Arena()
+        self.scratch = Scratch()
+        self.schedules: dict[str, list[Step | Run]] = {
+            name: list(plan.steps[name]) if name == PROLOGUE else schedule(plan, name) for name in plan.order
+        }
         self._scalars: dict[tuple[int, Any], np.ndarray] = {}
         self._numbers: dict[int, Any] = {}
         self.constants: dict[int, np.ndarray] = {}
@@ -94,7 +99,9 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        return self.arena.nbytes + sum(array.nbytes for array in self.constants.values())
+        return (
+            self.arena.nbytes + self.scratch.nbytes + sum(array.nbytes for array in self.constants.values())
+        )
 
 
 class StageSet:
@@ -154,17 +161,17 @@ class _Binder:
         last_use = self._last_uses(group)
         direct = self._direct_targets(group, targets)
         chunks: dict[int, np.ndarray] = {}
-        for position, step in enumerate(plan.steps[group]):
-            root = plan.root[step.output]
-            if root != step.output:
-                self.arrays[step.output] = step.op.forward(np, self.arrays[step.inputs[0]], **step.static)
-            else:
-                if step.output in direct:
+        for position, segment in enumerate(self.workspace.schedules[group]):
+            for step in _steps_of(segment):
+                root = plan.root[step.output]
+                if root != step.output:
+                    self.arrays[step.output] = step.op.forward(np, self.arrays[step.inputs[0]], **step.static)
+                elif step.output in direct:
                     self.arrays[step.output] = direct[step.output]
-                elif group != PROLOGUE and root not in plan.residuals:
+                elif group != PROLOGUE and root not in plan.residuals and not _is_local(segment, step):
                     meta = plan.program.metas[step.output]
                     self.arrays[step.output], chunks[root] = arena.take(meta.shape, meta.dtype)
-                self._emit(code, step, scalars)
+            self._emit_segment(code, segment, scalars)
             for finished in last_use.get(position, ()):
                 if finished in chunks:
                     arena.give(chunks.pop(finished))
@@ -175,10 +182,11 @@ class _Binder:
         """Roots whose memory is free after a position; results of the group stay to its end."""
         plan = self.plan
         last: dict[int, int] = {}
-        for position, step in enumerate(plan.steps[group]):
-            for slot in (*step.inputs, step.output):
-                if slot not in plan.weak:
-                    last[plan.root[slot]] = position
+        for position, segment in enumerate(self.workspace.schedules[group]):
+            for step in _steps_of(segment):
+                for slot in (*step.inputs, step.output):
+                    if slot not in plan.weak:
+                        last[plan.root[slot]] = position
         for slot in plan.outputs[group]:
             last.pop(plan.root[slot], None)
         by_position: dict[int, list[int]] = {}
@@ -201,10 +209,25 @@ class _Binder:
             and target.flags.c_contiguous
         }
 
-    def _emit(self, code: _Code, step: Step, scalars: _WeakScalars) -> None:
+    def _emit_segment(self, code: _Code, segment: Step | Run, scalars: _WeakScalars) -> None:
         plan = self.plan
-        dtypes = [self.arrays[slot].dtype for slot in step.inputs if slot not in plan.weak]
-        scalar_dtype = np.result_type(*dtypes, 1.0)
+        if isinstance(segment, Run):
+
+            def scalar(slot: int, step: Step) -> np.ndarray:
+                return scalars.array(slot, self._scalar_dtype(step))
+
+            binder = RunBinder(segment, self.arrays, plan.program, self.workspace.scratch)
+            code.calls(binder.calls(scalar, _compiled))
+        elif plan.root[segment.output] == segment.output:
+            self._emit(code, segment, scalars)
+
+    def _scalar_dtype(self, step: Step) -> np.dtype:
+        """What a number becomes beside the arrays of a step."""
+        metas = [self.plan.program.metas[slot] for slot in step.inputs]
+        return np.result_type(*(meta.dtype for meta in metas if meta.dtype is not None), 1.0)
+
+    def _emit(self, code: _Code, step: Step, scalars: _WeakScalars) -> None:
+        plan, scalar_dtype = self.plan, self._scalar_dtype(step)
         arguments = [
             scalars.array(slot, scalar_dtype) if slot in plan.weak else self.arrays[slot]
             for slot in step.inputs
@@ -238,6 +261,15 @@ class _Binder:
                 code.calls([(np.multiply, (value, self.weight), {"out": scaled})])
                 value = scaled
             code.calls([(np.add, (target, value), {"out": target})])
+
+
+def _steps_of(segment: Step | Run) -> tuple[Step, ...]:
+    return segment.steps if isinstance(segment, Run) else (segment,)
+
+
+def _is_local(segment: Step | Run, step: Step) -> bool:
+    """Whether a result exists only chunk by chunk."""
+    return isinstance(segment, Run) and step.output in segment.local
 
 
 def _assign(out: np.ndarray, step: Step, arguments: tuple[np.ndarray, ...]) -> None:

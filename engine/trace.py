@@ -32,6 +32,7 @@ class Operation(Protocol):
     rule: Any
     forward: Any
     into: Any
+    chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...]
 
     def __call__(self, *args: Any, **static: Any) -> Any: ...
 

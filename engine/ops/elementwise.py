@@ -17,16 +17,15 @@ from .shaping import astype, unbroadcast
 from .wide import against_zero, channel_operand
 
 
-def _ufunc(op: Primitive, function: Callable[..., Any]) -> None:
-    """Replay `op` as one NumPy ufunc call with `out=`."""
-    op.writes_into(lambda out, *args: [(function, args, {"out": out})])
-
-
-def _binary_ufunc(op: Primitive, function: Callable[..., Any]) -> None:
-    """The same for two operands, of which one may be an image and the other a value for each channel."""
-    op.writes_into(
-        lambda out, a, b: channel_operand(function, out, a, b) or [(function, (a, b), {"out": out})]
-    )
+def _ufunc(op: Primitive, function: np.ufunc) -> None:
+    """Replay `op` as one NumPy ufunc call with `out=`, where it pays on long rows, or as a part of a fused run."""
+    op.chunk_calls = ((function, tuple(f"x{k}" for k in range(function.nin)), "out"),)
+    if function.nin == 2:
+        op.writes_into(
+            lambda out, a, b: channel_operand(function, out, a, b) or [(function, (a, b), {"out": out})]
+        )
+    else:
+        op.writes_into(lambda out, x: [(function, (x,), {"out": out})])
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
@@ -534,6 +533,10 @@ def _is_complex(x: Any) -> bool:
 
 
 for _op, _function in (
+    (add, np.add),
+    (sub, np.subtract),
+    (mul, np.multiply),
+    (div, np.true_divide),
     (neg, np.negative),
     (square, np.square),
     (exp, np.exp),
@@ -569,5 +572,5 @@ for _op, _function in (
 ):
     _ufunc(_op, _function)
 
-for _op, _function in ((add, np.add), (sub, np.subtract), (mul, np.multiply), (div, np.true_divide)):
-    _binary_ufunc(_op, _function)
+relu.chunk_calls = ((np.maximum, ("x0", "zero"), "out"),)
+relu_gate.chunk_calls = ((np.greater, ("x1", "zero"), "mask"), (np.multiply, ("x0", "mask"), "out"))

@@ -1,0 +1,308 @@
+"""Fusion: consecutive elementwise steps on large arrays, run chunk by chunk while the data is in cache.
+
+A step at a time, every operation of a chain reads and writes whole arrays in main memory. A `Run` takes a chunk of the
+batch through all of its steps instead; results that no other step reads exist only as one chunk a thread, and sums over
+the batch are collected chunk by chunk. Chunks are shared between threads. They depend on the shapes alone, so that the
+bits of a sum do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .kernels.threads import one_blas_thread, run_shares
+from .partition import Plan
+from .primitive import Call
+from .program import Program, Step
+
+LARGE = 1 << 16  # values from which a chain leaves the cache
+CHUNK = 1 << 15  # values of a chunk: a few arrays of it fit into the L2 cache
+ROW = 2048  # values of the longest row that the channels are repeated to
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Steps on arrays of one shape (B, ...), to be run chunk by chunk; `local` results are read by no other step."""
+
+    shape: Shape
+    steps: tuple[Step, ...]
+    local: frozenset[int]
+
+
+def schedule(plan: Plan, group: str) -> list[Step | Run]:
+    """The steps of a group, those that can be fused gathered into runs.
+
+    A step moves before a run if it does not depend on it, and behind it if it does; a step that needs a sum which the
+    run makes has to wait for the next run.
+    """
+    pending, ordered = list(plan.steps[group]), []  # type: list[Step], list[Step | Run]
+    while pending:
+        first = next((k for k, step in enumerate(pending) if _fusible_shape(plan, step)), len(pending))
+        ordered += pending[:first]
+        if first == len(pending):
+            break
+        shape = _fusible_shape(plan, pending[first])
+        assert shape is not None
+        run, before, pending = _split(plan, shape, pending[first:])
+        ordered += before
+        ordered.append(Run(shape, tuple(run), _local(plan, group, run)))
+    return ordered
+
+
+def _split(plan: Plan, shape: Shape, steps: list[Step]) -> tuple[list[Step], list[Step], list[Step]]:
+    """(steps of the run, steps before it, steps after it)."""
+    run: list[Step] = []
+    before: list[Step] = []
+    after: list[Step] = []
+    made: set[int] = set()  # whole in chunks only
+    late: set[int] = set()  # not there until the run is over
+    for step in steps:
+        if not late.isdisjoint(step.inputs):
+            after.append(step)
+            late.add(step.output)
+        elif _fusible_shape(plan, step) == shape:
+            run.append(step)
+            (late if _sum_target(plan.program, step) is not None else made).add(step.output)
+        elif not made.isdisjoint(step.inputs):
+            after.append(step)
+            late.add(step.output)
+        else:
+            before.append(step)
+    return run, before, after
+
+
+def _local(plan: Plan, group: str, run: Iterable[Step]) -> frozenset[int]:
+    """Elementwise results of a run that nothing outside of it reads."""
+    inside = {id(step) for step in run}
+    made = {step.output for step in run if _sum_target(plan.program, step) is None}
+    read_outside = {slot for step in plan.steps[group] if id(step) not in inside for slot in step.inputs}
+    kept = plan.residuals.union(plan.outputs[group])
+    return frozenset(slot for slot in made if slot not in read_outside and slot not in kept)
+
+
+def _fusible_shape(plan: Plan, step: Step) -> Shape | None:
+    """The shape of the large arrays that a step works on if it can be part of a run, else None."""
+    metas = plan.program.metas
+    if not plan.strided.isdisjoint(step.inputs):
+        return None
+    if _sum_target(plan.program, step) is not None:
+        shape = metas[step.inputs[0]].shape
+    elif step.op.chunk_calls:
+        shape = metas[step.output].shape
+    else:
+        return None
+    if len(shape) < 2 or math.prod(shape) < LARGE:
+        return None
+    allowed = ((), shape, shape[-1:], shape[1:])
+    arrays = [metas[slot] for slot in step.inputs if metas[slot].dtype is not None]
+    if any(
+        meta.shape not in allowed or meta.dtype.kind not in "fb" for meta in arrays if meta.dtype is not None
+    ):
+        return None
+    return shape
+
+
+def _sum_target(program: Program, step: Step) -> Shape | None:
+    """What a step sums a large array to, if it sums over leading axes: one value a channel, or one a position."""
+    if step.op.name not in ("mean_leading", "unbroadcast", "sum"):
+        return None
+    source, target = program.metas[step.inputs[0]].shape, program.metas[step.output].shape
+    if step.op.name == "sum" and step.static["axes"] != tuple(range(len(source) - len(target))):
+        return None
+    return target if len(source) > 1 and target in (source[-1:], source[1:]) else None
+
+
+class RunBinder:
+    """Binds a run to arrays: makes the calls that execute it."""
+
+    def __init__(
+        self, run: Run, arrays: Mapping[int, np.ndarray], program: Program, scratch: Scratch
+    ) -> None:
+        self.run, self.arrays, self.program, self.scratch = run, arrays, program, scratch
+        batch, *rest = run.shape
+        self.channels = run.shape[-1]
+        self.values = math.prod(rest)  # of one element of the batch
+        self.repeats = _largest_divisor(self.values // self.channels, max(1, ROW // self.channels))
+        self.width = self.repeats * self.channels
+        self.rows = self.values // self.width
+        self.size = max(1, CHUNK // self.values)
+        self.n_chunks = -(-batch // self.size)
+        self.names: dict[str, Any] = {}
+        self.prelude: list[Call] = []
+        self.epilogue: list[Call] = []
+        self.dtype = next(
+            m.dtype for s in run.steps for i in s.inputs if (m := program.metas[i]).shape == run.shape
+        )
+
+    def calls(self, scalar: Callable[[int, Step], np.ndarray], compiled: Callable[[str], Any]) -> list[Call]:
+        """What to call in order: copies of channel values, the loop over chunks, the ends of the sums.
+
+        Args:
+            scalar: the 0-d buffer of a number that a step reads.
+            compiled: turns source text into code.
+        """
+        body = [line for step in self.run.steps for line in self._lines(step, scalar)]
+        head = [line for slot in self._chunked() for line in self._chunk_of(slot)]
+        own = self._workers_own()
+        source = "\n".join(
+            [
+                f"def make({', '.join(self.names)}):",
+                "  def work(first, last, worker):",
+                *(f"    {line}" for line in own),
+                "    for i in range(first, last):",
+                f"      a = i * {self.size}",
+                f"      z = min(a + {self.size}, {self.run.shape[0]})",
+                *(f"      {line}" for line in [*head, *body]),
+                "  return work",
+            ]
+        )
+        scope: dict[str, Any] = {}
+        exec(compiled(source), scope)  # noqa: S102 - the text is made above, of names and numbers only
+        loop = _ChunkLoop(scope["make"](**self.names), self.n_chunks)
+        return [*self.prelude, (loop, (), {}), *self.epilogue]
+
+    def _chunked(self) -> list[int]:
+        """Slots with an array of the run's shape."""
+        slots = [slot for step in self.run.steps for slot in (*step.inputs, step.output)]
+        metas = self.program.metas
+        return [
+            s for s in dict.fromkeys(slots) if metas[s].dtype is not None and metas[s].shape == self.run.shape
+        ]
+
+    def _chunk_of(self, slot: int) -> list[str]:
+        if slot in self.run.local:
+            return [f"x{slot} = own{slot}[:z - a]"] if self.run.shape[0] % self.size else []
+        self.names[f"X{slot}"] = self.arrays[slot].reshape(-1, self.rows, self.width)
+        return [f"x{slot} = X{slot}[a:z]"]
+
+    def _workers_own(self) -> list[str]:
+        """Each thread's chunks of local results and masks."""
+        lines = []
+        ragged = self.run.shape[0] % self.size
+        for slot in sorted(self.run.local):
+            self.names[f"T{slot}"] = self._own(slot, self.program.metas[slot].dtype)
+            lines.append(f"{'own' if ragged else 'x'}{slot} = T{slot}(worker)")
+        if "T_mask" in self.names:
+            lines.append("own_mask = T_mask(worker)")
+        return lines
+
+    def _own(self, name: int | str, dtype: Any) -> Callable[[int], np.ndarray]:
+        """worker -> its chunk."""
+        shape = (self.size, self.rows, self.width)
+        role = name if isinstance(name, str) else sorted(self.run.local).index(name)
+        return lambda worker: self.scratch.take((role, worker), shape, dtype)
+
+    def _lines(self, step: Step, scalar: Callable[[int, Step], np.ndarray]) -> list[str]:
+        target = _sum_target(self.program, step)
+        if target is not None:
+            return [self._sum_line(step, target)]
+        operands = {f"x{k}": self._operand(slot, step, scalar) for k, slot in enumerate(step.inputs)}
+        operands["out"] = f"x{step.output}"
+        lines = []
+        for function, reads, write in step.op.chunk_calls:
+            if "zero" in reads and "zero" not in operands:
+                self.names["zero"] = np.zeros(self.width, self.dtype)
+                operands["zero"] = "zero"
+            if write == "mask":
+                self.names["T_mask"] = self._own("mask", np.bool_)
+                operands["mask"] = "own_mask[:z - a]"
+            self.names[function.__name__] = function
+            lines.append(
+                f"{function.__name__}({', '.join(operands[r] for r in reads)}, out={operands[write]})"
+            )
+        return lines
+
+    def _operand(self, slot: int, step: Step, scalar: Callable[[int, Step], np.ndarray]) -> str:
+        meta = self.program.metas[slot]
+        if meta.dtype is None:
+            buffer = scalar(slot, step)
+            name = f"s{slot}_{buffer.dtype.char}"
+            self.names[name] = buffer
+        elif meta.shape == self.run.shape:
+            return f"x{slot}"
+        elif meta.shape == ():
+            name = f"r{slot}"
+            self.names[name] = self.arrays[slot]
+        elif meta.shape == self.run.shape[1:] and len(meta.shape) > 1:
+            name = f"r{slot}"
+            self.names[name] = self.arrays[slot].reshape(self.rows, self.width)
+        else:
+            name = f"r{slot}"
+            if name not in self.names:
+                self.names[name] = self.scratch.take(("row", len(self.names)), (self.width,), meta.dtype)
+                repeated = self.names[name].reshape(self.repeats, self.channels)
+                self.prelude.append((np.copyto, (repeated, self.arrays[slot]), {}))
+        return name
+
+    def _sum_line(self, step: Step, target: Shape) -> str:
+        """Collect a chunk's sum; the epilogue adds the chunks up, always in the same order."""
+        source, out = step.inputs[0], self.arrays[step.output]
+        self.names["total"] = np.add.reduce
+        if target == self.run.shape[-1:]:
+            partial = self.scratch.take(("sum", len(self.names)), (self.n_chunks, self.width), out.dtype)
+            row = self.scratch.take("sum row", (self.width,), out.dtype)
+            self.epilogue += [
+                (np.add.reduce, (partial,), {"axis": 0, "out": row}),
+                (np.add.reduce, (row.reshape(self.repeats, self.channels),), {"axis": 0, "out": out}),
+            ]
+            axes = "(0, 1)"
+        else:
+            shape = (self.n_chunks, self.rows, self.width)
+            partial = self.scratch.take(("sum", len(self.names)), shape, out.dtype)
+            folded = out.reshape(self.rows, self.width)
+            self.epilogue.append((np.add.reduce, (partial,), {"axis": 0, "out": folded}))
+            axes = "0"
+        if step.op.name == "mean_leading":
+            n = np.asarray(math.prod(self.run.shape[:-1]), out.dtype)
+            self.epilogue.append((np.divide, (out, n), {"out": out}))
+        self.names[f"P{step.output}"] = partial
+        return f"total(x{source}, axis={axes}, out=P{step.output}[i])"
+
+
+class Scratch:
+    """Buffers that all runs of a workspace share: no two of them are at work at once."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[Any, ...], np.ndarray] = {}
+
+    def take(self, role: Any, shape: Shape, dtype: Any) -> np.ndarray:
+        """The buffer of this role, shape and dtype; the same one whenever it is asked for."""
+        key = (role, shape, np.dtype(dtype))
+        if key not in self._buffers:
+            self._buffers[key] = np.empty(shape, dtype)
+        return self._buffers[key]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self._buffers.values())
+
+
+class _ChunkLoop:
+    """The loop of a run, its chunks divided among as many threads as BLAS has."""
+
+    __name__ = "chunk_loop"
+
+    def __init__(self, work: Callable[[int, int, int], None], n_chunks: int) -> None:
+        self._work, self._n_chunks = work, n_chunks
+
+    def __call__(self) -> None:
+        n_chunks = self._n_chunks
+        with one_blas_thread() as n_threads:
+            n = max(1, min(n_threads, n_chunks // 2))
+
+            def share(k: int) -> None:
+                self._work(k * n_chunks // n, (k + 1) * n_chunks // n, k)
+
+            run_shares(share, n)
+
+
+def _largest_divisor(n: int, limit: int) -> int:
+    """The largest divisor of n up to `limit`."""
+    return next(k for k in range(min(n, limit), 0, -1) if n % k == 0)
