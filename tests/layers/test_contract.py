@@ -97,6 +97,18 @@ def test_float32_agrees_with_float64(layer, shape, mode):
     assert_close(narrow, expected.astype(np.float32), scale=norm(expected), tol=1e-6)
 
 
+@modes
+@layers
+def test_every_array_module_gives_the_same(xp, layer, shape, mode):
+    weights, stats = layer.init(KEY, np.float64), layer.init_stats(np.float64)
+    x = np.random.default_rng(0).standard_normal((5, *shape))
+    expected, _ = layer.apply(weights, stats, 0.3, x, mode=mode, key=KEY)
+    there = layer.init(KEY, np.float64, xp), layer.init_stats(np.float64, xp)
+    y, seen = layer.apply(*there, 0.3, xp.asarray(x), mode=mode, key=KEY)
+    assert all(isinstance(array, xp.ndarray) for array in (y, *leaves(there)))
+    assert_close(y, expected, scale=norm(expected), tol=1e-12)
+
+
 @layers
 def test_weights_and_stats_have_the_dtype_asked_for(layer, shape):
     found = leaves([layer.init(KEY, np.float64), layer.init_stats(np.float64)])

@@ -90,8 +90,14 @@ def test_later_observations_weigh_more():
 
 
 def test_ties_keep_the_order_of_evaluation():
-    aux = drawn_aux(2, 4, ts=[0.3, 0.4, 0.4, 0.5])
-    assert_same(TABatchNorm(2, NODES).update_stats(INITIAL, aux), literal(INITIAL, aux, 0.1))
+    """Many ties among times out of order, against Python's stable sort."""
+    rng = np.random.default_rng(2)
+    ts = rng.integers(1, 9, 300) / 10.0
+    ts[0], ts[-1] = 0.0, 1.0
+    aux = drawn_aux(2, 300, ts=ts)
+    order = sorted(range(300), key=lambda i: ts[i])
+    in_order = Aux(ts[order], Moments(aux.values.mean[order], aux.values.var[order]))
+    assert_same(TABatchNorm(2, NODES).update_stats(INITIAL, aux), literal(INITIAL, in_order, 0.1))
 
 
 def test_nodes_that_nothing_was_seen_near_keep_their_bits():
