@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import TracedValueError
 from .program import Program, Step, steps_for
 
 PROLOGUE = "prologue"
@@ -60,6 +61,12 @@ def partition(
     """
     order = (PROLOGUE, *outputs)
     weak = frozenset(slot for slot, meta in enumerate(program.metas) if meta.dtype is None)
+    for step in program.steps:
+        if step.output in weak and not weak.issuperset(step.inputs):
+            raise TracedValueError(
+                f"`{step.op.name}` makes a Python number of an array inside a program, which replay cannot follow; keep "
+                "it an array"
+            )
     home: dict[int, str] = {slot: name for name, slots in inputs.items() for slot in slots}
     constant = {slot for slot in (*program.inputs, *program.hidden) if slot not in home and slot != time}
     constant.update(slot for slot, _ in program.baked)

@@ -24,10 +24,11 @@ DUMMY = 0.7390851332151607  # stands for numbers while a derivative program is t
 
 
 class Meta(NamedTuple):
-    """Shape and dtype of a slot; dtype None is a weak scalar (a Python number)."""
+    """Shape and dtype of a slot; dtype None is a weak scalar, a Python number of type `number`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype | None
+    number: type = float
 
     def __str__(self) -> str:
         return "number" if self.dtype is None else describe(np.empty(self.shape, self.dtype))
@@ -281,11 +282,12 @@ def _replace(program: Program, **changes: Any) -> Program:
 
 
 def _meta(value: Any) -> Meta:
-    return Meta(getattr(value, "shape", ()), getattr(value, "dtype", None))
+    dtype = getattr(value, "dtype", None)
+    return Meta((), None, type(value)) if dtype is None else Meta(value.shape, dtype)
 
 
 def _dummy(meta: Meta) -> Any:
     """Integers are indices or labels: 0 is always a valid one."""
     if meta.dtype is None:
-        return DUMMY
+        return DUMMY if meta.number is float else meta.number(1)
     return np.full(meta.shape, np.dtype(meta.dtype).kind in "fc", meta.dtype)

@@ -122,6 +122,9 @@ class StageSet:
         weight: np.ndarray | None = None,
     ) -> None:
         plan = workspace.plan
+        assert all(array.flags.c_contiguous for array in inputs.values()), (
+            "views are planned for whole arrays"
+        )
         arrays = {**workspace.constants, **inputs}
         self.nbytes = 0
         for slot in plan.residuals:
@@ -224,7 +227,7 @@ class _Binder:
     def _scalar_dtype(self, step: Step) -> np.dtype:
         """What a number becomes beside the arrays of a step."""
         metas = [self.plan.program.metas[slot] for slot in step.inputs]
-        return np.result_type(*(meta.dtype for meta in metas if meta.dtype is not None), 1.0)
+        return np.result_type(*(meta.number(1) if meta.dtype is None else meta.dtype for meta in metas))
 
     def _emit(self, code: _Code, step: Step, scalars: _WeakScalars) -> None:
         plan, scalar_dtype = self.plan, self._scalar_dtype(step)
@@ -248,7 +251,7 @@ class _Binder:
 
         def array_of(slot: int) -> np.ndarray:
             if slot in self.plan.weak:
-                return scalars.array(slot, np.dtype(np.float64))
+                return scalars.array(slot, np.dtype(self.plan.program.metas[slot].number))
             return self.arrays[slot]
 
         for slot, target in targets:
@@ -300,7 +303,8 @@ class _WeakScalars:
     def _name(self, slot: int) -> str:
         """The variable that holds the number; its line is written at the first use."""
         if slot in self._workspace.plan.constant_slots:
-            return f"{self._code.name(self.array(slot, np.dtype(np.float64)))}.item()"
+            number = self._workspace.plan.program.metas[slot].number
+            return f"{self._code.name(self.array(slot, np.dtype(number)))}.item()"
         if slot not in self._steps:
             return "t"
         if slot not in self._named:

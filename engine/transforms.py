@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .errors import ArgumentError, ArgumentTypeError, NotReachedError
+from .errors import ArgumentError, ArgumentTypeError, NotReachedError, TracedValueError
 from .trace import Trace, Var, base_value, describe, dtype_of, is_weak, new_trace, pull, shape_of
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
 
@@ -34,6 +34,7 @@ def vjp(f: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
         result = f(*unflatten(primals, inputs))
         value, aux = _split_aux(result, has_aux)
     outputs = leaves(value)
+    _check_scope(outputs, trace)
     instructions = trace.instructions
 
     def pull_back(ybar: Tree) -> tuple[Tree, ...]:
@@ -149,6 +150,14 @@ def _split_aux(result: Any, has_aux: bool) -> tuple[Any, Any]:
 
 def _belongs(value: Any, trace: Trace) -> bool:
     return type(value) is Var and value.trace is trace
+
+
+def _check_scope(outputs: list[Any], trace: Trace) -> None:
+    """A traced value that was kept from an earlier call (in a list, a global) means nothing any more."""
+    if any(type(v) is Var and v.trace is not trace and v.trace.level >= trace.level for v in outputs):
+        raise TracedValueError(
+            "the function returned a value of a trace that has ended; a traced value must not be kept between calls"
+        )
 
 
 def _lower(value: Any, trace: Trace) -> Any:
