@@ -205,6 +205,8 @@ def apply(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
             top = argument.trace
     if top is None:
         return evaluate(op, args, static)
+    if any(type(argument) in (list, tuple) for argument in args):
+        args = tuple(np.asarray(a) if type(a) in (list, tuple) else a for a in args)
     if top.is_program:
         raw = tuple(base_value(argument) for argument in args)
         value = evaluate(op, raw, static)
