@@ -107,12 +107,7 @@ def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
         return Compiled(
             plan, (*params, *joint.hidden), state, joint.outputs[:n_slopes], joint.outputs[n_slopes:]
         )
-    captured = [
-        slot
-        for slot, value in zip(program.hidden, dynamics.hidden, strict=True)
-        if _is_captured(dynamics, value)
-    ]
-    chosen = [(*params, *captured)[position] for position in purpose.wanted]
+    chosen = [(*params, *program.hidden)[position] for position in purpose.wanted]
     joint = program.vjp((*state, *chosen, *([time] if purpose.time else [])), n_slopes)
     time, given, seeds = (
         joint.inputs[0],
@@ -141,7 +136,3 @@ def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
         param_bars=param_bars,
         time_bar=bars[-1] if purpose.time else None,
     )
-
-
-def _is_captured(dynamics: Dynamics, value: Any) -> bool:
-    return any(value is variable for variable in dynamics.captured)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -14,10 +16,11 @@ from ..engine import ops
 from ..engine.backend import Array, namespace_of
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.program import Program, Recording, record
-from ..engine.trace import Var, base_value, describe, dtype_of, is_weak, shape_of
+from ..engine.trace import base_value, describe, dtype_of, is_weak, shape_of
 from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, same_structure, unflatten
 
 Function = Callable[..., Any]
+STATE_DTYPES = ("float32", "float64", "complex128")
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,19 @@ class StateLayout:
 
     @classmethod
     def of(cls, y0: Tree) -> StateLayout:
-        """The layout of a state; ArgumentTypeError unless all leaves are float or complex arrays of one dtype."""
-        found = [(path_name(path), leaf) for path, leaf in leaves_with_paths(y0)]
+        """The layout of a state; ArgumentTypeError unless all leaves are arrays of one dtype in STATE_DTYPES."""
+        found = leaves(y0)
         if not found:
             raise ArgumentError("`y0` has no arrays in it")
-        wrong = [
-            f"{name}: {describe(leaf)}"
-            for name, leaf in found
-            if is_weak(leaf) or dtype_of(leaf).kind not in "fc"
-        ]
-        if wrong:
-            raise ArgumentTypeError(f"`y0` must hold float or complex arrays; got {', '.join(wrong)}")
-        if len({dtype_of(leaf) for _, leaf in found}) > 1:
+        if any(is_weak(leaf) or dtype_of(leaf).name not in STATE_DTYPES for leaf in found):
             raise ArgumentTypeError(
-                "the arrays of `y0` must have one dtype; got "
-                + ", ".join(f"{n}: {describe(x)}" for n, x in found)
+                f"`y0` must hold arrays of {', '.join(STATE_DTYPES)}; got {_described('y0', y0)}. Convert it, for "
+                "example with numpy.asarray(y0, dtype=float)"
             )
-        shapes = tuple(shape_of(leaf) for _, leaf in found)
-        return cls(unflatten(y0, (None for _ in found)), shapes, dtype_of(found[0][1]))
+        if len({dtype_of(leaf) for leaf in found}) > 1:
+            raise ArgumentTypeError(f"the arrays of `y0` must have one dtype; got {_described('y0', y0)}")
+        shapes = tuple(shape_of(leaf) for leaf in found)
+        return cls(unflatten(y0, (0 for _ in found)), shapes, dtype_of(found[0]))
 
     @property
     def sizes(self) -> list[int]:
@@ -80,44 +78,33 @@ class StateLayout:
 
     def tree(self, parts: Sequence[Any]) -> Tree:
         """Leaves put back into the structure of y0."""
-        return rebuild(self.like, parts)
+        return unflatten(self.like, parts)
 
-
-def rebuild(like: Tree, parts: Sequence[Any]) -> Tree:
-    """A tree whose None leaves are placeholders, filled with `parts` in order."""
-    source = iter(parts)
-
-    def fill(node: Tree) -> Tree:
-        if isinstance(node, dict):
-            filled = {key: fill(node[key]) for key in sorted(node)}
-            return {key: filled[key] for key in node}
-        if isinstance(node, (list, tuple)):
-            children = [fill(child) for child in node]
-            if isinstance(node, list):
-                return children
-            return type(node)(*children) if hasattr(node, "_fields") else tuple(children)
-        return next(source)
-
-    return fill(like)
+    def unflatten(self, flat: Any, leading: tuple[int, ...] = ()) -> Tree:
+        """A vector (*leading, n) as a tree like y0, each leaf (*leading, *shape)."""
+        return self.tree(self.split(flat, leading))
 
 
 class Dynamics:
     """f(t, y, params), recorded at (t0, y0).
 
     Attributes:
-        program, hidden: what the call did, and what it captured; captured Vars of outer traces are `captured`.
+        y0, params_leaves, hidden: the state, the parameters and what f captured, as given: perhaps values of outer traces.
+        program: what the call did; its hidden inputs are `hidden`.
         slope0: f(t0, y0) flat (n,), on plain arrays: the first stage, so that recording wastes no evaluation.
         aux0: what f returned beside the slope in that call (leaves), with `has_aux`.
     """
 
     def __init__(self, f: Function, t0: float, y0: Tree, params: Tree, *, has_aux: bool) -> None:
+        if not callable(f):
+            raise ArgumentTypeError(f"`f` must be a function f(t, y, params); got {type(f).__name__}")
         self.f = f
         self.has_params = params is not None
         self.has_aux = has_aux
         self.layout = StateLayout.of(y0)
         self.params_like = params
-        self.y0_vars = leaves(y0)
-        self.y0_leaves = [base_value(leaf) for leaf in self.y0_vars]
+        self.y0 = y0
+        self.y0_leaves = [base_value(leaf) for leaf in leaves(y0)]
         self.params_leaves = leaves(params)
         self.param_values = [base_value(leaf) for leaf in self.params_leaves]
         self.xp: ModuleType = namespace_of(*self.y0_leaves, *self.param_values)
@@ -127,30 +114,60 @@ class Dynamics:
             recording = record(self._call_flat, [float(t0), *self.y0_leaves, *self.param_values], names)
         self.program: Program = recording.program
         self.hidden = recording.hidden
-        self.aux_like, n_slopes = self._check(recording)
-        self.n_slopes = n_slopes
-        self.slope0 = self.layout.flatten(self.layout.tree(recording.values[:n_slopes]))
-        self.aux0 = recording.values[n_slopes:]
+        self.aux_like = self._check(recording)
+        n = self.n_slopes = len(self.layout.shapes)
+        self.slope0 = self.layout.flatten(self.layout.tree(recording.values[:n]))
+        self.aux0 = recording.values[n:]
+
+    def at(self, t0: float, y0: Array, constants: Sequence[Any]) -> Dynamics:
+        """The same dynamics from another time and state (n,), with other parameters and captured values.
+
+        They are what was recorded: f itself may have captured what is no longer current.
+        """
+        other = copy(self)
+        other.f = other._interpreted
+        n_params = len(self.params_leaves)
+        other.params_leaves = other.param_values = list(constants[:n_params])
+        other.hidden = list(constants[n_params:])
+        other.y0_leaves = self.layout.split(y0)
+        other.y0 = self.layout.tree(other.y0_leaves)
+        with np.errstate(all="ignore"):
+            outputs = self.program.run([t0, *other.y0_leaves, *other.param_values], other.hidden)
+        other.slope0 = self.layout.flatten(self.layout.tree(outputs[: self.n_slopes]))
+        other.aux0 = outputs[self.n_slopes :]
+        return other
+
+    def _interpreted(self, t: Any, y: Tree, params: Tree = None) -> Tree:
+        outputs = self.program.run([t, *leaves(y), *leaves(params)], self.hidden)
+        slope, aux = self.layout.tree(outputs[: self.n_slopes]), outputs[self.n_slopes :]
+        return (slope, self.aux_tree(aux)) if self.has_aux else slope
+
+    @cached_property
+    def reaching(self) -> frozenset[int]:
+        """Positions among the parameters and captured values (in this order) that the slope depends on."""
+        program = self.program
+        needed = set(program.outputs[: self.n_slopes])
+        for op, inputs, output, _ in reversed(program.steps):
+            if output in needed and not op.is_flat:
+                needed.update(inputs)
+        slots = (*program.inputs[1 + self.n_slopes :], *program.hidden)
+        return frozenset(position for position, slot in enumerate(slots) if slot in needed)
+
+    def initial_state(self) -> Array:
+        """y0 flat (n,), on plain arrays."""
+        return self.layout.flatten(self.layout.tree(self.y0_leaves))
 
     def aux_tree(self, columns: Sequence[Any]) -> Tree:
         """Leaves put back into the structure of aux."""
-        return rebuild(self.aux_like, columns)
+        return unflatten(self.aux_like, columns)
 
-    @property
-    def captured(self) -> list[Var]:
-        """Vars of outer traces that f closed over; they are differentiated there."""
-        return [value for value in self.hidden if type(value) is Var]
+    def constants(self) -> list[Any]:
+        """Parameters, then captured values, as plain arrays and numbers."""
+        return [*self.param_values, *(base_value(value) for value in self.hidden)]
 
-    def hidden_values(self, captured: Sequence[Any] | None = None) -> list[Any]:
-        """The hidden inputs on plain arrays, or with the captured Vars replaced."""
-        if captured is None:
-            return [base_value(value) for value in self.hidden]
-        source = iter(captured)
-        return [next(source) if type(value) is Var else value for value in self.hidden]
-
-    def slope(self, t: Any, y: Any, params: Sequence[Any], captured: Sequence[Any]) -> Any:
+    def slope(self, t: Any, y: Any, params: Sequence[Any], hidden: Sequence[Any]) -> Any:
         """f as a function of the flat state (n,), on traced values as well: the program, interpreted."""
-        outputs = self.program.run([t, *self.layout.split(y), *params], self.hidden_values(captured))
+        outputs = self.program.run([t, *self.layout.split(y), *params], hidden)
         return self.layout.flatten(self.layout.tree(outputs[: self.n_slopes]))
 
     def call(self, t: float, y: Array) -> tuple[Array, list[Any]]:
@@ -176,37 +193,33 @@ class Dynamics:
             return ops.zeros_like(leaves(y)[0]) + result  # a number is a fine slope of a 0-d state
         return result
 
-    def _check(self, recording: Recording) -> tuple[Tree, int]:
-        """(structure of aux, number of slope leaves); an error for a slope that does not look like y."""
+    def _check(self, recording: Recording) -> Tree:
+        """The structure of aux; an error for a slope that does not look like y."""
         result, aux = recording.result, None
         if self.has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
                 raise ArgumentTypeError(
-                    f"with has_aux=True f must return (slope, aux); got {type(result).__name__}"
+                    f"with has_aux=True f must return (slope, aux); got {_described('f', result)}"
                 )
             result, aux = result
-        placeholder = self.layout.tree([0] * len(self.layout.shapes))
-        if not same_structure(result, placeholder):
+        layout, n = self.layout, len(self.layout.shapes)
+        if not same_structure(result, layout.like):
             raise ArgumentTypeError(
-                f"f must return a slope of the structure of y; got {_paths(result)}, expected {_paths(placeholder)}"
+                f"f must return a slope of the structure of y; got {_described('f', result)}, "
+                f"expected {_paths('y', layout.like)}"
             )
-        n = len(self.layout.shapes)
-        problems = []
-        for (path, _), value, shape in zip(
-            leaves_with_paths(placeholder), recording.values[:n], self.layout.shapes, strict=True
-        ):
-            if shape_of(value) != shape or is_weak(value) or dtype_of(value) != self.layout.dtype:
-                problems.append(
-                    f"{path_name(path)}: {describe(value)} for a state {self.layout.dtype}{list(shape)}"
-                )
-        if problems:
+        slopes = recording.values[:n]
+        if any(is_weak(x) for x in slopes) or [shape_of(x) for x in slopes] != list(layout.shapes):
+            expected = ", ".join(str(layout.dtype) + str(list(shape)) for shape in layout.shapes)
             raise ArgumentError(
-                "f(t, y) must have the shape and dtype of y; got "
-                + ", ".join(problems)
-                + ". A float64 constant array "
-                "or a NumPy float64 scalar turns a float32 result into float64; make constants of y.dtype"
+                f"f(t, y) must have the shape of y; got {_described('f', layout.tree(slopes))}, expected {expected}"
             )
-        return unflatten(aux, (None for _ in leaves(aux))), n
+        if any(dtype_of(x) != layout.dtype for x in slopes):
+            raise ArgumentTypeError(
+                f"f(t, y) must have the dtype of y, {layout.dtype}; got {_described('f', layout.tree(slopes))}. An array "
+                f"or a NumPy scalar of another dtype changes that of the result: make constants of y.dtype"
+            )
+        return unflatten(aux, (0 for _ in leaves(aux)))
 
 
 def _read_only(array: Any) -> Any:
@@ -217,5 +230,17 @@ def _read_only(array: Any) -> Any:
     return view
 
 
-def _paths(tree: Tree) -> str:
-    return ", ".join(path_name(path) for path, _ in leaves_with_paths(tree)) or "nothing"
+def _paths(name: str, tree: Tree) -> str:
+    return ", ".join(_leaf_name(name, path) for path, _ in leaves_with_paths(tree)) or "nothing"
+
+
+def _described(name: str, tree: Tree) -> str:
+    """Each leaf with its type and shape, as messages show it."""
+    return (
+        ", ".join(f"{_leaf_name(name, path)}: {describe(x)}" for path, x in leaves_with_paths(tree))
+        or "nothing"
+    )
+
+
+def _leaf_name(name: str, path: Any) -> str:
+    return f"{name}/{path_name(path)}" if path else name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Control:
     """How steps are chosen: tolerances, limits, and what to start with."""
 
     rtol: float
-    atol: float | Array
+    atol: Any  # a number, or an array that broadcasts against the state
     max_steps: int
     max_step: float = math.inf
     first_step: float | None = None
@@ -195,9 +196,13 @@ class Integrator:
         if t == self.t0 and h == 0.0:
             where, n_bad, shrunk = f"f(t0, y0) is non-finite at t={t:.6g}", counts[0], ""
         else:
-            stage = next((i for i, n in enumerate(counts) if n), self.tableau.stages - 1)
-            n_bad = counts[stage]
-            where = f"f(t, y) stayed non-finite at t={t:.6g} (stage {stage + 1} of {self.tableau.stages})"
+            stage = next((i for i, n in enumerate(counts) if n), None)
+            if stage is None:
+                n_bad = int(rows.shape[1] - xp.isfinite(self.step.y_new).sum())
+                where = f"the state after the step from t={t:.6g} stayed non-finite"
+            else:
+                n_bad = counts[stage]
+                where = f"f(t, y) stayed non-finite at t={t:.6g} (stage {stage + 1} of {self.tableau.stages})"
             shrunk = (
                 f" while h shrank from {abs(first_h):.1e} to {abs(h):.1e}"
                 if first_h != h

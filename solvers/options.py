@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
+from ..engine import ops
 from ..engine.backend import to_host
 from ..engine.errors import ArgumentError, ArgumentTypeError
-from ..engine.trace import base_value
+from ..engine.trace import Var, base_value, is_weak
+from ..engine.tree import Tree, leaves_with_paths, path_name
 from .controller import PIController
 from .solution import StepInfo
 from .tableau import Tableau
@@ -44,6 +46,18 @@ class Options:
     backward_atol: float | None
     callback: Callable[[StepInfo], None] | None
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Hashable; equal for options that mean the same."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values.values())
+
+    def backward(self) -> Options:
+        """The options of the backward solve of `backsolve`."""
+        return replace(
+            self, rtol=self.backward_rtol or self.rtol, atol=self.backward_atol or self.atol, first_step=None
+        )
+
 
 def checked_options(method: str | Tableau, **given: Any) -> Options:
     """Options, or ArgumentError with one line for each that does not fit."""
@@ -56,10 +70,14 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
         for name in ("rtol", "atol", "max_step", "first_step", "step_size", "backward_rtol", "backward_atol")
         if given[name] is not None or name in ("rtol", "atol")
     ]
-    if not isinstance(given["max_steps"], int) or given["max_steps"] < 1:
+    if not _is_integer(given["max_steps"]) or given["max_steps"] < 1:
         problems.append(f"`max_steps` must be a positive integer; got {given['max_steps']!r}")
-    if not isinstance(given["keep_bytes"], int) or given["keep_bytes"] < 0:
+    if not _is_integer(given["keep_bytes"]) or given["keep_bytes"] < 0:
         problems.append(f"`keep_bytes` must be a non-negative integer; got {given['keep_bytes']!r}")
+    if given["callback"] is not None and not callable(given["callback"]):
+        problems.append(f"`callback` must be a function of a StepInfo; got {given['callback']!r}")
+    if given["controller"] is not None and not hasattr(given["controller"], "judge"):
+        problems.append(f"`controller` must be a PIController; got {given['controller']!r}")
     tableau = method if isinstance(method, Tableau) else tableau_named(method)
     if given["step_size"] is not None and given["grid"] is not None:
         problems.append("`step_size` and `grid` exclude each other")
@@ -75,18 +93,41 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
     return Options(tableau=tableau, **given)
 
 
+def initial_state(y0: Tree) -> Tree:
+    """y0 with a Python number as a 0-d float64 array; ArgumentError for values that are not finite."""
+    if is_weak(y0):
+        y0 = np.zeros(()) + y0
+    for path, leaf in leaves_with_paths(y0):
+        value = base_value(leaf)
+        if hasattr(value, "dtype") and value.dtype.kind in "fc" and not bool(ops.isfinite(value).all()):
+            n_bad = int(value.size - ops.isfinite(value).sum())
+            name = f"y0/{path_name(path)}" if path else "y0"
+            raise ArgumentError(
+                f"`y0` must be finite; got {n_bad} of {value.size} values NaN or infinite in {name}"
+            )
+    return y0
+
+
+def joined_times(ts: Any) -> Any:
+    """A list of traced times as one traced array (T,); anything else as it is."""
+    if isinstance(ts, (list, tuple)) and any(type(t) is Var for t in ts):
+        return ops.stack([np.zeros(()) + t for t in ts])
+    return ts
+
+
 def output_times(ts: Any) -> np.ndarray:
     """The output times as float64 (T,) on the host, T >= 2, finite and strictly monotone; ArgumentError otherwise."""
     values = base_value(ts)
     try:
-        times = np.array(to_host(values) if hasattr(values, "dtype") else values, dtype=np.float64)
+        given = to_host(values) if hasattr(values, "dtype") else np.asarray(values)
+        times = given.astype(np.float64, casting="same_kind")
     except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(f"`ts` must be an array of times (T,); got {values!r}") from error
+        raise ArgumentTypeError(f"`ts` must be an array of real times (T,); got {values!r}") from error
     if times.ndim != 1 or times.size < 2:
         raise ArgumentError(f"`ts` must be strictly monotone, shape (T,), T >= 2; got shape {times.shape}")
     if not np.isfinite(times).all():
         raise ArgumentError(
-            f"`ts` must be finite; got ts[{int(np.argmin(np.isfinite(times)))}] = {times.min()}"
+            f"`ts` must be finite; got ts[{int(np.argmin(np.isfinite(times)))}] = {times[~np.isfinite(times)][0]}"
         )
     steps = np.diff(times)
     wrong = np.flatnonzero(np.sign(steps) != np.sign(times[-1] - times[0]))
@@ -116,7 +157,10 @@ def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
 
 
 def _checked_grid(options: Options, ts: np.ndarray) -> np.ndarray:
-    grid = np.asarray(options.grid, dtype=np.float64)
+    try:
+        grid = np.asarray(options.grid, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"`grid` must be an array of times (N + 1,); got {options.grid!r}") from error
     if grid.ndim != 1 or grid.size < 2 or not np.isfinite(grid).all():
         raise ArgumentError(f"`grid` must be finite times, shape (N + 1,), N >= 1; got shape {grid.shape}")
     if np.any(np.sign(np.diff(grid)) != np.sign(ts[-1] - ts[0])) or grid[0] != ts[0] or grid[-1] != ts[-1]:
@@ -142,6 +186,11 @@ def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _positive(name: str, value: Any) -> str:
-    if isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool) and value > 0:
+    is_number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if is_number and 0 < value and (value < math.inf or name in ("max_step", "step_size")):
         return ""
     return f"`{name}` must be a positive number; got {value!r}"
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

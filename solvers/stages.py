@@ -23,10 +23,63 @@ import numpy as np
 
 from ..engine.backend import Array, to_host
 from ..engine.replay import StageSet, Workspace
-from ..engine.trace import base_value, shape_of
+from ..engine.trace import shape_of
 from ..engine.transforms import vjp
 from .compiled import Compiled, Purpose
 from .dynamics import Dynamics
+
+
+class Stages:
+    """What the two kinds have in common; see above for the rest."""
+
+    xp: Any
+    rows: Array
+    n_stages: int
+    fsal: bool
+
+    def input(self, index: int) -> Array:
+        raise NotImplementedError
+
+    def evaluate(self, index: int, t: float) -> None:
+        raise NotImplementedError
+
+    def shift(self) -> None:
+        """The slope at the end of a step becomes the first of the next; nothing to do where only its value counts."""
+
+
+class ForwardStages(Stages):
+    """Stages of the dynamics themselves, which can be pulled back."""
+
+    seeds: Array
+    bars: Array
+    param_bars: list[Array]
+
+    def aux(self, index: int) -> list[Any]:
+        raise NotImplementedError
+
+    def bar_row(self, index: int) -> int:
+        """The stages that a step sums lie behind each other, the last one first; the slope at its end comes last."""
+        if not self.fsal:
+            return self.n_stages - index
+        return self.n_stages if index == self.n_stages - 1 else self.n_stages - 1 - index
+
+    def pull(self, index: int, t: float) -> None:
+        raise NotImplementedError
+
+    def time_bar(self, index: int, t: float) -> float:
+        raise NotImplementedError
+
+    def hold(self) -> Any:
+        """The buffers of the step just made, which are then not written again; None where nothing can be kept."""
+        return None
+
+    def use(self, held: Any) -> None:
+        """Make held buffers current."""
+        raise NotImplementedError
+
+    def held_nbytes(self) -> int:
+        """Bytes that one held step costs."""
+        return 0
 
 
 class _Stage:
@@ -52,7 +105,7 @@ class _Stage:
         self.nbytes = self.set.nbytes + (self.y.nbytes if stages.keeps_input else 0)
 
 
-class ReplayStages:
+class ReplayStages(ForwardStages):
     """Stages that replay a compiled program on NumPy arrays, without creating any."""
 
     xp = np
@@ -82,8 +135,7 @@ class ReplayStages:
 
     def load(self, dynamics: Dynamics) -> None:
         """Take in the parameters and captured values of a solve."""
-        values = [*dynamics.param_values, *dynamics.hidden_values()]
-        self.workspace.load(dict(zip(self.compiled.constants, values, strict=True)))
+        self.workspace.load(dict(zip(self.compiled.constants, dynamics.constants(), strict=True)))
         self.clear_bars()
 
     def clear_bars(self) -> None:
@@ -102,17 +154,8 @@ class ReplayStages:
     def evaluate(self, index: int, t: float) -> None:
         self._current[index].set.run["slope"](t)
 
-    def shift(self) -> None:
-        """The slope at the end of a step becomes the first of the next; nothing to do where only its value counts."""
-
     def aux(self, index: int) -> list[Any]:
         return self._current[index].aux
-
-    def bar_row(self, index: int) -> int:
-        """The stages that a step sums lie behind each other, the last one first; the slope at its end comes last."""
-        if not self.fsal:
-            return self.n_stages - index
-        return self.n_stages if index == self.n_stages - 1 else self.n_stages - 1 - index
 
     def pull(self, index: int, t: float) -> None:
         self._current[index].set.run["pullback"](t)
@@ -122,7 +165,6 @@ class ReplayStages:
         return self.time_bar_buffer.item()
 
     def hold(self) -> list[_Stage]:
-        """The buffers of the step just made, which are then not written again; fresh ones take their place."""
         held = list(self._current)
         self._current = [
             self._spare[index].pop() if self._spare[index] else _Stage(self, index)
@@ -131,7 +173,7 @@ class ReplayStages:
         return held
 
     def use(self, held: list[_Stage]) -> None:
-        """Make held buffers current; those they replace are spare."""
+        """Make held buffers current; those they replace are spare ones."""
         self.drop(self._current)
         self._current = held
 
@@ -140,11 +182,10 @@ class ReplayStages:
             self._spare[index].append(stage)
 
     def held_nbytes(self) -> int:
-        """Bytes that one held step costs."""
         return sum(stage.nbytes for stage in self._current)
 
 
-class EagerStages:
+class EagerStages(ForwardStages):
     """Stages that call f (forward) or trace it anew (pull-back) each time, on arrays of any module."""
 
     def __init__(self, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool) -> None:
@@ -156,21 +197,14 @@ class EagerStages:
         self.rows = self.xp.empty((n_stages + 1, size), dtype)
         self.seeds = self.xp.zeros((n_stages, size), dtype)
         self.bars = self.xp.zeros((n_stages + 1, size), dtype)
-        self._wanted = [
-            value for position, value in enumerate(self._constants()) if position in purpose.wanted
-        ]
+        constants = dynamics.constants()
+        self._wanted = [constants[position] for position in purpose.wanted]
         self.param_bars = [
             self.xp.zeros(shape_of(value), getattr(value, "dtype", dtype)) for value in self._wanted
         ]
         self._inputs = [self.xp.empty(size, dtype) for _ in range(n_stages)]
         self._aux: list[list[Any]] = [[] for _ in range(n_stages)]
         self._time_bars = [0.0] * n_stages
-
-    def _constants(self) -> list[Any]:
-        return [*self.dynamics.param_values, *(base_value(value) for value in self.dynamics.captured)]
-
-    bar_row = ReplayStages.bar_row
-    shift = ReplayStages.shift
 
     def input(self, index: int) -> Array:
         return self._inputs[index]
@@ -186,7 +220,7 @@ class EagerStages:
         dynamics, n_params = self.dynamics, len(self.dynamics.param_values)
 
         def slope(time: Any, y: Any, wanted: Sequence[Any]) -> Any:
-            constants = self._constants()
+            constants = dynamics.constants()
             for position, value in zip(self.purpose.wanted, wanted, strict=True):
                 constants[position] = value
             flat = dynamics.slope(time, y, constants[:n_params], constants[n_params:])
@@ -202,16 +236,6 @@ class EagerStages:
     def time_bar(self, index: int, t: float) -> float:
         bar = self._time_bars[index]
         return bar if isinstance(bar, (float, complex)) else to_host(bar).item()
-
-    def hold(self) -> None:
-        """Nothing is kept: each pull-back evaluates f again."""
-        return None
-
-    def held_nbytes(self) -> int:
-        return 0
-
-
-Stages = ReplayStages | EagerStages
 
 
 def _dtype(compiled: Compiled, slot: int) -> Any:

@@ -14,7 +14,7 @@ from .stages import Stages
 from .tableau import Tableau
 
 
-def weighted_sum(weights: Sequence[float], slopes: Sequence[Any]) -> Any:
+def weighted_sum(weights: Sequence[float] | np.ndarray, slopes: Sequence[Any]) -> Any:
     """sum_j weights_j k_j without the terms whose weight is zero; None if there are none."""
     total = None
     for weight, slope in zip(weights, slopes, strict=False):
@@ -125,7 +125,10 @@ class RowStep:
 
 
 class ErrorNorm:
-    """`scaled_norm` in buffers of its own for NumPy arrays of real numbers; elsewhere the plain one."""
+    """`scaled_norm` in buffers of its own for NumPy arrays of real numbers; elsewhere the plain one.
+
+    NaN where y_new has overflowed: an infinite scale would make every error look small.
+    """
 
     def __init__(self, size: int, dtype: Any, xp: Any, rtol: float, atol: Any) -> None:
         self.rtol, self.atol, self.xp = rtol, atol, xp
@@ -134,11 +137,12 @@ class ErrorNorm:
             self._scale, self._other = np.empty(size, dtype), np.empty(size, dtype)
             self._rtol = np.asarray(rtol, dtype)
             self._atol = np.asarray(atol, dtype)
+            self._zeros = np.zeros(size, dtype)
             self._inverse_size = 1.0 / size
 
     def __call__(self, error: Array, y: Array, y_new: Array) -> float:
         if not self._is_fast:
-            return scaled_norm(self.xp, error, y, y_new, self.rtol, self.atol)
+            return scaled_norm(self.xp, error + 0.0 * y_new, y, y_new, self.rtol, self.atol)
         scale, other = self._scale, self._other
         np.absolute(y, out=scale)
         np.absolute(y_new, out=other)
@@ -146,4 +150,5 @@ class ErrorNorm:
         np.multiply(scale, self._rtol, out=scale)
         np.add(scale, self._atol, out=scale)
         np.divide(error, scale, out=scale)
-        return math.sqrt(float(np.dot(scale, scale)) * self._inverse_size)
+        overflow = float(np.dot(y_new, self._zeros))
+        return math.sqrt(float(np.dot(scale, scale)) * self._inverse_size) + overflow

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..engine.backend import Array, namespace_of
 from .loop import Integrator
-from .stages import Stages
+from .stages import ForwardStages
 
 
 def locate(ts: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ class Trajectory:
             if at.size:
                 self.slopes[int(at[0])] = slope
 
-    def write_aux(self, stages: Stages, c: np.ndarray, integrator: Integrator, first: int) -> None:
+    def write_aux(self, stages: ForwardStages, c: np.ndarray, integrator: Integrator, first: int) -> None:
         """What f returned in stages `first`, ... of the step just made."""
         if self.aux_ts is None:
             return

@@ -22,19 +22,20 @@ import numpy as np
 
 from ...engine.backend import Array, to_host
 from ...engine.replay import StageSet, Workspace
-from ...engine.trace import base_value, shape_of
+from ...engine.trace import shape_of
 from ...engine.transforms import vjp
 from ..compiled import Compiled, Purpose
 from ..dynamics import Dynamics
 from ..loop import Control, Integrator
 from ..norms import scaled_norm
 from ..solution import Stats
+from ..stages import Stages
 from ..tableau import Tableau
 from ..trajectory import Trajectory
 from .discrete import Cotangents
 
 
-class _AdjointStages:
+class _AdjointStages(Stages):
     """Stages of the system [y, a] (2 n,), with the parameter quadrature of the step in hand.
 
     The slope at the end of a step serves the next step as its first one: its evaluation is kept in a buffer of its own
@@ -46,12 +47,6 @@ class _AdjointStages:
         self.n_stages = tableau.stages
         self.rows = xp.empty((tableau.stages + 1, 2 * size), dtype)
         self._weights = tableau.as_floats().b
-
-    def input(self, index: int) -> Array:
-        raise NotImplementedError
-
-    def shift(self) -> None:
-        raise NotImplementedError
 
     def _add_params(self, index: int, t: float, weight: float) -> None:
         raise NotImplementedError
@@ -95,8 +90,7 @@ class ReplayAdjointStages(_AdjointStages):
         return StageSet(self.workspace, inputs, targets, accumulate, self._weight)
 
     def load(self, dynamics: Dynamics) -> None:
-        values = [*dynamics.param_values, *dynamics.hidden_values()]
-        self.workspace.load(dict(zip(self.compiled.constants, values, strict=True)))
+        self.workspace.load(dict(zip(self.compiled.constants, dynamics.constants(), strict=True)))
         for bar in self.param_bars:
             bar.fill(0)
 
@@ -132,7 +126,7 @@ class EagerAdjointStages(_AdjointStages):
         layout = dynamics.layout
         super().__init__(dynamics.xp, layout.size, layout.dtype, tableau)
         self.dynamics, self.purpose = dynamics, purpose
-        self._constants = [*dynamics.param_values, *(base_value(value) for value in dynamics.captured)]
+        self._constants = dynamics.constants()
         self._wanted = [self._constants[position] for position in purpose.wanted]
         self.param_bars = [
             self.xp.zeros(shape_of(value), getattr(value, "dtype", layout.dtype)) for value in self._wanted

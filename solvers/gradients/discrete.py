@@ -14,12 +14,13 @@ again, which is the extra cost and gives the same bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ...engine.backend import Array, to_host, to_xp
 from ..solution import Stats
-from ..stages import Stages
+from ..stages import ForwardStages
 from ..stepping import RowStep
 from ..tableau import Tableau
 from ..trajectory import Trajectory, locate
@@ -38,7 +39,7 @@ class DiscreteAdjoint:
     """The sweep over the accepted steps of one trajectory, from the last to the first."""
 
     def __init__(
-        self, stages: Stages, tableau: Tableau, trajectory: Trajectory, stats: Stats, *, time: bool
+        self, stages: ForwardStages, tableau: Tableau, trajectory: Trajectory, stats: Stats, *, time: bool
     ) -> None:
         assert trajectory.states is not None
         self.stages, self.tableau, self.stats = stages, tableau, stats
@@ -104,8 +105,8 @@ class DiscreteAdjoint:
             self._load(n - 1)
             self._pull_slope(carry, self.tableau.stages - 1, n)
             return
-        if self._is_held and (self.tableau.fsal or n == 0):  # the forward solve has the slope, not its residuals
-            self._evaluate_node(n)
+        if self._is_held and (self.tableau.fsal or n == 0):
+            self._evaluate_node(n)  # the forward solve kept the slope, but not its residuals
         self._pull_slope(carry, 0, n)
         if n > 0:
             self._load(n - 1)
@@ -123,11 +124,13 @@ class DiscreteAdjoint:
         self.stats.n_vjp_state += 1
         self.stats.n_vjp_params += bool(self.stages.param_bars)
 
-    def _held(self, n: int) -> object:
+    def _held(self, n: int) -> Any:
         """The buffers kept from step n; the steps at the ends are evaluated again where times are differentiated."""
-        if self.ends is not None and n in (0, self.n_steps - 1):
-            return None
-        return self.trajectory.held[n]
+        return None if self._stretches(n) else self.trajectory.held[n]
+
+    def _stretches(self, n: int) -> bool:
+        """Whether the size of step n is differentiated."""
+        return self.ends is not None and n in (0, self.n_steps - 1)
 
     def _load(self, n: int, *, with_end: bool = False) -> None:
         """Bring the stages of step n to hand: kept ones, or evaluated again (the slope at the end only if asked)."""
@@ -138,6 +141,7 @@ class DiscreteAdjoint:
             self.trajectory.held[n] = None
             return
         self._evaluate_node(n)
+        with_end |= self._stretches(n)
         self.step.advance(float(self.grid[n]), float(self.grid[n + 1]), with_end=with_end)
         self.stats.nfe_backward += (self.tableau.stages if with_end else self.n_sums) - 1
 
@@ -148,10 +152,10 @@ class DiscreteAdjoint:
 
     def _outputs_at_end(self, n: int) -> Array:
         """Cotangents of the outputs at grid[n + 1]."""
-        at = self._outputs(n, at_end=True)
+        at = self.outputs(n, at_end=True)
         return self.ys_bar[at[0]] if at.size else 0.0
 
-    def _outputs(self, n: int, *, at_end: bool) -> np.ndarray:
+    def outputs(self, n: int, *, at_end: bool) -> np.ndarray:
         """Output times of step n: at its end, or before it."""
         mine = (self.output_steps == n) & ((self.thetas == 1.0) == at_end)
         mine[0] = False  # the first output is y0 itself
@@ -159,7 +163,7 @@ class DiscreteAdjoint:
 
     def _dense(self, n: int) -> Array | None:
         """Cotangents (s + 1, n) that the outputs inside step n give to [y, k_1, ..., k_s]."""
-        inside = self._outputs(n, at_end=False)
+        inside = self.outputs(n, at_end=False)
         if not inside.size:
             return None
         h = float(self.grid[n + 1] - self.grid[n])
@@ -175,7 +179,8 @@ class _Ends:
     """Cotangents of the output times: the first and the last step stretch, interior outputs move along the interpolant.
 
     For the step from t to t + h, with h as a variable of its own:
-        hbar = <lam, y1 - y> / h + sum_i <Ybar_i, Y_i - y> / h + sum_out <ybar_out, (out - y) / h - theta out'>
+        hbar = <lam, sum_i b_i k_i> + sum_i <Ybar_i, sum_j a_ij k_j>
+               + sum_out <ybar_out, sum_i b_i(theta) k_i - theta out'>
     """
 
     def __init__(self, adjoint: DiscreteAdjoint) -> None:
@@ -193,28 +198,32 @@ class _Ends:
         self._move_interior_outputs()
         if n not in (0, adjoint.n_steps - 1):
             return
-        h = t_next - t
-        y, y_next = adjoint.states[n], adjoint.states[n + 1]
-        h_bar = _inner(stages.bars[0], y_next - y) / h
+        weights, slopes = adjoint.tableau.as_floats(), stages.rows[1:]
+        h_bar = self._along(stages.bars[0], weights.b, slopes)
         for i in range(1, adjoint.n_sums):
-            h_bar += _inner(stages.bars[stages.bar_row(i)], stages.input(i) - y) / h
+            h_bar += self._along(stages.bars[stages.bar_row(i)], weights.a[i], slopes)
             time_bar = np.real(stages.time_bar(i, adjoint.stage_time(i, t, t_next)))
-            c_i = float(adjoint.tableau.as_floats().c[i])
+            c_i = float(weights.c[i])
             if n == 0:
                 self.ts_bar[0] += (1.0 - c_i) * time_bar
             if n == adjoint.n_steps - 1:
                 self.ts_bar[-1] += c_i * time_bar
-        shift = 0.0
-        slopes, ys = adjoint.trajectory.slopes, adjoint.trajectory.ys
-        assert slopes is not None
-        for i in adjoint._outputs(n, at_end=False):
-            moved = _inner(adjoint.ys_bar[i], slopes[i])
-            h_bar += _inner(adjoint.ys_bar[i], ys[i] - y) / h - adjoint.thetas[i] * moved
-            shift -= moved
+        moved = 0.0
+        assert adjoint.trajectory.slopes is not None
+        for i in adjoint.outputs(n, at_end=False):
+            to_output = adjoint.step.interpolation_weights(adjoint.thetas[i : i + 1], 1.0)[0, 1:]
+            along = _inner(adjoint.ys_bar[i], adjoint.trajectory.slopes[i])
+            h_bar += self._along(adjoint.ys_bar[i], to_output, slopes) - adjoint.thetas[i] * along
+            moved += along
         if n == 0:
-            self.ts_bar[0] += shift - h_bar
+            self.ts_bar[0] -= moved + h_bar
         if n == adjoint.n_steps - 1:
             self.ts_bar[-1] += h_bar
+
+    def _along(self, bar: Array, weights: np.ndarray, slopes: Array) -> float:
+        """<bar, sum_i weights_i k_i>."""
+        xp = self.adjoint.stages.xp
+        return _inner(bar, xp.dot(to_xp(xp, weights.astype(slopes.dtype)), slopes[: len(weights)]))
 
     def _move_interior_outputs(self) -> None:
         if self._moved:

@@ -29,7 +29,7 @@ def walk(
     y0: Any,
     ts: Any,
     params: Sequence[Any],
-    captured: Sequence[Any],
+    hidden: Sequence[Any],
 ) -> Any:
     """The states (T, n) at the output times `ts` (T,), computed from y0 (n,) over the accepted times `grid`.
 
@@ -40,7 +40,7 @@ def walk(
     n_steps = len(grid) - 1
 
     def f(t: Any, y: Any) -> Any:
-        return dynamics.slope(t, y, params, captured)
+        return dynamics.slope(t, y, params, hidden)
 
     outputs: list[Any] = [y0] + [None] * (len(times) - 1)
     at_node: list[int] = []
@@ -67,7 +67,7 @@ def _times(ts: Any) -> list[Any]:
     """The output times as numbers, traced where ts is."""
     if type(ts) is not Var:
         return np.asarray(ts, dtype=np.float64).tolist()
-    return [ops.as_number(ts[i]) for i in range(len(ts))]
+    return [ops.as_number(ops.getitem(ts, i)) for i in range(len(ts))]
 
 
 def _move_along(outputs: list[Any], at_node: list[int], times: list[Any], node: float, slope: Any) -> None:

@@ -1,0 +1,205 @@
+"""The forward pass of one solve: buffers, the check of a new program, the loop, and what is written down on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engine.backend import Array
+from ..engine.errors import ImpureDynamicsError, SolveError
+from ..engine.trace import base_value
+from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
+from .dynamics import Dynamics
+from .loop import Control, Integrator
+from .options import Options, walking_grid
+from .solution import Solution, Stats, StepInfo
+from .stages import EagerStages, ForwardStages, ReplayStages
+from .trajectory import Trajectory
+
+# More steps are not kept by keep="auto": binding buffers costs a millisecond a step the first time, and where there are
+# so many, f is usually cheap enough to be evaluated again (benchmarks/spiral.py).
+MAX_KEPT_STEPS = 64
+
+
+@dataclass
+class Forward:
+    """One forward pass that was made: its dynamics, its record, and the buffers that hold what was kept for a derivative.
+
+    `stages` is None once the buffers have been given back.
+    """
+
+    dynamics: Dynamics
+    times: np.ndarray
+    trajectory: Trajectory
+    stats: Stats
+    stages: ForwardStages | None = None
+
+
+def solve_forward(
+    dynamics: Dynamics, options: Options, times: np.ndarray, purpose: Purpose, *, keeps_states: bool
+) -> Forward:
+    """Walk from times[0] to times[-1]; raises a SolveError that carries the partial solution."""
+    stats = Stats()
+    with np.errstate(all="ignore"):  # the loop meets NaN and overflow with an error of its own
+        stages, compiled = stages_for(dynamics, options, purpose)
+        trust(stages, compiled, dynamics, times, stats)
+        trajectory = _begin(stages, dynamics, times, stats, keeps_states, purpose.time)
+        try:
+            _run(stages, dynamics, options, trajectory, stats)
+        except SolveError as error:
+            error.solution = _partial(dynamics, trajectory, stats, type(error).__name__)
+            raise
+    done = Forward(dynamics, times, trajectory, stats)
+    if any(held is not None for held in trajectory.held):
+        done.stages = stages
+    elif compiled is not None:
+        give_back(compiled, stages)
+    return done
+
+
+def stages_for(
+    dynamics: Dynamics, options: Options, purpose: Purpose
+) -> tuple[ForwardStages, Compiled | None]:
+    """ForwardStages loaded with the parameters of this solve, and the compiled program they are given back to."""
+    tableau = options.tableau
+    if options.execution == "eager" or dynamics.xp is not np:
+        return EagerStages(dynamics, purpose, tableau.stages, tableau.fsal), None
+    compiled = compiled_for(dynamics, purpose)
+    key = (tableau.stages, tableau.fsal)
+    stages = checkout(compiled, key, lambda: ReplayStages(compiled, dynamics, purpose, *key))
+    stages.load(dynamics)
+    return stages, compiled
+
+
+def trust(
+    stages: ForwardStages, compiled: Compiled | None, dynamics: Dynamics, times: np.ndarray, stats: Stats
+) -> None:
+    """Compare the replay of a new program with a plain call of f once, a little further on."""
+    if compiled is None or compiled.is_trusted or not isinstance(stages, ReplayStages):
+        return
+    t = float(times[0] + 1e-3 * (times[1] - times[0]))
+    y0 = dynamics.initial_state()
+    y = y0 + y0.dtype.type(t - times[0]) * dynamics.slope0
+    stages.input(0)[...] = y
+    stages.evaluate(0, t)
+    replayed, plain = stages.rows[1], base_value(dynamics.call_plain(t, y))
+    stats.n_checks += 1
+    scale = np.max(np.abs(plain), initial=0.0)
+    if np.isfinite(scale):
+        bound = np.sqrt(np.finfo(y.dtype).eps) * scale
+        distance = float(np.max(np.abs(replayed - plain), initial=0.0))
+        if not distance <= bound:
+            raise ImpureDynamicsError(
+                f"f(t, y) called on plain arrays differs from its own trace by {distance:.3e} (largest slope "
+                f"{scale:.3e}) at t={t:.6g}. f must be a pure function of its arguments: no random numbers, no "
+                "counters, no isinstance(y, numpy.ndarray); or pass execution='eager'",
+                distance=distance,
+            )
+    compiled.is_trusted = True
+
+
+def begin_rows(stages: ForwardStages, dynamics: Dynamics, stats: Stats) -> None:
+    """The state and its slope at t0; recording f was that evaluation."""
+    stages.rows[0], stages.rows[1] = dynamics.initial_state(), dynamics.slope0
+    stats.nfe += 1
+
+
+def control_of(options: Options) -> Control:
+    """The part of the options that chooses steps."""
+    return Control(
+        options.rtol,
+        options.atol,
+        options.max_steps,
+        options.max_step,
+        options.first_step,
+        options.controller,
+    )
+
+
+def _begin(
+    stages: ForwardStages,
+    dynamics: Dynamics,
+    times: np.ndarray,
+    stats: Stats,
+    keeps_states: bool,
+    wants_time: bool,
+) -> Trajectory:
+    begin_rows(stages, dynamics, stats)
+    ys = stages.xp.empty((len(times), dynamics.layout.size), dynamics.layout.dtype)
+    ys[0] = stages.rows[0]
+    trajectory = Trajectory(times, ys, [float(times[0])])
+    if keeps_states:
+        trajectory.states = [ys[0].copy()]
+    if wants_time:
+        trajectory.slopes = stages.xp.zeros_like(ys)
+    if dynamics.has_aux:
+        trajectory.aux_ts, trajectory.aux = [float(times[0])], [list(dynamics.aux0)]
+    return trajectory
+
+
+def _run(
+    stages: ForwardStages, dynamics: Dynamics, options: Options, trajectory: Trajectory, stats: Stats
+) -> None:
+    tableau, times = options.tableau, trajectory.ts
+    on_attempt = _reporter(dynamics, options.callback) if options.callback else None
+    integrator = Integrator(
+        stages,
+        tableau,
+        control_of(options),
+        float(times[0]),
+        float(times[-1]),
+        stats,
+        grid=walking_grid(options, times),
+        on_attempt=on_attempt,
+    )
+    integrator.start()
+    first_aux = 1
+    while not integrator.is_done:
+        integrator.advance()
+        trajectory.grid.append(integrator.t)
+        trajectory.write_outputs(integrator)
+        trajectory.write_slope(integrator.t_start, stages.rows[1])
+        trajectory.write_aux(stages, tableau.as_floats().c, integrator, first_aux)
+        first_aux = 1 if tableau.fsal else 0
+        if trajectory.states is not None:
+            _keep_step(stages, options, trajectory, integrator.y, stats)
+
+
+def _keep_step(
+    stages: ForwardStages, options: Options, trajectory: Trajectory, y: Array, stats: Stats
+) -> None:
+    """The new state, and the stages of the step where the budget allows."""
+    assert trajectory.states is not None
+    trajectory.states.append(y.copy())
+    stats.peak_saved_bytes += y.nbytes
+    cost = stages.held_nbytes()
+    is_kept = options.keep == "all" or (
+        options.keep == "auto"
+        and len(trajectory.held) < MAX_KEPT_STEPS
+        and stats.peak_saved_bytes + cost <= options.keep_bytes
+    )
+    trajectory.held.append(stages.hold() if is_kept else None)
+    if trajectory.held[-1] is not None:
+        stats.peak_saved_bytes += cost
+
+
+def _reporter(dynamics: Dynamics, callback: Callable[[StepInfo], None]) -> Callable[..., None]:
+    def report(t: float, h: float, error: float, is_accepted: bool, y: Array) -> None:
+        callback(StepInfo(t, h, error, is_accepted, dynamics.layout.unflatten(y.copy())))
+
+    return report
+
+
+def _partial(dynamics: Dynamics, trajectory: Trajectory, stats: Stats, status: str) -> Solution:
+    reached = trajectory.reached
+    ys = dynamics.layout.unflatten(trajectory.ys[:reached], (reached,))
+    return Solution(trajectory.ts[:reached], ys, np.array(trajectory.grid), stats, status=status)
+
+
+def aux_of(done: Forward) -> Any:
+    """(times, tree) of what f returned beside the slope."""
+    aux_ts, columns = done.trajectory.sorted_aux()
+    return aux_ts, done.dynamics.aux_tree(columns)

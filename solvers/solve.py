@@ -1,0 +1,161 @@
+"""One solve as an operation: its forward walks the steps, its rule is one of the gradient methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..engine.backend import Array
+from ..engine.errors import NeuralODEError
+from ..engine.primitive import Primitive
+from ..engine.trace import Var
+from ..engine.transforms import vjp
+from .compiled import Purpose, checkout, compiled_for, give_back
+from .dynamics import Dynamics
+from .forward import Forward, control_of, solve_forward, stages_for
+from .gradients import Cotangents, DiscreteAdjoint, EagerAdjointStages, ReplayAdjointStages, backsolve, walk
+from .options import Options, output_times
+from .stages import ReplayStages
+
+
+class Solve(Primitive):
+    """ys (T, n) = solve(y0 (n,), ts (T,), *constants): the states at the output times.
+
+    The constants are the leaves of the parameters, then what f captured. The operation is a function of its arguments:
+    inside other dynamics it is replayed with new ones, and then f is what was recorded at the entrance.
+    """
+
+    def __init__(self, dynamics: Dynamics, options: Options, times: np.ndarray, args: Sequence[Any]) -> None:
+        super().__init__("odeint", self._forward, is_flat=False, may_view=False)
+        self.rule = self._forward  # there is one: `pull_back` below
+        self.dynamics, self.options = dynamics, options
+        self._entrance: Forward | None = None
+        self._times: np.ndarray | None = times
+        is_differentiated = [_is_differentiated(value) for value in args]
+        self.keeps_states = any(is_differentiated) and options.gradient == "discrete"
+        self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
+        self.done: Forward | None = None
+
+    def structure(self) -> tuple[Any, ...]:
+        """Equal for solves that do the same with equal arguments."""
+        return self.dynamics.program.key, self.options.key
+
+    def _purpose(self, needs: Sequence[bool]) -> Purpose:
+        """The program that the derivative with respect to these arguments needs."""
+        wanted = tuple(
+            position for position, need in enumerate(needs[2:]) if need and position in self.dynamics.reaching
+        )
+        return Purpose(self.options.gradient, wanted, needs[1])
+
+    def _forward(self, xp: Any, y0: Array, ts: Any, *constants: Any, structure: Any = None) -> Array:
+        dynamics, times = self.dynamics, self._times
+        if times is None:  # not the call at the entrance, whose values the dynamics were recorded with
+            times = output_times(ts)
+            dynamics = dynamics.at(float(times[0]), y0, constants)
+        self._times = None
+        self.done = solve_forward(dynamics, self.options, times, self.purpose, keeps_states=self.keeps_states)
+        return self.done.trajectory.ys
+
+    def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
+        return (*args, self.done)
+
+    def pull_back(
+        self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
+    ) -> Sequence[Any]:
+        """Cotangents of (y0, ts, *constants). Where anything is traced the derivative is itself differentiated."""
+        *args, done = saved
+        gradient = self.options.gradient
+        if any(type(value) is Var for value in (ybar, *args)):
+            self._refuse_higher((ybar, *args))
+            return self._pull_by_walking(done, ybar, args, needs)
+        if gradient == "tape" or (gradient == "discrete" and done.trajectory.states is None):
+            return self._pull_by_walking(done, ybar, args, needs)
+        purpose = self.purpose if self.keeps_states else self._purpose(needs)
+        with np.errstate(all="ignore"):
+            pull = self._discrete if gradient == "discrete" else self._backsolve
+            found = pull(done, purpose, ybar)
+        bars: list[Any] = [None] * len(args)
+        bars[0], bars[1] = found.y0, found.ts
+        for position, bar in zip(purpose.wanted, found.params, strict=True):
+            bars[2 + position] = bar
+        return bars
+
+    def _refuse_higher(self, values: Sequence[Any]) -> None:
+        if any(type(value) is Var and value.trace.is_program for value in values):
+            raise NeuralODEError(
+                "f calls odeint itself, and the pull-back of such a solve cannot be replayed; pass gradient='tape' to "
+                "the outer solve"
+            )
+        if self.options.gradient == "backsolve":
+            raise NeuralODEError(
+                "gradient='backsolve' gives first derivatives only; use 'tape' or 'discrete' for higher ones"
+            )
+
+    def _pull_by_walking(
+        self, done: Forward, ybar: Any, args: Sequence[Any], needs: tuple[bool, ...]
+    ) -> Sequence[Any]:
+        dynamics, tableau, grid = done.dynamics, self.options.tableau, np.array(done.trajectory.grid)
+        n_params = len(dynamics.params_leaves)
+        chosen = [
+            position
+            for position, need in enumerate(needs)
+            if need and (position < 2 or position - 2 in dynamics.reaching)
+        ]
+        bars: list[Any] = [None] * len(args)
+        if not chosen:
+            return bars
+
+        def walked(*values: Any) -> Any:
+            full = list(args)
+            for position, value in zip(chosen, values, strict=True):
+                full[position] = value
+            y0, ts, *constants = full
+            return walk(dynamics, tableau, grid, y0, ts, constants[:n_params], constants[n_params:])
+
+        with np.errstate(all="ignore"):
+            _, pull_back = vjp(walked, *(args[position] for position in chosen))
+            found = pull_back(ybar)
+        done.stats.nfe_backward += (len(grid) - 1) * (tableau.stages - tableau.fsal) + tableau.fsal
+        for position, bar in zip(chosen, found, strict=True):
+            bars[position] = bar
+        return bars
+
+    def _discrete(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
+        stages, compiled = done.stages, None
+        if stages is None:
+            stages, compiled = stages_for(done.dynamics, self.options, purpose)
+        elif isinstance(stages, ReplayStages):
+            stages.clear_bars()
+            compiled = stages.compiled
+        sweep = DiscreteAdjoint(stages, self.options.tableau, done.trajectory, done.stats, time=purpose.time)
+        found = sweep.run(ys_bar)
+        done.stages = None
+        if compiled is not None:
+            give_back(compiled, stages)
+        return found
+
+    def _backsolve(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
+        dynamics, options = done.dynamics, self.options
+        control = control_of(options.backward())
+        if options.execution == "eager" or dynamics.xp is not np:
+            eager = EagerAdjointStages(dynamics, purpose, options.tableau)
+            return backsolve(eager, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar)
+        compiled = compiled_for(dynamics, purpose)
+        key = ("backsolve", options.tableau)
+        stages = checkout(compiled, key, lambda: ReplayAdjointStages(compiled, dynamics, options.tableau))
+        stages.load(dynamics)
+        found = backsolve(stages, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar)
+        found = Cotangents(found.y0, found.ts, [bar.copy() for bar in found.params])
+        give_back(compiled, stages)
+        return found
+
+
+def _is_differentiated(value: Any) -> bool:
+    """Whether a derivative is being taken with respect to this value (and not only a program traced)."""
+    while type(value) is Var:
+        if not value.trace.is_program:
+            return True
+        value = value.value
+    return False
