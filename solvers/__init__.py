@@ -3,6 +3,7 @@
 from .controller import PIController
 from .odeint import odeint
 from .solution import Aux, Solution, Stats, StepInfo
+from .stepper import Step, Stepper
 from .stepping import rk_step
 from .tableau import Tableau
 from .tableaus import TABLEAUS, tableau
@@ -13,7 +14,9 @@ __all__ = [
     "PIController",
     "Solution",
     "Stats",
+    "Step",
     "StepInfo",
+    "Stepper",
     "Tableau",
     "odeint",
     "rk_step",

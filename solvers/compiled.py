@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..engine.errors import NeuralODEError
 from ..engine.partition import Plan, partition
 from ..engine.program import optimise
 from .dynamics import Dynamics
@@ -106,6 +107,11 @@ def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
         plan = partition(joint, {"slope": joint.outputs}, {"slope": state}, time)
         return Compiled(
             plan, (*params, *joint.hidden), state, joint.outputs[:n_slopes], joint.outputs[n_slopes:]
+        )
+    if any(step.op.name == "odeint" for step in program.steps):
+        raise NeuralODEError(
+            f"f calls odeint itself, and the derivative of that call cannot be replayed (gradient={purpose.kind!r}); pass "
+            "gradient='tape' or execution='eager' to the outer solve"
         )
     chosen = [(*params, *program.hidden)[position] for position in purpose.wanted]
     joint = program.vjp((*state, *chosen, *([time] if purpose.time else [])), n_slopes)

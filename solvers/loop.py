@@ -36,7 +36,7 @@ class Integrator:
 
     `grid` None: adaptive steps under `control`. Otherwise exactly these times, without an error test.
     After `advance()` the step lies between `t_start` and `t`; the stages still hold it: y and the slopes in
-    `stages.rows`, the new state in `y`. The next `advance()` moves on from there.
+    `stages.rows`, the new state in `y`, its scaled error in `error_norm` (0 on a given grid). The next `advance()` moves on from there.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Integrator:
         self.t0, self.t1 = t0, t1
         self.t_start = self.t = t0
         self.h = 0.0
+        self.error_norm = 0.0
         self.name = name
         self._direction = math.copysign(1.0, t1 - t0)
         self._grid = None if grid is None else grid.tolist()
@@ -173,7 +174,7 @@ class Integrator:
         if self._on_attempt is not None:
             self._on_attempt(self.t, t_next - self.t, error, True, self.step.y_new)
         self.stats.n_accepted += 1
-        self.t = t_next
+        self.t, self.error_norm = t_next, error
 
     def _check_limits(self, t_next: float, first_h: float) -> None:
         smallest = 10.0 * np.spacing(max(abs(self.t), abs(t_next)))

@@ -85,8 +85,8 @@ class Solve(Primitive):
     def _refuse_higher(self, values: Sequence[Any]) -> None:
         if any(type(value) is Var and value.trace.is_program for value in values):
             raise NeuralODEError(
-                "f calls odeint itself, and the pull-back of such a solve cannot be replayed; pass gradient='tape' to "
-                "the outer solve"
+                "a derivative of a solve is taken inside a function that is being traced (the f of another solve): the "
+                "trace would freeze the steps of this moment; take it outside of f"
             )
         if self.options.gradient == "backsolve":
             raise NeuralODEError(

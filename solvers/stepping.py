@@ -48,6 +48,17 @@ def rk_step(
     return y1, error, k
 
 
+def dense_weights(
+    interpolant: np.ndarray, thetas: np.ndarray, h: float, *, derivative: bool = False
+) -> np.ndarray:
+    """(m, s + 1): weights of [y, k_1, ..., k_s] that give the state (or its time derivative) at t + theta h."""
+    powers = np.arange(1, interpolant.shape[1] + 1)
+    column = thetas[:, None]
+    if derivative:
+        return np.hstack([np.zeros_like(column), (powers * column ** (powers - 1)) @ interpolant.T])
+    return np.hstack([np.ones_like(column), h * (column**powers @ interpolant.T)])
+
+
 class RowStep:
     """A step on the rows [y, k_1, ..., k_s] of `Stages`: each weighted sum is one matrix-vector product."""
 
@@ -110,13 +121,9 @@ class RowStep:
             self.stages.shift()
 
     def interpolation_weights(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> np.ndarray:
-        """(m, s + 1): weights of [y, k_1, ..., k_s] that give the state (or its time derivative) at t + theta h."""
+        """`dense_weights` of this method."""
         assert self._interpolant is not None
-        powers = np.arange(1, self._interpolant.shape[1] + 1)
-        column = thetas[:, None]
-        if derivative:
-            return np.hstack([np.zeros_like(column), (powers * column ** (powers - 1)) @ self._interpolant.T])
-        return np.hstack([np.ones_like(column), h * (column**powers @ self._interpolant.T)])
+        return dense_weights(self._interpolant, thetas, h, derivative=derivative)
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n), as one matrix product."""

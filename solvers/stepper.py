@@ -1,0 +1,162 @@
+"""The loop by hand: one accepted step at a time, for people who decide between the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engine.backend import Array, namespace_of, to_xp
+from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.trace import Var
+from ..engine.tree import Tree, leaves
+from .compiled import Purpose, give_back
+from .controller import PIController
+from .dynamics import Dynamics, StateLayout
+from .forward import begin_rows, control_of, stages_for, trust
+from .loop import Integrator
+from .options import checked_options, initial_state, output_times, walking_grid
+from .solution import Stats
+from .stepping import dense_weights
+from .tableau import Tableau
+
+
+@dataclass(frozen=True)
+class Step:
+    """One accepted step, on arrays of its own.
+
+    Attributes:
+        t0, t1: its ends; t1 < t0 when time runs backwards.
+        y0, y1: states there, trees like the initial one.
+        k: slopes of its stages, a list of such trees; for a method that is first same as last k[-1] is f(t1, y1).
+        error_norm: scaled error estimate, at most 1; 0 for steps of a given size.
+    """
+
+    t0: float
+    t1: float
+    y0: Tree
+    y1: Tree
+    k: list[Tree]
+    error_norm: float
+    _rows: Array
+    _tableau: Tableau
+    _layout: StateLayout
+
+    def interpolate(self, t: Any) -> Tree:
+        """The state at a time (or at times (m,), then with a leading axis m) within the step.
+
+        Raises ArgumentError outside of the step, or where the method has no dense output.
+        """
+        interpolant = self._tableau.as_floats().interpolant
+        if interpolant is None:
+            raise ArgumentError(
+                f"{self._tableau.name} has no dense output; make the step end at the time you need"
+            )
+        times = np.asarray(t, dtype=np.float64)
+        thetas = (times.reshape(-1) - self.t0) / (self.t1 - self.t0)
+        if times.ndim > 1 or not np.all((thetas >= 0.0) & (thetas <= 1.0)):
+            raise ArgumentError(f"`t` must lie in the step from {self.t0:g} to {self.t1:g}; got {t!r}")
+        weights = dense_weights(interpolant, thetas, self.t1 - self.t0).astype(self._rows.dtype)
+        rows = to_xp(namespace_of(self._rows), weights) @ self._rows
+        return self._layout.unflatten(rows if times.ndim else rows[0], times.shape)
+
+
+class Stepper:
+    """Solve y' = f(t, y, params), y(t0) = y0, towards t1, an accepted step with each call of `step()`.
+
+        stepper = Stepper(f, y0, 0.0, 1.0)
+        while not stepper.is_done:
+            step = stepper.step()
+            print(step.t1, step.y1, step.interpolate(0.5 * (step.t0 + step.t1)))
+
+    The steps are those of `odeint` with the same arguments, which are explained there. Nothing here is differentiated.
+
+    Attributes:
+        t, y: where the solve stands (y is an array of its own, or a tree of them).
+        h: signed size of the step that will be tried next; 0 with a given grid.
+        is_done: whether t is t1.
+        stats: counts so far.
+    Raises: what `odeint` raises, for arguments at once and for a failing step from `step()`.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        y0: Tree,
+        t0: float,
+        t1: float,
+        params: Tree = None,
+        *,
+        method: str | Tableau = "dopri5",
+        rtol: float = 1e-5,
+        atol: float = 1e-7,
+        execution: str = "replay",
+        max_steps: int = 100_000,
+        max_step: float | None = None,
+        first_step: float | None = None,
+        step_size: float | None = None,
+        grid: Any = None,
+        controller: PIController | None = None,
+    ) -> None:
+        options = checked_options(
+            method, rtol=rtol, atol=atol, execution=execution, max_steps=max_steps, max_step=max_step,
+            first_step=first_step, step_size=step_size, grid=grid, controller=controller, gradient="discrete",
+            keep="none", keep_bytes=0, backward_rtol=None, backward_atol=None, callback=None,
+        )  # fmt: skip
+        times = output_times([t0, t1])
+        dynamics = Dynamics(f, times[0], initial_state(y0), params, has_aux=False)
+        if any(type(value) is Var for value in (*leaves(y0), *dynamics.params_leaves, *dynamics.hidden)):
+            raise ArgumentTypeError(
+                "a Stepper works on arrays; inside a function that is differentiated use odeint"
+            )
+        self.stats = Stats()
+        self._layout = dynamics.layout
+        with np.errstate(all="ignore"):
+            self._stages, self._compiled = stages_for(dynamics, options, Purpose("solve"))
+            trust(self._stages, self._compiled, dynamics, times, self.stats)
+            begin_rows(self._stages, dynamics, self.stats)
+            self._integrator = Integrator(
+                self._stages, options.tableau, control_of(options), float(times[0]), float(times[1]), self.stats,
+                grid=walking_grid(options, times), name="Stepper",
+            )  # fmt: skip
+            self._integrator.start()
+        self._y = self._layout.unflatten(self._integrator.y.copy())
+
+    @property
+    def t(self) -> float:
+        return self._integrator.t
+
+    @property
+    def y(self) -> Tree:
+        return self._y
+
+    @property
+    def h(self) -> float:
+        return self._integrator.h
+
+    @property
+    def is_done(self) -> bool:
+        return self._integrator.is_done
+
+    def step(self) -> Step:
+        """Make one accepted step; ArgumentError when there is none left."""
+        integrator, layout = self._integrator, self._layout
+        if integrator.is_done:
+            raise ArgumentError(
+                f"the solve is done: it has reached t1 = {integrator.t1:g}; ask `is_done` first"
+            )
+        y0 = self._y
+        with np.errstate(all="ignore"):
+            integrator.advance()
+        rows = self._stages.rows.copy()
+        self._y = layout.unflatten(integrator.y.copy())
+        slopes = [layout.unflatten(row) for row in rows[1:]]
+        step = Step(
+            integrator.t_start, integrator.t, y0, self._y, slopes, integrator.error_norm,
+            rows, integrator.tableau, layout,
+        )  # fmt: skip
+        if integrator.is_done and self._compiled is not None:
+            give_back(self._compiled, self._stages)
+        return step
