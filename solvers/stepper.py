@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,9 @@ class Step:
     y1: Tree
     k: list[Tree]
     error_norm: float
-    _rows: Array
-    _tableau: Tableau
-    _layout: StateLayout
+    _rows: Array = field(repr=False)
+    _tableau: Tableau = field(repr=False)
+    _layout: StateLayout = field(repr=False)
 
     def interpolate(self, t: Any) -> Tree:
         """The state at a time (or at times (m,), then with a leading axis m) within the step.

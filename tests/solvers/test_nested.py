@@ -46,13 +46,13 @@ def test_two_inner_problems_of_equal_shapes_are_told_apart():
 @pytest.mark.parametrize("options", [{"gradient": "tape"}, {"execution": "eager"}], ids=str)
 def test_gradients_through_nested_solves(options):
     w, direction = np.eye(3) * 0.4, RNG.standard_normal((3, 3))
-    tight = {"rtol": 1e-7, "atol": 1e-7}
+    tight = {"rtol": 1e-6, "atol": 1e-6}
 
     def loss(w):
         return np.sum(odeint(nested(w, **tight), Y0, [0, 1], **tight, **options).ys[-1] ** 2)
 
     found = np.sum(grad(loss)(w) * direction)
-    assert found == pytest.approx(central_difference(loss, [w], [direction], h=0.1), rel=1e-4)
+    assert found == pytest.approx(central_difference(loss, [w], [direction], h=0.1), rel=1e-3)
 
 
 @pytest.mark.parametrize("gradient", ["discrete", "backsolve"])
