@@ -1,0 +1,37 @@
+"""Every benchmark runs at toy size and prints results that can be read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINES = {"replay": 2, "spiral": 3}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_benchmark_prints_one_json_line_a_result(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--toy"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == LINES[name]
+    for line in lines:
+        assert {"benchmark", "sizes", "dtype", "module", "device", "median_s", "spread", "machine"} <= set(
+            line
+        )
+        assert line["benchmark"] == name and line["median_s"] > 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks" / "results").glob("*.jsonl")), ids=lambda p: p.name
+)
+def test_stored_results_can_be_read(path):
+    assert all(
+        {"benchmark", "median_s", "machine"} <= set(json.loads(line))
+        for line in path.read_text().splitlines()
+    )
