@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..engine.errors import NeuralODEError
 from ..engine.partition import Plan, partition
 from ..engine.program import optimise
+from .buffer_pool import BufferPool
 from .dynamics import Dynamics
 
 MAX_STRUCTURES = 32  # programs that are remembered
-MAX_IDLE = 2  # sets of buffers that an idle program keeps for each method
-MAX_IDLE_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Purpose:
     time: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Compiled:
     """A partitioned program and the names of its slots.
 
@@ -52,13 +51,13 @@ class Compiled:
     param_bars: tuple[int, ...] = ()
     time_bar: int | None = None
     is_trusted: bool = False
-    idle: dict[Any, list[Any]] = field(default_factory=dict)
 
     def is_saved(self, slots: Sequence[int]) -> bool:
         """Whether the pull-back reads any of these slots after the slope is done."""
         return any(slot in self.plan.residuals for slot in slots)
 
 
+pool = BufferPool()
 _known: OrderedDict[Any, Compiled] = OrderedDict()
 _lock = threading.Lock()
 
@@ -74,28 +73,22 @@ def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
     compiled = _compile(dynamics, purpose)
     with _lock:
         _known[key] = compiled
-        while len(_known) > MAX_STRUCTURES:
-            _known.popitem(last=False)
+        dropped = {_known.popitem(last=False)[1] for _ in range(len(_known) - MAX_STRUCTURES)}
+    if dropped:
+        pool.drop(lambda key: key[0] in dropped)
     return compiled
 
 
-def checkout(compiled: Compiled, key: Any, build: Callable[[], Any]) -> Any:
-    """Buffers for one solve with the method `key`: idle ones of this program, or what `build()` makes."""
-    with _lock:
-        idle = compiled.idle.get(key)
-        if idle:
-            return idle.pop()
-    buffers = build()
-    buffers.pool_key = key
+def checkout(compiled: Compiled, method: Any, build: Callable[[], Any]) -> Any:
+    """Buffers for one solve with a method: idle ones of this program, or what `build()` makes."""
+    buffers = pool.take((compiled, method), build)
+    buffers.pool_key = (compiled, method)
     return buffers
 
 
-def give_back(compiled: Compiled, buffers: Any) -> None:
-    """Buffers are free for the next solve; more than MAX_IDLE_BYTES are left to the garbage collector."""
-    with _lock:
-        idle = compiled.idle.setdefault(buffers.pool_key, [])
-        if len(idle) < MAX_IDLE and buffers.nbytes <= MAX_IDLE_BYTES:
-            idle.append(buffers)
+def give_back(buffers: Any) -> None:
+    """Buffers that `checkout` gave are free for the next solve."""
+    pool.give_back(buffers.pool_key, buffers)
 
 
 def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:

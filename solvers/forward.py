@@ -56,7 +56,7 @@ def solve_forward(
     if any(held is not None for held in trajectory.held):
         done.stages = stages
     elif compiled is not None:
-        give_back(compiled, stages)
+        give_back(stages)
     return done
 
 

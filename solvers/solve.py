@@ -133,7 +133,7 @@ class Solve(Primitive):
         found = sweep.run(ys_bar)
         done.stages = None
         if compiled is not None:
-            give_back(compiled, stages)
+            give_back(stages)
         return found
 
     def _backsolve(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
@@ -148,7 +148,7 @@ class Solve(Primitive):
         stages.load(dynamics)
         found = backsolve(stages, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar)
         found = Cotangents(found.y0, found.ts, [bar.copy() for bar in found.params])
-        give_back(compiled, stages)
+        give_back(stages)
         return found
 
 

@@ -158,5 +158,5 @@ class Stepper:
             rows, integrator.tableau, layout,
         )  # fmt: skip
         if integrator.is_done and self._compiled is not None:
-            give_back(self._compiled, self._stages)
+            give_back(self._stages)
         return step
