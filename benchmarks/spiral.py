@@ -1,11 +1,12 @@
 """How long does one training iteration of a small neural ODE take, beside torchdiffeq where it is installed?
 
-    python -m benchmarks.spiral [--toy]
+    python -m benchmarks.spiral [--toy] [--threads N]
 
 The spiral of torchdiffeq's demonstration: y' = tanh(y**3 w1 + b1) w2 + b2 with 50 hidden units, 20 trajectories, the
 first 10 of 1,000 times in [0, 25], dopri5 with rtol 1e-7 and atol 1e-9, float32, mean absolute error, gradient with
 respect to the parameters. Every method starts from the same weights, and must give the same loss and gradient, before
-anything is timed. Prints one JSON line a method; all are measured turn by turn with as many threads.
+anything is timed. Prints one JSON line a method; all are measured turn by turn with as many threads. On a machine that
+is not idle use one thread: PyTorch's threads wait for each other, and a busy core makes it many times slower.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from odegrad import odeint, value_and_grad
+from threadpoolctl import threadpool_limits
 
 from .measure import interleaved, machine, ratio, report, summary
 
@@ -101,7 +103,7 @@ def torch_iterations(given: Data, n_threads: int) -> dict[str, Iteration]:
             nfe = model.nfe
             loss.backward()
             gradients = [p.grad.numpy() for p in model.all]
-            return float(loss), gradients, {"nfe": nfe, "nfe_backward": model.nfe - nfe}
+            return float(loss.detach()), gradients, {"nfe": nfe, "nfe_backward": model.nfe - nfe}
 
         return iteration
 
@@ -128,8 +130,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--toy", action="store_true", help="a few iterations without peers, for the tests")
-    toy = parser.parse_args().toy
-    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of BLAS and of PyTorch")
+    arguments = parser.parse_args()
+    with threadpool_limits(arguments.threads):
+        measure(arguments.toy, arguments.threads)
+
+
+def measure(toy: bool, n_threads: int) -> None:
+    """Check that all methods agree, time them and print a line for each."""
     given = data(np.random.default_rng(0))
     iterations = {
         f"odegrad {gradient}": our_iteration(given, gradient)
