@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from odegrad.engine import kernels
 from odegrad.engine.kernels.threads import one_blas_thread
+
+from .measure import interleaved, machine, report, summary
 
 # images, height and width, channels in, channels out, stride; kernel 3x3, padding 1
 SIZES = [
@@ -74,27 +73,11 @@ def torch_calls(size: tuple[int, ...], n_threads: int) -> Calls:
     }
 
 
-def seconds(call: Callable[[], Any], budget: float) -> list[float]:
-    """Sorted times of repeated calls within `budget` seconds, at least five, after two that warm up."""
-    call(), call()
-    times: list[float] = []
-    end = time.perf_counter() + budget
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return sorted(times)
-
-
-def summary(prefix: str, times: list[float], gflop: float) -> dict[str, float]:
-    median = statistics.median(times)
-    spread = (times[3 * len(times) // 4] - times[len(times) // 4]) / median
-    return {
-        f"{prefix}gflops": round(gflop / median, 2),
-        f"{prefix}best_gflops": round(gflop / times[0], 2),
-        f"{prefix}median_s": median,
-        f"{prefix}spread": round(spread, 3),
-    }
+def speeds(prefix: str, times: list[float], gflop: float) -> dict[str, Any]:
+    """Nominal GFLOP/s beside the times."""
+    found = summary(times)
+    rates = {"gflops": round(gflop / found["median_s"], 2), "best_gflops": round(gflop / found["best_s"], 2)}
+    return {prefix + key: value for key, value in (rates | found).items()}
 
 
 def main() -> None:
@@ -123,11 +106,10 @@ def main() -> None:
                 "device": "cpu",
                 "threads": n_threads,
             }
-            budget = 0.01 if toy else 1.0
-            line |= summary("", seconds(call, budget), gflop)
-            if peers:
-                line |= summary("torch_", seconds(peers[name], budget), gflop)
-            print(json.dumps(line), flush=True)
+            calls = {"": call} | ({"torch_": peers[name]} if peers else {})
+            for prefix, times in interleaved(calls, seconds=0.01 if toy else 2.0).items():
+                line |= speeds(prefix, times, gflop)
+            report(line | {"machine": machine(*(["torch"] if peers else []))})
 
 
 if __name__ == "__main__":

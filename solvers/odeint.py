@@ -49,8 +49,9 @@ def odeint(
     Args:
         f: dynamics; f(t, y, params) -> slope with the structure, shapes and dtype of y; f(t, y) when params is None.
             t is a number. With `has_aux` f returns (slope, aux). f is traced: it may use NumPy functions and
-            operators, but not branch on values.
-        y0: initial state: a float32, float64 or complex128 array of any shape, NumPy or CuPy, or a tree of them.
+            operators, but not branch on values. It may call odeint itself; then gradient="tape" or execution="eager".
+        y0: initial state: a float32, float64 or complex128 array of any shape, NumPy or CuPy, or a tree of them; a
+            Python number is a 0-d float64 array.
         ts: output times (T,), T >= 2, strictly increasing or decreasing, in the time unit of f.
         params: tree of arrays; gradients come back in this structure.
         method: "dopri5" or "bosh3" (adaptive), "euler", "midpoint", "rk4" (fixed steps), or a `Tableau`.
@@ -58,7 +59,7 @@ def odeint(
         gradient: "discrete" (exact for the steps taken, hand-written), "tape" (the same, by tracing; the oracle) or
             "backsolve" (continuous adjoint, O(1) memory, its error falls with rtol and atol).
         execution: "replay" (traced once, then NumPy calls into reused buffers) or "eager" (f is called each time).
-        keep: which stage residuals `discrete` keeps: "auto" (while they fit in keep_bytes), "all" or "none".
+        keep: which stage residuals `discrete` keeps: "auto" (of up to 64 steps, while they fit in keep_bytes), "all" or "none".
         max_steps: attempted steps after which TooManySteps is raised.
         max_step, first_step: limits on the size of steps, in the unit of ts.
         step_size: largest step of a method with fixed steps (default: from output time to output time).
