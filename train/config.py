@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..engine.errors import ConfigError
 
 DatasetName = Literal["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "svhn", "tiny-imagenet"]
-NetworkName = Literal["small", "4-layer", "6-layer", "8-layer", "10-layer", "12-layer", "unet"]
+NetworkName = Literal["4-layer", "6-layer", "8-layer", "10-layer", "12-layer", "unet"]
 NormName = Literal["tabn", "none", "minibatch", "pop-ti"]
 
 
@@ -30,13 +30,13 @@ class TrainConfig:
     """The images to learn: digits ships with the package, the others are looked for or downloaded once."""
     data_dir: str | None = None
     """Folder with the published data files; by default ODEGRAD_DATA, then the download cache."""
-    validation_fraction: float = 0.1
-    """Share of the training images held out to choose the best checkpoint, in [0, 1)."""
-    augment: bool = False
+    validation_fraction: float = 0.05
+    """Share of the training images held out to choose the best checkpoint, in [0, 1); with 0 it is the last."""
+    augment: bool = True
     """Random crop and erasing of the training images, and flips where a mirrored image keeps its class."""
 
-    network: NetworkName = "small"
-    """Dynamics of the neural ODE: the paper's networks by their number of layers, or one for small images."""
+    network: NetworkName = "6-layer"
+    """Dynamics of the neural ODE: the paper's networks, by their number of layers."""
     norm: NormName = "tabn"
     """Normalisation inside the dynamics: temporal adaptive, none, mini-batch statistics in training and test,
     or one running pair shared by all times."""
@@ -48,7 +48,7 @@ class TrainConfig:
     """How far a TA-BN node moves towards the moments seen exactly at it, in (0, 1]."""
     unvisited: Literal["skip", "initial"] = "skip"
     """TA-BN nodes without enough observations in evaluation: interpolated over, or read with initial values."""
-    dropout: float = 0.0
+    dropout: float = 0.2
     """Probability of dropping a feature before the last linear layer, in [0, 1)."""
 
     method: Literal["dopri5", "rk4", "midpoint", "euler"] = "dopri5"
@@ -57,6 +57,8 @@ class TrainConfig:
     """Relative tolerance of a step."""
     atol: float = 1e-3
     """Absolute tolerance of a step."""
+    step_size: float = 0.1
+    """Step of rk4, midpoint and euler on [0, 1]; dopri5 chooses its own."""
     max_steps: int = 1000
     """Attempted steps that a solve may take."""
     gradient: Literal["discrete", "tape", "backsolve"] = "discrete"
@@ -68,7 +70,7 @@ class TrainConfig:
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     """Optimiser."""
-    lr: float = 3e-3
+    lr: float = 2e-3
     """Peak learning rate."""
     momentum: float = 0.9
     """Momentum of sgd, in [0, 1)."""
@@ -103,7 +105,7 @@ class TrainConfig:
     out: str | None = None
     """Run folder to make; by default a new, numbered one in runs/."""
     checkpoint_every: int = 0
-    """Optimiser steps between checkpoints; 0 writes one at the end of each epoch only."""
+    """Optimiser steps between checkpoints; 0 writes one at the start and at the end of each epoch only."""
 
     def __post_init__(self) -> None:
         problems = [problem for name in _field_types() if (problem := self._problem(name))]
@@ -138,6 +140,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {  # name -> least value, first v
     "dropout": _FRACTION,
     "rtol": _POSITIVE,
     "atol": _POSITIVE,
+    "step_size": _POSITIVE,
     "max_steps": _AT_LEAST[1],
     "lr": _POSITIVE,
     "momentum": _FRACTION,
@@ -161,14 +164,15 @@ _PAPER: dict[str, Any] = {  # Zheng et al. (2024), the recipe of the experiments
     "epochs": 128,
     "batch_size": 256,
     "dropout": 0.5,
-    "validation_fraction": 0.05,
+    "augment": False,
+    "network": "4-layer",
 }
 _COLOUR = {**_PAPER, "augment": True, "network": "8-layer"}
 _DEFAULTS: dict[
     str, dict[str, Any]
 ] = {  # what differs from the defaults of the fields, which are those of digits
     "digits": {},
-    "mnist": {**_PAPER, "network": "4-layer", "epochs": 5},
+    "mnist": {**_PAPER, "epochs": 5},
     "fashion-mnist": {**_PAPER, "network": "6-layer", "epochs": 20},
     "cifar10": _COLOUR,
     "cifar100": _COLOUR,

@@ -68,10 +68,13 @@ class Result:
 def train(config: TrainConfig, run: RunFolder, reporter: Reporter) -> Result:
     """Train from scratch in the folder `run`.
 
+    A checkpoint of step 0 is written first, so that the run can be resumed from then on.
     Raises: DataError, the errors of a solve, OSError; KeyboardInterrupt after the state was saved.
     """
     trainer = Trainer(config, run, reporter)
-    return trainer.run_from(trainer.fresh_state())
+    trainer.state = trainer.fresh_state()
+    trainer.save(run.last)
+    return trainer.run()
 
 
 def resume(run: RunFolder, reporter: Reporter) -> Result:
@@ -83,8 +86,9 @@ def resume(run: RunFolder, reporter: Reporter) -> Result:
         reporter.message(f"not the same bit for bit: {change}")
     trainer = Trainer(run.config(), run, reporter)
     state = RunState.restored(trainer.fresh_state(), checkpoint.load(run.last))
-    metrics.cut_back(run.metrics, state.step)
-    return trainer.run_from(state)
+    trainer.state = state
+    metrics.cut_back(run.metrics, state.step if state.step_in_epoch == 0 else state.step - 1)
+    return trainer.run()
 
 
 class Trainer:

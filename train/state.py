@@ -30,10 +30,13 @@ class Totals:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch with the best validation accuracy so far (the first of equals), and its test accuracy."""
+    """The epoch with the best validation accuracy so far (the first of equals), and its test accuracy.
+
+    Without validation images there is nothing to choose by, and the newest epoch is the best.
+    """
 
     epoch: int
-    validation_accuracy: float
+    validation_accuracy: float | None
     test_accuracy: float
 
 

@@ -140,7 +140,7 @@ def test_a_data_set_on_the_command_line_stands_over_that_of_the_file(calls, tmp_
     (tmp_path / "c.toml").write_text('dataset = "mnist"\nepochs = 7\n')
     assert main(["train", *words, "--config=c.toml"]) == 0
     config = config_of_call(calls)
-    assert (config.dataset, config.network, config.epochs) == ("digits", "small", 7)
+    assert (config.dataset, config.network, config.epochs) == ("digits", "6-layer", 7)
 
 
 def test_the_configuration_of_a_run_repeats_it(calls, tmp_path):
@@ -152,7 +152,7 @@ def test_the_configuration_of_a_run_repeats_it(calls, tmp_path):
 def test_the_run_gets_its_own_folder(calls):
     main(["train"])
     main(["train"])
-    assert [run.path.name for _, _, run in calls] == ["digits-small-tabn-001", "digits-small-tabn-002"]
+    assert [run.path.name for _, _, run in calls] == ["digits-6-layer-tabn-001", "digits-6-layer-tabn-002"]
 
 
 # Output.

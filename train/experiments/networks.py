@@ -33,7 +33,6 @@ Norm = Callable[[int], Layer]
 
 DOWN, KEEP, UP = "down", "keep", "up"
 _PLANS: dict[str, tuple[tuple[int, str], ...]] = {  # (width in units of the base, what it does to the size)
-    "small": ((1, KEEP), (2, DOWN), (1, UP)),
     "4-layer": ((1, DOWN), (2, DOWN), (1, UP)),
     "6-layer": ((1, KEEP), (2, DOWN), (4, DOWN), (2, UP), (1, UP)),
     "8-layer": ((1, KEEP), (2, DOWN), (4, DOWN), (8, DOWN), (4, UP), (2, UP), (1, UP)),
@@ -96,6 +95,7 @@ def classifier(config: TrainConfig, shape: tuple[int, int, int], n_classes: int)
         keep=config.keep,
         execution=config.execution,
         max_steps=config.max_steps,
+        step_size=None if config.method == "dopri5" else config.step_size,
     )
     head = [
         BatchNorm(channels),
