@@ -59,7 +59,8 @@ def odeint(
         gradient: "discrete" (exact for the steps taken, hand-written), "tape" (the same, by tracing; the oracle) or
             "backsolve" (continuous adjoint, O(1) memory, its error falls with rtol and atol).
         execution: "replay" (traced once, then NumPy calls into reused buffers) or "eager" (f is called each time).
-        keep: which stage residuals `discrete` keeps: "auto" (of up to 64 steps, while they fit in keep_bytes), "all" or "none".
+        keep: which stage residuals `discrete` keeps: "auto" (of up to 64 steps, while they fit in keep_bytes), "all" or
+            "none".
         max_steps: attempted steps after which TooManySteps is raised.
         max_step, first_step: limits on the size of steps, in the unit of ts.
         step_size: largest step of a method with fixed steps (default: from output time to output time).
