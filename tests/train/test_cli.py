@@ -59,7 +59,8 @@ def calls(monkeypatch, tmp_path):
 
         return call
 
-    fake("loop", train=work("train"), resume=work("resume"), evaluate=work("evaluate"))
+    fake("loop", train=work("train"), resume=work("resume"))
+    fake("evaluation", evaluate=lambda run, reporter, *options: work("evaluate")(run, reporter))
     fake("pictures", draw=lambda run, reporter: [run.pictures / "nfe.png"])
     fake("predictor", load=lambda path: Model())
     monkeypatch.chdir(tmp_path)
