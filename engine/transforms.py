@@ -195,9 +195,8 @@ def _finish(bar: Any, leaf: Any) -> Any:
         return bar.item() if isinstance(bar, (np.ndarray, np.generic)) else bar
     if dtype_of(leaf).kind == "f" and dtype_of(bar).kind == "c":
         bar = ops.real(bar)
-    return ops.astype(
-        ops.broadcast_to(bar, shape_of(leaf)) if shape_of(bar) != shape_of(leaf) else bar, dtype_of(leaf)
-    )
+    bar = ops.astype(ops.broadcast_to(bar, shape_of(leaf)), dtype_of(leaf))
+    return np.asarray(bar) if isinstance(bar, np.generic) else bar
 
 
 def _describe_tree(tree: Tree) -> str:

@@ -494,3 +494,10 @@ def test_network_hessian_agrees_with_complex_step_of_the_gradient(name):
     _, (product,) = hvp(loss, [x], [xdot])
     expected = complex_step(grad(loss), [x], [xdot])
     assert_close(product, expected, scale=norm(expected), tol=1e-12)
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_the_gradient_of_a_0d_array_is_a_0d_array(power):
+    gradient = grad(lambda x: x**power)(np.array(2.0))
+    assert isinstance(gradient, np.ndarray) and gradient.shape == ()
+    assert gradient == power * 2.0 ** (power - 1)
