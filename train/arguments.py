@@ -72,6 +72,10 @@ class PredictArguments(RunArguments):
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILES...")]
     """Files with images of the size that the network was trained on."""
+    which: Literal["last", "best"] = "best"
+    """Checkpoint: of the last epoch, or of the epoch with the best validation accuracy."""
+    batch_size: int = 0
+    """Images solved together, with common steps; 0 takes the configured number, 1 solves each alone."""
 
 
 _TYPES: dict[str, type[Any]] = {

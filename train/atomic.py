@@ -16,7 +16,7 @@ def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
 
     The folder must exist; one writer a path at a time. If anything fails (a full disk, Ctrl-C), the old file is as it
     was and nothing is left beside it.
-    Raises: OSError as the operating system gives it.
+    Raises: OSError as the operating system gives it, with the name of the file.
     """
     target = Path(path)
     partial = target.with_name(target.name + PARTIAL)
@@ -27,8 +27,10 @@ def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvi
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, target)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)  # writing, unlike opening, fails without a name
         raise
     _sync_folder(target.parent)
 

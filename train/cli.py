@@ -90,9 +90,10 @@ def _predict(arguments: Any, reporter: Reporter) -> Any:
     from . import predictor
     from .data import read_images
 
-    model = predictor.load(run.path)
+    model = predictor.load(run.path, arguments.which)
     classes = model.preprocessing.classes
-    probabilities = model.predict_proba(read_images(arguments.files, model.preprocessing.shape))
+    images = read_images(arguments.files, model.preprocessing.shape)
+    probabilities = model.predict_proba(images, arguments.batch_size)
     labels = probabilities.argmax(axis=1)
     return {
         "predictions": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from ..engine.errors import ArgumentError
 from .data import load_dataset
 from .predictor import restored
 from .progress import Reporter
@@ -40,10 +41,12 @@ def evaluate(
         limit: score only the first so many images; 0 takes all.
     Raises: CheckpointError, DataError, ArgumentError.
     """
+    if limit < 0 or batch_size < 0:
+        raise ArgumentError(f"`limit` and `batch_size` must not be negative; got {limit} and {batch_size}")
     model, state = restored(run, which)
     data = load_dataset(model.config.dataset, model.config.data_dir)
-    n = min(limit, len(data.test_labels)) if limit > 0 else len(data.test_labels)
-    size = batch_size if batch_size > 0 else model.config.eval_batch_size
+    n = min(limit or len(data.test_labels), len(data.test_labels))
+    size = batch_size or model.config.eval_batch_size
     reporter.message(f"{run.path}: {which} checkpoint on {n} test images, {size} at a time")
     started = time.perf_counter()
     scores = model.score(data.test_images[:n], data.test_labels[:n], size)

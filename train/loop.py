@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -72,9 +74,9 @@ def train(config: TrainConfig, run: RunFolder, reporter: Reporter) -> Result:
     Raises: DataError, the errors of a solve, OSError; KeyboardInterrupt after the state was saved.
     """
     trainer = Trainer(config, run, reporter)
-    trainer.state = trainer.fresh_state()
-    trainer.save(run.last)
-    return trainer.run()
+    state = trainer.fresh_state()
+    trainer.save(run.last, state)
+    return trainer.run_from(state)
 
 
 def resume(run: RunFolder, reporter: Reporter) -> Result:
@@ -84,11 +86,14 @@ def resume(run: RunFolder, reporter: Reporter) -> Result:
     """
     for change in run.version_changes():
         reporter.message(f"not the same bit for bit: {change}")
-    trainer = Trainer(run.config(), run, reporter)
-    state = RunState.restored(trainer.fresh_state(), checkpoint.load(run.last))
-    trainer.state = state
-    metrics.cut_back(run.metrics, state.step if state.step_in_epoch == 0 else state.step - 1)
-    return trainer.run()
+    found, config = checkpoint.load(run.last), run.config()
+    for change in _config_changes(found, config):
+        reporter.message(f"config.toml was edited: {change}")
+    trainer = Trainer(config, run, reporter)
+    state = RunState.restored(trainer.fresh_state(), found)
+    # An epoch's record is written before the checkpoint behind it: one of an unfinished epoch has yet to come again.
+    metrics.cut_back(run.metrics, state.step - 1 if state.step_in_epoch else state.step)
+    return trainer.run_from(state)
 
 
 class Trainer:
@@ -121,7 +126,10 @@ class Trainer:
             while self.state.epoch < self.config.epochs:
                 self._epoch()
         except KeyboardInterrupt:
-            self._save(self.run.last)
+            self.save(self.run.last, self.state)
+            self.reporter.message(
+                f"saved after step {self.state.step}; `odegrad resume {self.run.path}` goes on from there"
+            )
             raise
         finally:
             self.reporter.close()
@@ -143,7 +151,7 @@ class Trainer:
             self.state = self._step(self.state, rows, started)
             self.reporter.update(_shown(self.state.totals))
             if config.checkpoint_every and self.state.step % config.checkpoint_every == 0:
-                self._save(self.run.last)
+                self.save(self.run.last, self.state)
         self._end_epoch(started)
 
     def _step(self, state: RunState, rows: np.ndarray, started: float) -> RunState:
@@ -200,20 +208,21 @@ class Trainer:
             state, self.learning_rate(state.step - 1), time.perf_counter() - started, validation, test
         )
         best = state.best
-        accuracy = test.accuracy if validation is None else validation.accuracy
-        is_best = best is None or accuracy > best.validation_accuracy
+        accuracy = None if validation is None else validation.accuracy
+        is_best = _is_best(accuracy, best)
         if is_best:
             best = Best(state.epoch + 1, accuracy, test.accuracy)
-        self.state = replace(state, epoch=state.epoch + 1, step_in_epoch=0, totals=Totals(), best=best)
+        finished = replace(state, epoch=state.epoch + 1, step_in_epoch=0, totals=Totals(), best=best)
         metrics.append(self.run.metrics, asdict(record))
         if is_best:
-            self._save(self.run.best)
-        self._save(self.run.last)
+            self.save(self.run.best, finished)
+        self.save(self.run.last, finished)
+        self.state = finished  # at last: interrupted before this, the epoch ends anew on resume
         self.reporter.end_epoch(record)
 
-    def _save(self, path: Any) -> None:
-        header = self.state.header(self.config, self.model.preprocessing)
-        checkpoint.save(path, self.state.arrays(), header)
+    def save(self, path: os.PathLike[str], state: RunState) -> None:
+        """Write a checkpoint of `state`."""
+        checkpoint.save(path, state.arrays(), state.header(self.config, self.model.preprocessing))
 
     def _key(self, stream: int) -> np.ndarray:
         return random.fold_in(self.key, stream)
@@ -240,7 +249,7 @@ class Trainer:
             nfe_evaluation=last["nfe_evaluation"],
             seconds=seconds,
             seconds_per_epoch=seconds / len(epochs),
-            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+            peak_memory_mb=_peak_memory_mb(),
             **self.model.parameter_counts(),
         )
 
@@ -249,6 +258,28 @@ def preprocessing(data: Dataset, training: LabelledImages) -> Preprocessing:
     """Pixel statistics of the images that are trained on, none of those held out."""
     mean, std = channel_statistics(training.images)
     return Preprocessing(mean, std, data.image_shape, data.classes)
+
+
+def _config_changes(found: checkpoint.Checkpoint, config: TrainConfig) -> list[str]:
+    """What the configuration says otherwise than the one in the checkpoint."""
+    then, now = found.header.get("config", {}), asdict(config)
+    return [
+        f"{name} = {now[name]!r}, was {then[name]!r}"
+        for name in now
+        if then.get(name, now[name]) != now[name]
+    ]
+
+
+def _is_best(accuracy: float | None, before: Best | None) -> bool:
+    if before is None or before.validation_accuracy is None or accuracy is None:
+        return True
+    return accuracy > before.validation_accuracy
+
+
+def _peak_memory_mb() -> float:
+    """The most memory this process has held, in MiB; the system counts KiB, on macOS bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _added(totals: Totals, loss: float, logits: Any, labels: Any, seen: Tree, seconds: float) -> Totals:

@@ -52,8 +52,12 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     if type(record.get("step")) is not int:
         raise ArgumentError(f"`record` must have an int `step`; got {record.get('step')!r}")
     line = json_text(record) + "\n"
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write(line)
+    try:
+        with open(path, "a", encoding="utf-8", newline="\n") as file:
+            file.write(line)
+    except OSError as error:
+        error.filename = os.fspath(path)  # writing, unlike opening, fails without a name
+        raise
 
 
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -71,11 +71,11 @@ class Model:
         return logits, sum(solved.stats.nfe for solved in solves(seen))
 
     def predict_proba(self, images: Any, batch_size: int | None = None) -> np.ndarray:
-        """Class probabilities (N, K), float64, on the host."""
+        """Class probabilities (N, K), float64, on the host; arguments and errors as for `predict`."""
         checked = self._checked(images)
         parts = [
             to_host(ops.softmax(self.logits(batch)[0].astype(np.float64)))
-            for batch in _slices(checked, batch_size or self.config.eval_batch_size)
+            for batch in _slices(checked, self._size(batch_size))
         ]
         return np.concatenate(parts)
 
@@ -84,14 +84,14 @@ class Model:
 
         Args:
             images: uint8 (N, H, W, C), or (N, H, W) where C is 1, of the size the network was trained on.
-            batch_size: images that are solved together, with common steps (default: the configured one).
+            batch_size: images that are solved together, with common steps; None or 0 take the configured number.
         Raises: ArgumentTypeError, ArgumentError for another dtype or shape, or no images.
         """
         return self.predict_proba(images, batch_size).argmax(axis=1)
 
     def score(self, images: np.ndarray, labels: np.ndarray, batch_size: int | None = None) -> Scores:
         """Loss and accuracy on labelled images."""
-        size = batch_size or self.config.eval_batch_size
+        size = self._size(batch_size)
         loss = correct = nfe = n_solves = 0.0
         for start in range(0, len(labels), size):
             batch, truth = images[start : start + size], labels[start : start + size]
@@ -109,6 +109,11 @@ class Model:
             "parameters": sum(int(leaf.size) for leaf in leaves(self.weights)),
             "parameters_published": published_count(self.weights),
         }
+
+    def _size(self, batch_size: int | None) -> int:
+        if batch_size is not None and batch_size < 0:
+            raise ArgumentError(f"`batch_size` must not be negative; got {batch_size}")
+        return batch_size or self.config.eval_batch_size
 
     def _checked(self, images: Any) -> np.ndarray:
         shape = self.preprocessing.shape

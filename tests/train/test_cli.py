@@ -35,7 +35,7 @@ class Result:
 class Model:
     preprocessing = types.SimpleNamespace(shape=(8, 8, 1), classes=("zero", "one"))
 
-    def predict_proba(self, images):
+    def predict_proba(self, images, batch_size):
         return np.stack([images.mean(axis=(1, 2, 3)) / 255, 1 - images.mean(axis=(1, 2, 3)) / 255], axis=1)
 
 
@@ -52,17 +52,18 @@ def calls(monkeypatch, tmp_path):
 
     def work(name):
         def call(*arguments):
-            made.append((name, *arguments[:-1]))
+            [reporter] = [argument for argument in arguments if hasattr(argument, "message")]
+            made.append((name, *(argument for argument in arguments if argument is not reporter)))
             print("a library prints this")
-            arguments[-1].message("working")
+            reporter.message("working")
             return Result(test_accuracy=0.975, loss=float("nan"), run=Path("x"))
 
         return call
 
     fake("loop", train=work("train"), resume=work("resume"))
-    fake("evaluation", evaluate=lambda run, reporter, *options: work("evaluate")(run, reporter))
+    fake("evaluation", evaluate=work("evaluate"))
     fake("pictures", draw=lambda run, reporter: [run.pictures / "nfe.png"])
-    fake("predictor", load=lambda path: Model())
+    fake("predictor", load=lambda path, which: Model())
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ODEGRAD_DEBUG", raising=False)
     return made
@@ -181,7 +182,12 @@ def test_without_json_a_person_can_read_the_result(calls, capsys):
 @pytest.mark.parametrize("command", ["resume", "evaluate"])
 def test_commands_get_the_run(calls, finished_run, command):
     main([command, "done"])
-    assert calls == [(command, finished_run)]
+    assert calls[0][:2] == (command, finished_run)
+
+
+def test_evaluation_gets_its_flags(calls, finished_run):
+    main(["evaluate", "done", "--which", "best", "--batch-size", "1", "--limit", "7"])
+    assert calls == [("evaluate", finished_run, "best", 1, 7)]
 
 
 def test_plot_names_the_pictures(calls, finished_run, capsys):
