@@ -1,0 +1,193 @@
+"""Training: it learns, every option of the configuration trains, and gradient methods agree on what they train."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from odegrad.engine.tree import leaves
+from odegrad.train import loop, metrics
+from odegrad.train.predictor import load
+from odegrad.train.run_folder import RunFolder
+from training import Silent, call, flags, tiny, train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the data is."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def short(folder, tmp_path):
+    """A configuration of one epoch: five steps."""
+    return tiny(folder, out=str(tmp_path / "run"), epochs=1, dropout=0.0, augment=False)
+
+
+def after(config, n_steps):
+    """The state after so many steps; nothing is written."""
+    trainer = loop.Trainer(config, RunFolder(Path("unused")), Silent())
+    state, n = trainer.fresh_state(), len(trainer.training.labels)
+    for step in range(n_steps):
+        state = trainer._step(state, np.arange(step * 8, step * 8 + min(config.batch_size, n)) % n, 0.0)
+    return state
+
+
+# It learns.
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """The epochs of a run long enough for four quadrants, and its result."""
+    config = tiny(tmp_path_factory.mktemp("learnt"), epochs=8, augment=False, weight_decay=0.0)
+    run, result = train(config)
+    return metrics.read(run.metrics), result
+
+
+def test_the_training_loss_falls(learnt):
+    epochs, _ = learnt
+    assert epochs[-1]["train_loss"] < 0.5 * epochs[0]["train_loss"]
+
+
+def test_unseen_images_are_classified(learnt):
+    assert learnt[1].test_accuracy >= 0.9
+
+
+def test_the_result_has_as_many_steps_as_epochs_have(learnt):
+    assert learnt[1].steps == 8 * 5
+
+
+def test_each_epoch_leaves_a_record(learnt):
+    assert [record["epoch"] for record in learnt[0]] == list(range(1, 9))
+
+
+def test_the_best_epoch_is_the_first_of_the_best_validation_accuracies(learnt):
+    epochs, result = learnt
+    accuracies = [record["validation_accuracy"] for record in epochs]
+    assert result.best_epoch == 1 + int(np.argmax(accuracies))
+
+
+def test_the_best_test_accuracy_is_that_of_the_best_epoch(learnt):
+    epochs, result = learnt
+    assert result.best_test_accuracy == epochs[result.best_epoch - 1]["test_accuracy"]
+
+
+def test_without_validation_images_the_last_epoch_is_the_best(folder, tmp_path):
+    _, result = train(tiny(folder, out=str(tmp_path / "run"), validation_fraction=0.0, epochs=3))
+    assert result.best_epoch == 3
+
+
+# Every option trains.
+
+OPTIONS = [
+    *({"norm": norm} for norm in ("none", "minibatch", "pop-ti", "tabn")),
+    *({"normalize": normalize, "gradient": gradient}
+      for normalize in ("batch", "population") for gradient in ("discrete", "tape", "backsolve")),
+    *({"optimizer": optimizer} for optimizer in ("adamw", "adam", "sgd")),
+    *({"method": method} for method in ("rk4", "midpoint", "euler")),
+    *({"keep": keep} for keep in ("all", "none")),
+    {"execution": "eager"},
+    {"unvisited": "initial"},
+    {"dtype": "float64"},
+    {"schedule": "step"},
+    {"schedule": "constant", "warmup_epochs": 0.0},
+    {"penalty": 0.0},
+    {"clip_weights": 0.0, "clip_gamma": 0.0, "clip_alpha": 0.0},
+    {"augment": True, "dropout": 0.5},
+    {"batch_size": 1000},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(map(str, options.values())))
+def test_every_option_trains(short, options):
+    config = replace(short, **options)
+    state = after(config, 2)
+    start = after(config, 0)
+    change = [
+        abs(new - old).max() for new, old in zip(leaves(state.weights), leaves(start.weights), strict=True)
+    ]
+    assert np.isfinite(change).all() and max(change) > 0
+
+
+@pytest.mark.parametrize("norm", ["none", "minibatch", "pop-ti", "tabn"])
+def test_a_run_of_every_norm_is_evaluated_from_its_folder(short, norm):
+    run, result = train(replace(short, norm=norm, method="midpoint", step_size=0.5))
+    assert np.isfinite(result.loss) and 0 <= result.test_accuracy <= 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+@pytest.mark.parametrize("normalize", ["batch", "population"])
+def test_tape_and_discrete_train_the_same_weights(short, dtype, tolerance, normalize):
+    # SGD: Adam divides by the gradient's own size, which magnifies round-off where a gradient is nearly zero.
+    config = replace(short, dtype=dtype, normalize=normalize, optimizer="sgd")
+    tape = after(replace(config, gradient="tape"), 2).weights
+    discrete = after(replace(config, gradient="discrete"), 2).weights
+    assert distance(tape, discrete) <= tolerance
+
+
+def test_backsolve_takes_nearly_the_same_step(short):
+    """The continuous adjoint: as near as rtol and the kinks of ReLU allow, and never called exact."""
+    config = replace(short, dtype="float64", optimizer="sgd", norm="minibatch", rtol=1e-4, atol=1e-4)
+    start, discrete, backsolve = (
+        np.concatenate(
+            [leaf.ravel() for leaf in leaves(after(replace(config, gradient=gradient), n).weights)]
+        )
+        for gradient, n in (("discrete", 0), ("discrete", 1), ("backsolve", 1))
+    )
+    assert np.linalg.norm(backsolve - discrete) <= 0.1 * np.linalg.norm(discrete - start)
+
+
+def distance(first, second):
+    """The largest difference of two trees, relative to the largest number of the first."""
+    scale = max(abs(leaf).max() for leaf in leaves(first))
+    return max(abs(a - b).max() for a, b in zip(leaves(first), leaves(second), strict=True)) / scale
+
+
+# What a run is made of.
+
+
+def test_the_same_seed_gives_the_same_weights(short):
+    first, second = (after(short, 2).weights for _ in range(2))
+    assert distance(first, second) == 0.0
+
+
+def test_another_seed_gives_other_weights(short):
+    first, second = (after(replace(short, seed=seed), 0).weights for seed in (0, 1))
+    assert distance(first, second) > 0.1
+
+
+def test_statistics_are_updated_once_a_step(short):
+    """One step visits the first node once, with the first stage of its first step."""
+    state = after(short, 3)
+    visits = next(leaf for leaf in leaves(state.stats) if leaf.shape == (short.tabn_nodes,))
+    assert np.isfinite(visits).all() and visits[0] > 0
+
+
+def test_pixel_statistics_are_those_of_the_images_trained_on(short):
+    trainer = loop.Trainer(short, RunFolder(Path("unused")), Silent())
+    pixels = trainer.training.images.astype(np.float64) / 255
+    np.testing.assert_allclose(trainer.model.preprocessing.mean, pixels.mean(axis=(0, 1, 2)), rtol=1e-12)
+
+
+def test_a_step_leaves_the_state_before_it_whole(short):
+    trainer = loop.Trainer(short, RunFolder(Path("unused")), Silent())
+    state = trainer.fresh_state()
+    before = {name: array.tobytes() for name, array in state.arrays().items()}
+    trainer._step(state, np.arange(8), 0.0)
+    assert {name: array.tobytes() for name, array in state.arrays().items()} == before
+
+
+def test_a_run_of_float64_is_loaded_as_float64(short):
+    run, _ = train(replace(short, dtype="float64", method="midpoint", step_size=0.5))
+    assert {leaf.dtype for leaf in leaves(load(run.path).weights)} == {np.dtype(np.float64)}
+
+
+def test_rejected_steps_and_evaluations_are_counted_per_solve(short):
+    run, _ = train(replace(short, method="rk4", step_size=0.25))
+    [record] = metrics.read(run.metrics)
+    assert (record["nfe_forward"], record["n_rejected"]) == (4 * 4, 0.0)
+
+
+def test_a_fixed_step_is_a_flag(folder, tmp_path, capsys):
+    config = tiny(folder, out=str(tmp_path / "run"), method="euler", step_size=0.5, epochs=1, norm="none")
+    assert call(capsys, "train", *flags(config), "--json")[0] == 0
