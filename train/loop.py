@@ -131,6 +131,12 @@ class Trainer:
                 f"saved after step {self.state.step}; `odegrad resume {self.run.path}` goes on from there"
             )
             raise
+        except Exception:
+            self.reporter.message(
+                f"failed after step {self.state.step}, in epoch {self.state.epoch + 1}; `odegrad resume {self.run.path}` "
+                "goes on from the last checkpoint"
+            )
+            raise
         finally:
             self.reporter.close()
         return self._result()
@@ -208,10 +214,10 @@ class Trainer:
             state, self.learning_rate(state.step - 1), time.perf_counter() - started, validation, test
         )
         best = state.best
-        accuracy = None if validation is None else validation.accuracy
-        is_best = _is_best(accuracy, best)
+        loss = None if validation is None else validation.loss
+        is_best = _is_best(loss, best)
         if is_best:
-            best = Best(state.epoch + 1, accuracy, test.accuracy)
+            best = Best(state.epoch + 1, loss, test.accuracy)
         finished = replace(state, epoch=state.epoch + 1, step_in_epoch=0, totals=Totals(), best=best)
         metrics.append(self.run.metrics, asdict(record))
         if is_best:
@@ -270,10 +276,10 @@ def _config_changes(found: checkpoint.Checkpoint, config: TrainConfig) -> list[s
     ]
 
 
-def _is_best(accuracy: float | None, before: Best | None) -> bool:
-    if before is None or before.validation_accuracy is None or accuracy is None:
+def _is_best(loss: float | None, before: Best | None) -> bool:
+    if before is None or before.validation_loss is None or loss is None:
         return True
-    return accuracy > before.validation_accuracy
+    return loss < before.validation_loss
 
 
 def _peak_memory_mb() -> float:
