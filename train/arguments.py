@@ -49,7 +49,7 @@ class EvaluateArguments(RunArguments):
     """Loss, accuracy and cost of a trained network on the test images."""
 
     which: Literal["last", "best"] = "last"
-    """Checkpoint: of the last epoch, or of the epoch with the best validation accuracy."""
+    """Checkpoint: of the last epoch, or of the epoch with the lowest validation loss."""
     batch_size: int = 0
     """Images solved together, with common steps; 0 takes the configured number, 1 solves each alone."""
     limit: int = 0
@@ -73,7 +73,7 @@ class PredictArguments(RunArguments):
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILES...")]
     """Files with images of the size that the network was trained on."""
     which: Literal["last", "best"] = "best"
-    """Checkpoint: of the last epoch, or of the epoch with the best validation accuracy."""
+    """Checkpoint: of the last epoch, or of the epoch with the lowest validation loss."""
     batch_size: int = 0
     """Images solved together, with common steps; 0 takes the configured number, 1 solves each alone."""
 

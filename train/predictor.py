@@ -17,7 +17,7 @@ def load(run: str | os.PathLike[str], which: str = "best") -> Model:
 
     Args:
         run: folder that `odegrad train` made.
-        which: "best" (by validation accuracy) or "last".
+        which: "best" (lowest validation loss) or "last".
     Returns: a Model; `.predict(images)` takes uint8 images of the size it was trained on.
     Raises: CheckpointError if the folder or the checkpoint is missing, damaged, or of another architecture.
     """

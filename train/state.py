@@ -30,13 +30,14 @@ class Totals:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch with the best validation accuracy so far (the first of equals), and its test accuracy.
+    """The epoch with the lowest validation loss so far (the first of equals), and its test accuracy.
 
-    Without validation images there is nothing to choose by, and the newest epoch is the best.
+    The loss, because the accuracy on a few hundred held-out images is a coarse number that many epochs share. Without
+    validation images there is nothing to choose by, and the newest epoch is the best.
     """
 
     epoch: int
-    validation_accuracy: float | None
+    validation_loss: float | None
     test_accuracy: float
 
 

@@ -61,10 +61,10 @@ def test_each_epoch_leaves_a_record(learnt):
     assert [record["epoch"] for record in learnt[0]] == list(range(1, 9))
 
 
-def test_the_best_epoch_is_the_first_of_the_best_validation_accuracies(learnt):
+def test_the_best_epoch_is_the_one_of_the_lowest_validation_loss(learnt):
     epochs, result = learnt
-    accuracies = [record["validation_accuracy"] for record in epochs]
-    assert result.best_epoch == 1 + int(np.argmax(accuracies))
+    losses = [record["validation_loss"] for record in epochs]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
 
 
 def test_the_best_test_accuracy_is_that_of_the_best_epoch(learnt):
