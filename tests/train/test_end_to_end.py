@@ -6,6 +6,7 @@ import subprocess
 import numpy as np
 import odegrad
 import pytest
+from odegrad.train import cli
 from odegrad.train.config import load_toml
 from odegrad.train.data import load_dataset
 from odegrad.train.run_folder import RunFolder
@@ -27,6 +28,12 @@ def digits(tmp_path_factory):
 def run(tmp_path_factory):
     """Two epochs of a tiny problem."""
     return train(tiny(tmp_path_factory.mktemp("tiny")))[0]
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Drawing takes longer than these runs."""
+    monkeypatch.setattr(cli, "_draw", lambda run, reporter: [])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,7 @@ def test_the_configuration_given_is_the_configuration_kept(run):
     assert load_toml(run.config_file) == tiny(run.path.parent)
 
 
-def test_the_file_of_a_run_repeats_it(run, tmp_path, capsys):
+def test_the_file_of_a_run_repeats_it(run, tmp_path, capsys, without_pictures):
     out = str(tmp_path / "again")
     assert call(capsys, "train", "--config", str(run.config_file), "--out", out, "--json")[0] == 0
     assert final_state(RunFolder(tmp_path / "again")) == final_state(run)
@@ -78,7 +85,7 @@ def test_the_file_of_a_run_repeats_it(run, tmp_path, capsys):
 def by_flags(tmp_path_factory):
     """A run whose every field was given as a flag: (configuration meant, standard error)."""
     folder = tmp_path_factory.mktemp("flags")
-    config = tiny(folder, epochs=1)
+    config = tiny(folder, epochs=1, norm="pop-ti")  # fewer pictures
     words = [*COMMAND, "train", *flags(config)]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
     return config, done
@@ -139,7 +146,7 @@ def test_plot_draws_every_picture_again(run, capsys):
     assert names == {"learning_curves.png", "nfe.png", "temporal_norms.png", "worst.png"}
 
 
-def test_a_finished_run_has_nothing_to_resume(run, capsys):
+def test_a_finished_run_has_nothing_to_resume(run, capsys, without_pictures):
     before = run.last.read_bytes(), run.metrics.read_bytes()
     code, out, _ = call(capsys, "resume", str(run.path), "--json")
     assert (code, json.loads(out)["epochs"]) == (0, 2)

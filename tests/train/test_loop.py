@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from odegrad.engine.tree import leaves
-from odegrad.train import loop, metrics
+from odegrad.train import cli, loop, metrics
 from odegrad.train.predictor import load
 from odegrad.train.run_folder import RunFolder
 from training import Silent, call, flags, tiny, train
@@ -188,6 +188,7 @@ def test_rejected_steps_and_evaluations_are_counted_per_solve(short):
     assert (record["nfe_forward"], record["n_rejected"]) == (4 * 4, 0.0)
 
 
-def test_a_fixed_step_is_a_flag(folder, tmp_path, capsys):
+def test_a_fixed_step_is_a_flag(folder, tmp_path, capsys, monkeypatch):
     config = tiny(folder, out=str(tmp_path / "run"), method="euler", step_size=0.5, epochs=1, norm="none")
+    monkeypatch.setattr(cli, "_draw", lambda run, reporter: [])
     assert call(capsys, "train", *flags(config), "--json")[0] == 0
