@@ -89,7 +89,7 @@ class TrainConfig:
     penalty: float = 0.1
     """Weight of the pull of TA-BN's scales to 1 and shifts to 0."""
 
-    epochs: int = 30
+    epochs: int = 25
     """Passes over the training images."""
     batch_size: int = 64
     """Images in an optimiser step; at least 2, since batch statistics need two."""
