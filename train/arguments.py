@@ -78,6 +78,7 @@ class PredictArguments(RunArguments):
     """Images solved together, with common steps; 0 takes the configured number, 1 solves each alone."""
 
 
+_POSITIONAL = ("run", "files")
 _TYPES: dict[str, type[Any]] = {
     "train": TrainArguments,
     "evaluate": EvaluateArguments,
@@ -172,7 +173,8 @@ def _first_paragraph(boxed: str) -> str:
 
 
 def _unknown_flags(command: str, flags: list[str]) -> str:
-    known = [f"--{field.name.replace('_', '-')}" for field in fields(_TYPES[command])]
+    names = [field.name for field in fields(_TYPES[command]) if field.name not in _POSITIONAL]
+    known = [f"--{name.replace('_', '-')}" for name in names]
     described = []
     for flag in flags:
         name = flag.partition("=")[0].replace("_", "-")

@@ -86,6 +86,8 @@ def _draw(run: run_folder.RunFolder, reporter: Reporter) -> list[Any]:
 
 
 def _predict(arguments: Any, reporter: Reporter) -> Any:
+    if not arguments.files:
+        raise ArgumentError("`odegrad predict RUN FILES...` needs at least one file with images")
     run = run_folder.find(arguments.run)
     from . import predictor
     from .data import read_images

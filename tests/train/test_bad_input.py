@@ -284,7 +284,8 @@ def test_a_file_of_another_kind_is_refused(finished, tmp_path, capsys, name):
 
 
 def test_a_missing_file_is_named(finished, tmp_path, capsys):
-    assert "none.png" in refused(capsys, "predict", finished.path, tmp_path / "none.png")
+    line = refused(capsys, "predict", finished.path, tmp_path / "none.png")
+    assert f"{tmp_path / 'none.png'}: No such file or directory" in line
 
 
 def test_a_negative_batch_size_is_refused(finished, picture, capsys):

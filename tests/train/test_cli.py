@@ -231,6 +231,7 @@ MISTAKES = [
     (["train", "digits", "mnist"], "takes one DATASET; got digits mnist"),
     (["train", "--lrr", "3"], "unknown flag --lrr, did you mean --lr?"),
     (["train", "--weight_decai=3"], "unknown flag --weight-decai, did you mean --weight-decay?"),
+    (["plot", "done", "--lr", "3"], "unknown flag --lr (`odegrad plot --help` lists all)"),
     (["train", "--lr", "fast"], "--lr: could not convert string to float: 'fast'"),
     (["train", "--lr"], "Missing value for argument '--lr'"),
     (["train", "--norm", "batch"], "invalid choice 'batch' for argument '--norm'"),

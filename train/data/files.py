@@ -29,6 +29,8 @@ def parsing(where: Path | str, expected: str) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise DataError(f"{where}: {error.strerror}; expected {expected}", path=where) from error
     except Exception as error:
         why = str(error).rstrip(".") or "no details"
         raise DataError(
