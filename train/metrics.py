@@ -25,7 +25,8 @@ class EpochRecord:
         lr: learning rate of the last step.
         seconds: of this epoch, evaluation included.
         *_loss, *_accuracy: means over images, accuracies in [0, 1]; None for a part that was not evaluated.
-        nfe_forward, nfe_backward: mean evaluations of the dynamics a solve, in training.
+        nfe_forward, nfe_backward: mean evaluations of the dynamics a solve, in training; VJPs are not counted, so that
+            a backward pass over kept stages has next to none.
         n_rejected: mean rejected steps a solve, in training.
         nfe_evaluation: mean evaluations of the dynamics a solve, in evaluation; None if there was none.
     """
