@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
-from ..engine.backend import Array, namespace_of
+from ..engine.backend import Array, is_array, namespace_of
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.program import Program, Recording, record
 from ..engine.trace import base_value, describe, dtype_of, is_weak, shape_of
@@ -135,6 +135,19 @@ class Dynamics:
             outputs = self.program.run([t0, *other.y0_leaves, *other.param_values], other.hidden)
         other.slope0 = self.layout.flatten(self.layout.tree(outputs[: self.n_slopes]))
         other.aux0 = outputs[self.n_slopes :]
+        return other
+
+    def frozen(self) -> Dynamics:
+        """The same dynamics on copies of the parameters and captured arrays, which their owner cannot write to.
+
+        A derivative evaluates what was recorded, with the values of the forward pass, whatever happened in between.
+        """
+        other = copy(self)
+        other.f = other._interpreted
+        n_params = len(self.param_values)
+        constants = [value.copy() if is_array(value) else value for value in self.constants()]
+        other.params_leaves = other.param_values = constants[:n_params]
+        other.hidden = constants[n_params:]
         return other
 
     def _interpreted(self, t: Any, y: Tree, params: Tree = None) -> Tree:

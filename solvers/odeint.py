@@ -90,4 +90,4 @@ def odeint(
     assert done is not None
     aux = Aux(*aux_of(done)) if has_aux else None
     grid = np.array(done.trajectory.grid)
-    return Solution(times, dynamics.layout.unflatten(ys, (len(times),)), grid, done.stats, aux)
+    return Solution(times.copy(), dynamics.layout.unflatten(ys, (len(times),)), grid, done.stats, aux)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array
+from ..engine.backend import Array, is_array
 from ..engine.errors import NeuralODEError
 from ..engine.primitive import Primitive
 from ..engine.trace import Var
@@ -34,7 +34,8 @@ class Solve(Primitive):
         self._entrance: Forward | None = None
         self._times: np.ndarray | None = times
         is_differentiated = [_is_differentiated(value) for value in args]
-        self.keeps_states = any(is_differentiated) and options.gradient == "discrete"
+        self.is_differentiated = any(is_differentiated)
+        self.keeps_states = self.is_differentiated and options.gradient == "discrete"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
         self.done: Forward | None = None
 
@@ -55,11 +56,22 @@ class Solve(Primitive):
             times = output_times(ts)
             dynamics = dynamics.at(float(times[0]), y0, constants)
         self._times = None
-        self.done = solve_forward(dynamics, self.options, times, self.purpose, keeps_states=self.keeps_states)
-        return self.done.trajectory.ys
+        done = solve_forward(dynamics, self.options, times, self.purpose, keeps_states=self.keeps_states)
+        self.done = done
+        if not self.is_differentiated:
+            return done.trajectory.ys
+        done.dynamics = dynamics.frozen()
+        return done.trajectory.ys.copy()  # the caller may write to it; `backsolve` starts from these states
 
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
-        return (*args, self.done)
+        """The arguments and the forward pass; of arrays the copies that the forward pass owns."""
+        done = self.done
+        assert done is not None
+        if not self.is_differentiated:
+            return (*args, done)
+        first = [arg.copy() if is_array(arg) else arg for arg in args[:2]]
+        pairs = zip(args[2:], done.dynamics.constants(), strict=True)
+        return (*first, *(own if is_array(arg) else arg for arg, own in pairs), done)
 
     def pull_back(
         self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
