@@ -79,6 +79,8 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
     if given["controller"] is not None and not hasattr(given["controller"], "judge"):
         problems.append(f"`controller` must be a PIController; got {given['controller']!r}")
     tableau = method if isinstance(method, Tableau) else tableau_named(method)
+    if given["grid"] is not None:
+        given["grid"] = _as_times(given["grid"])
     if given["step_size"] is not None and given["grid"] is not None:
         problems.append("`step_size` and `grid` exclude each other")
     if given["step_size"] is not None and tableau.is_adaptive:
@@ -144,25 +146,47 @@ def output_times(ts: Any) -> np.ndarray:
 def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
     """The times to walk: given ones, or those of a method with fixed steps; None where steps are chosen."""
     if options.grid is not None:
-        return _checked_grid(options, ts)
+        return _checked_grid(options.grid, options, ts)
     if options.tableau.is_adaptive:
+        if options.tableau.interpolant is None and len(ts) > 2:
+            raise ArgumentError(
+                f"`ts` must be two times, since {options.tableau.name} has no dense output; got {len(ts)}. Give a `grid` "
+                "that holds every output time, or use a method with dense output (dopri5)"
+            )
         return None
-    if options.step_size is None:
-        return ts
+    return ts if options.step_size is None else _even_steps(options.step_size, options.max_steps, ts)
+
+
+def _even_steps(step_size: float, max_steps: int, ts: np.ndarray) -> np.ndarray:
+    """Times that divide each interval between outputs evenly, into steps of at most `step_size`."""
+    with np.errstate(over="ignore"):
+        counts = np.maximum(1.0, np.ceil(abs(np.diff(ts)) / step_size - 1e-9))
+    if counts.sum() > max_steps:
+        raise ArgumentError(
+            f"`step_size` = {step_size:g} divides the interval [{ts[0]:g}, {ts[-1]:g}] into {counts.sum():.6g} steps, "
+            f"more than `max_steps` = {max_steps}; enlarge one of them"
+        )
     pieces = [ts[:1]]
-    for start, end in zip(ts, ts[1:], strict=False):
-        n = max(1, math.ceil(abs(end - start) / options.step_size - 1e-9))
+    for start, end, n in zip(ts, ts[1:], counts.astype(int), strict=False):
         pieces.append(np.append(start + (end - start) * np.arange(1, n) / n, end))
     return np.concatenate(pieces)
 
 
-def _checked_grid(options: Options, ts: np.ndarray) -> np.ndarray:
+def _as_times(grid: Any) -> np.ndarray:
+    """An array (N + 1,) of one's own."""
     try:
-        grid = np.asarray(options.grid, dtype=np.float64)
+        return np.array(to_host(grid), dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ArgumentTypeError(f"`grid` must be an array of times (N + 1,); got {options.grid!r}") from error
+        raise ArgumentTypeError(f"`grid` must be an array of times (N + 1,); got {grid!r}") from error
+
+
+def _checked_grid(grid: np.ndarray, options: Options, ts: np.ndarray) -> np.ndarray:
     if grid.ndim != 1 or grid.size < 2 or not np.isfinite(grid).all():
         raise ArgumentError(f"`grid` must be finite times, shape (N + 1,), N >= 1; got shape {grid.shape}")
+    if len(grid) - 1 > options.max_steps:
+        raise ArgumentError(
+            f"`grid` has {len(grid) - 1} steps, more than `max_steps` = {options.max_steps}; raise `max_steps`"
+        )
     if np.any(np.sign(np.diff(grid)) != np.sign(ts[-1] - ts[0])) or grid[0] != ts[0] or grid[-1] != ts[-1]:
         raise ArgumentError(
             f"`grid` must run strictly monotone from ts[0] = {ts[0]:g} to ts[-1] = {ts[-1]:g}; it runs from "

@@ -15,6 +15,8 @@ from odegrad.engine.errors import (
     NotReachedError,
     TracedValueError,
 )
+from odegrad.solvers import Tableau
+from odegrad.solvers.tableau import rationals
 
 Y0 = np.ones(3)
 EXECUTIONS = ("replay", "eager")
@@ -73,6 +75,11 @@ def test_initial_states(case):
     refused(error, words, y0=y0)
 
 
+NO_DENSE_OUTPUT = Tableau(
+    name="heun21", order=2, c=rationals("0 1"), a=(rationals(""), rationals("1")), b=rationals("1/2 1/2"),
+    embedded_order=1, b_embedded=rationals("1 0"), source="Heun's method and Euler's",
+)  # fmt: skip
+
 OPTIONS = {
     "rtol zero": ({"rtol": 0}, "`rtol` must be a positive number; got 0"),
     "rtol negative": ({"rtol": -1e-3}, "`rtol` must be a positive number; got -0.001"),
@@ -102,6 +109,19 @@ OPTIONS = {
     "grid ends": ({"grid": [0.0, 0.5]}, "from ts[0] = 0 to ts[-1] = 1; it runs from 0 to 0.5"),
     "grid order": ({"grid": [0.0, 0.7, 0.5, 1.0]}, "`grid` must run strictly monotone"),
     "grid nan": ({"grid": [0.0, math.nan, 1.0]}, "`grid` must be finite times, shape (N + 1,)"),
+    "grid too long": ({"grid": np.linspace(0, 1, 11), "max_steps": 9}, "10 steps, more than `max_steps` = 9"),
+    "step_size too small": (
+        {"method": "rk4", "step_size": 1e-12},
+        "`step_size` = 1e-12 divides the interval [0, 1] into 1e+12 steps, more than `max_steps` = 100000",
+    ),
+    "step_size so small that the number of steps overflows": (
+        {"method": "euler", "step_size": 5e-324},
+        "into inf steps, more than `max_steps` = 100000",
+    ),
+    "no dense output": (
+        {"method": NO_DENSE_OUTPUT, "ts": [0.0, 0.5, 1.0]},
+        "`ts` must be two times, since heun21 has no dense output; got 3",
+    ),
     "grid without an output": (
         {"grid": [0.0, 0.4, 1.0], "method": "rk4", "ts": [0, 0.5, 1]},
         "0.5 is not in it",

@@ -7,6 +7,8 @@ import problems
 import pytest
 from hypothesis import given
 from odegrad import odeint
+from odegrad.solvers import Tableau
+from odegrad.solvers.tableau import rationals
 from solving import ADAPTIVE, cases, network, random_case
 
 
@@ -69,6 +71,15 @@ def test_fixed_steps_are_at_most_step_size_and_hit_every_output(method):
 def test_fixed_steps_go_from_output_to_output_by_default(method):
     ts = np.array([0.0, 0.35, 1.0])
     assert np.array_equal(odeint(lambda t, y: -y, np.ones(2), ts, method=method).grid, ts)
+
+
+def test_two_times_need_no_dense_output():
+    heun = Tableau(
+        name="heun21", order=2, c=rationals("0 1"), a=(rationals(""), rationals("1")), b=rationals("1/2 1/2"),
+        embedded_order=1, b_embedded=rationals("1 0"), source="Heun's method and Euler's",
+    )  # fmt: skip
+    ys = odeint(lambda t, y: -y, np.ones(1), [0.0, 1.0], method=heun).ys
+    assert ys[-1, 0] == pytest.approx(np.exp(-1), rel=1e-4)
 
 
 def test_max_step_limits_every_step():

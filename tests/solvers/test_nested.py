@@ -43,6 +43,11 @@ def test_two_inner_problems_of_equal_shapes_are_told_apart():
     assert np.allclose(second, Y0 * np.exp(np.exp(0.3)), rtol=1e-4)
 
 
+def test_an_inner_solve_on_a_grid_that_is_a_list():
+    f, g = nested(np.eye(3), grid=[0.0, 0.15, 0.3]), nested(np.eye(3), grid=np.array([0.0, 0.15, 0.3]))
+    assert np.array_equal(odeint(f, Y0, [0, 1]).ys, odeint(g, Y0, [0, 1]).ys)
+
+
 @pytest.mark.parametrize("options", [{"gradient": "tape"}, {"execution": "eager"}], ids=str)
 def test_gradients_through_nested_solves(options):
     w, direction = np.eye(3) * 0.4, RNG.standard_normal((3, 3))
