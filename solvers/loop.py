@@ -100,9 +100,8 @@ class Integrator:
         y, slope = self.stages.rows[0], self.stages.rows[1]
         f_norm = self._norm(slope, y, y)
         h0 = probe_step(self._norm(y, y, y), f_norm, interval)
-        self.probe_time = self.t0 + h0
         self.stages.input(1)[...] = y + y.dtype.type(h0) * slope
-        self.stages.evaluate(1, self.probe_time)
+        self.stages.evaluate(1, self.t0 + h0)
         self.stats.nfe += 1
         change = self._norm(self.stages.rows[2] - slope, y, y) / abs(h0)
         assert self.tableau.error_order is not None
@@ -129,7 +128,7 @@ class Integrator:
         assert self._grid is not None
         self._position += 1
         t_next = self._grid[self._position]
-        self._attempt(t_next)
+        self._attempt(t_next, t_next - self.t)
         if not bool(self.stages.xp.isfinite(self.step.y_new).all()):
             raise self._non_finite(self.t, t_next - self.t, t_next - self.t)
         self._accept(t_next, 0.0)
@@ -139,7 +138,7 @@ class Integrator:
         while True:
             t_next = self._target()
             self._check_limits(t_next, first_h)
-            self._attempt(t_next)
+            self._attempt(t_next, first_h)
             error = self._norm(self.step.error_estimate(), self.stages.rows[0], self.step.y_new)
             verdict = self._controller.judge(error, t_next - self.t, self._verdict)
             self._verdict = verdict
@@ -157,8 +156,10 @@ class Integrator:
         rest = (self.t1 - t_next) * self._direction
         return self.t1 if rest <= 1e-10 * abs(self.h) else t_next
 
-    def _attempt(self, t_next: float) -> None:
+    def _attempt(self, t_next: float, first_h: float) -> None:
         if self._attempts >= self.control.max_steps:
+            if self._was_non_finite:
+                raise self._non_finite(self.t, t_next - self.t, first_h)
             raise TooManySteps(
                 f"{self.name}: {self.control.max_steps} steps (`max_steps`) reached t={self.t:.6g} of the interval "
                 f"[{self.t0:g}, {self.t1:g}], the last with h={self.h:.1e}; {self.stats}. Loosen rtol or atol, raise "
@@ -180,7 +181,7 @@ class Integrator:
         smallest = 10.0 * np.spacing(max(abs(self.t), abs(t_next)))
         if abs(t_next - self.t) >= smallest or t_next == self.t1 and t_next != self.t:
             return
-        if self._verdict is not None and not math.isfinite(self._verdict.error_norm):
+        if self._was_non_finite:
             raise self._non_finite(self.t, t_next - self.t, first_h)
         raise StepSizeUnderflow(
             f"{self.name}: the error test asks for a step of {self.h:.1e} at t={self.t:.6g}, below the spacing of "
@@ -189,6 +190,11 @@ class Integrator:
             f"({self.stages.rows.dtype}) can resolve.",
             t=self.t, h=self.h, stats=self.stats,
         )  # fmt: skip
+
+    @property
+    def _was_non_finite(self) -> bool:
+        """Whether the latest attempt met NaN or infinity."""
+        return self._verdict is not None and not math.isfinite(self._verdict.error_norm)
 
     def _non_finite(self, t: float, h: float, first_h: float) -> NonFiniteDynamics:
         rows, xp = self.stages.rows, self.stages.xp

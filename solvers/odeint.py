@@ -12,7 +12,14 @@ from ..engine.tree import Tree
 from .controller import PIController
 from .dynamics import Dynamics
 from .forward import aux_of
-from .options import checked_options, initial_state, joined_times, output_times
+from .options import (
+    check_tolerances,
+    checked_options,
+    initial_state,
+    joined_times,
+    output_times,
+    refuse_subclasses,
+)
 from .solution import Aux, Solution, StepInfo
 from .solve import Solve
 from .tableau import Tableau
@@ -81,7 +88,10 @@ def odeint(
     )  # fmt: skip
     ts = joined_times(ts)
     times = output_times(ts)
-    dynamics = Dynamics(f, times[0], initial_state(y0), params, has_aux=has_aux)
+    y0 = initial_state(y0)
+    refuse_subclasses("params", params)
+    dynamics = Dynamics(f, times[0], y0, params, has_aux=has_aux)
+    check_tolerances(options, dynamics.layout.dtype)
     constants = [*dynamics.params_leaves, *dynamics.hidden]
     args = [dynamics.layout.flatten(dynamics.y0), ts if type(ts) is Var else times, *constants]
     solve = Solve(dynamics, options, times, args)

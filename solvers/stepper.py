@@ -17,7 +17,14 @@ from .controller import PIController
 from .dynamics import Dynamics, StateLayout
 from .forward import begin_rows, control_of, stages_for, trust
 from .loop import Integrator
-from .options import checked_options, initial_state, output_times, walking_grid
+from .options import (
+    check_tolerances,
+    checked_options,
+    initial_state,
+    output_times,
+    refuse_subclasses,
+    walking_grid,
+)
 from .solution import Stats
 from .stepping import dense_weights
 from .tableau import Tableau
@@ -106,7 +113,10 @@ class Stepper:
             keep="none", keep_bytes=0, backward_rtol=None, backward_atol=None, callback=None,
         )  # fmt: skip
         times = output_times([t0, t1])
-        dynamics = Dynamics(f, times[0], initial_state(y0), params, has_aux=False)
+        y0 = initial_state(y0)
+        refuse_subclasses("params", params)
+        dynamics = Dynamics(f, times[0], y0, params, has_aux=False)
+        check_tolerances(options, dynamics.layout.dtype)
         if any(type(value) is Var for value in (*leaves(y0), *dynamics.params_leaves, *dynamics.hidden)):
             raise ArgumentTypeError(
                 "a Stepper works on arrays; inside a function that is differentiated use odeint"

@@ -72,7 +72,9 @@ class ReplayAdjointStages(_AdjointStages):
         self.param_bars = [
             np.zeros(metas[s].shape, metas[s].dtype or np.float64) for s in compiled.param_bars
         ]
-        self._weight = np.zeros((), layout.dtype).real.copy()  # real: it may scale the cotangent of a real parameter
+        self._weight = np.zeros(
+            (), layout.dtype
+        ).real.copy()  # real: it may scale the cotangent of a real parameter
         self._order = list(range(self.n_stages))
         self._states = [np.empty(2 * layout.size, layout.dtype) for _ in range(self.n_stages)]
         self._slopes = [np.empty(2 * layout.size, layout.dtype) for _ in range(self.n_stages)]

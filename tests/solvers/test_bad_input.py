@@ -62,6 +62,16 @@ STATES = {
         ArgumentTypeError,
         "one dtype; got y0/0: f64[2], y0/1: f32[1]",
     ),
+    "masked": (
+        np.ma.masked_array([1.0, 2.0], [True, False]),
+        ArgumentTypeError,
+        "`y0` must be a plain numpy.ndarray; got a MaskedArray",
+    ),
+    "a record array in a tree": (
+        {"a": np.ones(2).view(np.recarray)},
+        ArgumentTypeError,
+        "`y0/a` must be a plain",
+    ),
     "nothing": (None, ArgumentError, "`y0` has no arrays in it"),
     "an empty tree": ({}, ArgumentError, "`y0` has no arrays in it"),
     "nan": (np.array([1.0, math.nan]), ArgumentError, "1 of 2 values NaN or infinite in y0"),
@@ -79,6 +89,20 @@ NO_DENSE_OUTPUT = Tableau(
     name="heun21", order=2, c=rationals("0 1"), a=(rationals(""), rationals("1")), b=rationals("1/2 1/2"),
     embedded_order=1, b_embedded=rationals("1 0"), source="Heun's method and Euler's",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("tolerance", ["atol", "backward_atol"])
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_tolerance_that_the_dtype_of_the_state_cannot_hold(execution, tolerance):
+    words = f"`{tolerance}` = 1e-60 is zero in the dtype of the state, float32"
+    refused(ArgumentError, words, y0=np.ones(2, np.float32), execution=execution, **{tolerance: 1e-60})
+
+
+def test_a_masked_array_among_the_parameters():
+    params = {"w": np.ma.masked_array([1.0, 2.0, 3.0], [True, False, False])}
+    words = "`params/w` must be a plain numpy.ndarray; got a MaskedArray"
+    refused(ArgumentTypeError, words, f=lambda t, y, p: p["w"] * y, params=params)
+
 
 OPTIONS = {
     "rtol zero": ({"rtol": 0}, "`rtol` must be a positive number; got 0"),

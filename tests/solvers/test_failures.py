@@ -59,6 +59,15 @@ def test_dynamics_that_become_nan(execution):
     assert "while h shrank from" in str(error) and np.array_equal(error.solution.ts, [0.0, 0.5])
 
 
+@pytest.mark.parametrize("max_steps", [2, 3])
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_nan_in_the_last_of_too_many_steps_is_what_is_reported(execution, max_steps):
+    error = failure(
+        nan_after_one, [0.99, 2.0], max_steps=max_steps, first_step=0.5, execution=execution, rtol=1e-2
+    )
+    assert isinstance(error, NonFiniteDynamics) and "stayed non-finite" in str(error)
+
+
 @pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
 def test_nan_on_a_fixed_grid_ends_the_solve_at_its_step(method):
     error = failure(nan_after_one, [0.0, 0.5, 2.0], method=method, step_size=0.1)

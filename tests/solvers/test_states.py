@@ -209,3 +209,18 @@ def test_a_weight_used_twice_collects_both_gradients(gradient):
         )
 
     assert grad(end)(np.array(0.5)) == pytest.approx(-2 * np.exp(-1), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">c16"])
+@pytest.mark.parametrize("execution", ["replay", "eager"])
+def test_a_state_of_foreign_byte_order_is_converted(execution, dtype):
+    y0 = np.array([1.0, -2.0])
+    foreign, native = y0.astype(dtype), y0.astype(np.dtype(dtype).newbyteorder("="))
+    ys = odeint(lambda t, y: -y, foreign, [0.0, 1.0], execution=execution).ys
+    expected = odeint(lambda t, y: -y, native, [0.0, 1.0], execution=execution).ys
+    assert ys.dtype == native.dtype and ys.dtype.isnative and np.array_equal(ys, expected)
+
+
+def test_a_state_of_foreign_byte_order_has_a_gradient():
+    found = grad(lambda y: np.sum(odeint(lambda t, y: -y, y, [0.0, 1.0]).ys[-1]))(np.ones(2, ">f8"))
+    assert np.allclose(found, np.exp(-1), rtol=1e-4)
