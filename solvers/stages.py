@@ -145,8 +145,10 @@ class ReplayStages(ForwardStages):
     @property
     def nbytes(self) -> int:
         """All memory that these stages hold."""
+        own = [self.rows, self.shared_input, self.seeds, self.bars, *self.param_bars]
         sets = [stage for stages in (self._current, *self._spare) for stage in stages]
-        return self.workspace.nbytes + self.rows.nbytes * 3 + sum(stage.nbytes for stage in sets)
+        arrays = sum(array.nbytes for array in own if array is not None)
+        return self.workspace.nbytes + arrays + sum(stage.nbytes for stage in sets)
 
     def input(self, index: int) -> np.ndarray:
         return self._current[index].y
@@ -239,4 +241,6 @@ class EagerStages(ForwardStages):
 
 
 def _dtype(compiled: Compiled, slot: int) -> Any:
-    return compiled.plan.program.metas[slot].dtype or np.float64
+    """dtype of a slot; a Python number becomes the array that eager evaluation makes of it."""
+    meta = compiled.plan.program.metas[slot]
+    return meta.dtype or np.dtype(meta.number)

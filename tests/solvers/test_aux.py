@@ -91,3 +91,22 @@ def test_a_backward_pass_observes_nothing(gradient, keep):
 
 def test_no_aux_without_asking():
     assert odeint(van_der_pol, Y0, [0.0, 1.0]).aux is None
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("scalar", [3, True, 0.5, 2j], ids=repr)
+def test_a_number_has_the_dtype_of_its_type(scalar, execution):
+    aux = odeint(lambda t, y: (-y, scalar), Y0, [0.0, 1.0], has_aux=True, execution=execution).aux
+    assert aux.values.dtype == np.asarray(scalar).dtype and np.all(aux.values == scalar)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_complex_number_that_depends_on_time(execution):
+    aux = odeint(lambda t, y: (-y, 1j * t), Y0, [0.0, 1.0], has_aux=True, execution=execution).aux
+    assert np.allclose(aux.values, 1j * aux.ts, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_truth_value_that_depends_on_time(execution):
+    aux = odeint(lambda t, y: (-y, t > 0.5), Y0, [0.0, 1.0], has_aux=True, execution=execution).aux
+    assert aux.values.dtype == bool and np.array_equal(aux.values, aux.ts > 0.5)
