@@ -30,6 +30,8 @@ class Plan:
         root: the slot whose memory a slot lives in: itself, or for a view what it views.
         strided: slots that are views with gaps or repetitions (transposed, broadcast), not one piece of memory.
         residuals: roots written in one group and read in a later one: one buffer each a set.
+        home: the group that a slot on arrays belongs to: where it is computed, or given (an input); constants belong to
+            the prologue. Slots of numbers and slots that nothing needs have none.
     """
 
     program: Program

@@ -87,8 +87,10 @@ def checkout(compiled: Compiled, method: Any, build: Callable[[], Any]) -> Any:
 
 
 def give_back(buffers: Any) -> None:
-    """Buffers that `checkout` gave are free for the next solve."""
-    pool.give_back(buffers.pool_key, buffers)
+    """Buffers that `checkout` gave are free for the next solve, if their program is still known."""
+    with _lock:
+        if buffers.pool_key[0] in _known.values():
+            pool.give_back(buffers.pool_key, buffers)
 
 
 def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:

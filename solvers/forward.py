@@ -37,6 +37,13 @@ class Forward:
     stats: Stats
     stages: ForwardStages | None = None
 
+    def solution(self, status: str = "finished") -> Solution:
+        """What was reached, on arrays of its own."""
+        trajectory = self.trajectory
+        ts, ys = trajectory.ts[: trajectory.reached].copy(), trajectory.ys[: trajectory.reached].copy()
+        grid = np.array(trajectory.grid)
+        return Solution(ts, self.dynamics.layout.unflatten(ys, (len(ts),)), grid, self.stats, status=status)
+
 
 def solve_forward(
     dynamics: Dynamics, options: Options, times: np.ndarray, purpose: Purpose, *, keeps_states: bool
@@ -47,12 +54,12 @@ def solve_forward(
         stages, compiled = stages_for(dynamics, options, purpose)
         trust(stages, compiled, dynamics, times, stats)
         trajectory = _begin(stages, dynamics, times, stats, keeps_states, purpose.time)
+        done = Forward(dynamics, times, trajectory, stats)
         try:
-            _run(stages, dynamics, options, trajectory, stats)
+            _run(stages, dynamics, options, trajectory, stats, purpose.time)
         except SolveError as error:
-            error.solution = _partial(dynamics, trajectory, stats, type(error).__name__)
+            error.solution = done.solution(type(error).__name__)
             raise
-    done = Forward(dynamics, times, trajectory, stats)
     if any(held is not None for held in trajectory.held):
         done.stages = stages
     elif compiled is not None:
@@ -140,7 +147,12 @@ def _begin(
 
 
 def _run(
-    stages: ForwardStages, dynamics: Dynamics, options: Options, trajectory: Trajectory, stats: Stats
+    stages: ForwardStages,
+    dynamics: Dynamics,
+    options: Options,
+    trajectory: Trajectory,
+    stats: Stats,
+    wants_time: bool,
 ) -> None:
     tableau, times = options.tableau, trajectory.ts
     on_attempt = _reporter(dynamics, options.callback) if options.callback else None
@@ -164,19 +176,24 @@ def _run(
         trajectory.write_aux(stages, tableau.as_floats().c, integrator, first_aux)
         first_aux = 1 if tableau.fsal else 0
         if trajectory.states is not None:
-            _keep_step(stages, options, trajectory, integrator.y, stats)
+            stretches = wants_time and (len(trajectory.states) == 1 or integrator.is_done)
+            _keep_step(stages, options, trajectory, integrator.y, stats, may_hold=not stretches)
 
 
 def _keep_step(
-    stages: ForwardStages, options: Options, trajectory: Trajectory, y: Array, stats: Stats
+    stages: ForwardStages, options: Options, trajectory: Trajectory, y: Array, stats: Stats, *, may_hold: bool
 ) -> None:
-    """The new state, and the stages of the step where the budget allows."""
+    """The new state, and the stages of the step where the budget allows.
+
+    `may_hold` is false for the steps at the ends where times are differentiated: `discrete` evaluates those again.
+    """
     assert trajectory.states is not None
     trajectory.states.append(y.copy())
     stats.peak_saved_bytes += y.nbytes
     cost = stages.held_nbytes()
-    is_kept = options.keep == "all" or (
-        options.keep == "auto"
+    is_kept = may_hold and (
+        options.keep == "all"
+        or options.keep == "auto"
         and len(trajectory.held) < MAX_KEPT_STEPS
         and stats.peak_saved_bytes + cost <= options.keep_bytes
     )
@@ -190,12 +207,6 @@ def _reporter(dynamics: Dynamics, callback: Callable[[StepInfo], None]) -> Calla
         callback(StepInfo(t, h, error, is_accepted, dynamics.layout.unflatten(y.copy())))
 
     return report
-
-
-def _partial(dynamics: Dynamics, trajectory: Trajectory, stats: Stats, status: str) -> Solution:
-    reached = trajectory.reached
-    ys = dynamics.layout.unflatten(trajectory.ys[:reached], (reached,))
-    return Solution(trajectory.ts[:reached], ys, np.array(trajectory.grid), stats, status=status)
 
 
 def aux_of(done: Forward) -> Any:

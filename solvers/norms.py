@@ -1,4 +1,4 @@
-"""The scaled norm in which every error of a solve is measured."""
+"""The scaled norm in which every error of a solve is measured, and the product of a cotangent with a tangent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..engine.backend import Array
+from ..engine.backend import Array, to_host
 
 
 def scaled_norm(
@@ -35,3 +35,8 @@ def scaled_norm(
         flat = ratio.reshape(-1)
         mean_square = float(xp.vdot(flat, flat).real) / flat.size
     return math.sqrt(mean_square)
+
+
+def inner(bar: Array, tangent: Array) -> float:
+    """Real part of sum(bar * tangent), no conjugate: what a change of the tangent does to the loss; one read."""
+    return float(np.real(to_host((bar * tangent).sum()).item()))

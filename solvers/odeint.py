@@ -76,7 +76,8 @@ def odeint(
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` (default: rtol, atol).
         callback: called after every attempted step with a `StepInfo`.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
-    Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution`;
+    Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution` (from a
+        backward solve of "backsolve", with the whole forward solution);
         ArgumentError or ArgumentTypeError for arguments; TracedValueError for dynamics that cannot be traced.
     Cost: 6 nfe per attempted dopri5 step, plus 2 to choose the first one.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4 (step size) and Table 5.2 (dopri5).

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import Array, is_array
-from ..engine.errors import NeuralODEError
+from ..engine.errors import NeuralODEError, SolveError
 from ..engine.primitive import Primitive
 from ..engine.trace import Var
 from ..engine.transforms import vjp
@@ -87,7 +87,11 @@ class Solve(Primitive):
         purpose = self.purpose if self.keeps_states else self._purpose(needs)
         with np.errstate(all="ignore"):
             pull = self._discrete if gradient == "discrete" else self._backsolve
-            found = pull(done, purpose, ybar)
+            try:
+                found = pull(done, purpose, ybar)
+            except SolveError as error:
+                error.solution = done.solution()
+                raise
         bars: list[Any] = [None] * len(args)
         bars[0], bars[1] = found.y0, found.ts
         for position, bar in zip(purpose.wanted, found.params, strict=True):

@@ -27,7 +27,7 @@ from ...engine.transforms import vjp
 from ..compiled import Compiled, Purpose
 from ..dynamics import Dynamics
 from ..loop import Control, Integrator
-from ..norms import scaled_norm
+from ..norms import inner, scaled_norm
 from ..solution import Stats
 from ..stages import Stages
 from ..tableau import Tableau
@@ -185,7 +185,7 @@ def backsolve(
     for i in range(len(ts) - 1, 0, -1):
         stages.rows[0, :n], stages.rows[0, n:] = trajectory.ys[i], a
         integrator = _interval(stages, tableau, control, trajectory, stats, i)
-        ts_bar[i] = _inner(ys_bar[i], stages.rows[1, :n])
+        ts_bar[i] = inner(ys_bar[i], stages.rows[1, :n])
         integrator.start()
         while not integrator.is_done:
             integrator.advance()
@@ -201,7 +201,7 @@ def backsolve(
         stats.drift = max(stats.drift, drift)
         control = replace(control, first_step=abs(integrator.h) or None)
         if i == 1:
-            ts_bar[0] = -_inner(a, dynamics.slope0)
+            ts_bar[0] = -inner(a, dynamics.slope0)
         a += ys_bar[i - 1]
     return Cotangents(a, ts_bar, stages.param_bars)
 
@@ -242,7 +242,3 @@ class _CountingIntegrator(Integrator):
 
 def _rms(x: Array) -> float:
     return float(np.sqrt(abs(to_host((abs(x) ** 2).sum()).item()) / max(1, x.size)))
-
-
-def _inner(a: Array, b: Array) -> float:
-    return float(np.real(to_host((a * b).sum()).item()))

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.backend import Array, to_host, to_xp
+from ...engine.backend import Array, to_xp
+from ..norms import inner
 from ..solution import Stats
 from ..stages import ForwardStages
 from ..stepping import RowStep
@@ -212,7 +213,7 @@ class _Ends:
         assert adjoint.trajectory.slopes is not None
         for i in adjoint.outputs(n, at_end=False):
             to_output = adjoint.step.interpolation_weights(adjoint.thetas[i : i + 1], 1.0)[0, 1:]
-            along = _inner(adjoint.ys_bar[i], adjoint.trajectory.slopes[i])
+            along = inner(adjoint.ys_bar[i], adjoint.trajectory.slopes[i])
             h_bar += self._along(adjoint.ys_bar[i], to_output, slopes) - adjoint.thetas[i] * along
             moved += along
         if n == 0:
@@ -223,7 +224,7 @@ class _Ends:
     def _along(self, bar: Array, weights: np.ndarray, slopes: Array) -> float:
         """<bar, sum_i weights_i k_i>."""
         xp = self.adjoint.stages.xp
-        return _inner(bar, xp.dot(to_xp(xp, weights.astype(slopes.dtype)), slopes[: len(weights)]))
+        return inner(bar, xp.dot(to_xp(xp, weights.astype(slopes.dtype)), slopes[: len(weights)]))
 
     def _move_interior_outputs(self) -> None:
         if self._moved:
@@ -232,11 +233,7 @@ class _Ends:
         slopes = self.adjoint.trajectory.slopes
         assert slopes is not None
         for i in range(1, len(self.ts_bar) - 1):
-            self.ts_bar[i] += _inner(self.adjoint.ys_bar[i], slopes[i])
-
-
-def _inner(a: Array, b: Array) -> float:
-    return float(np.real(to_host((a * b).sum()).item()))
+            self.ts_bar[i] += inner(self.adjoint.ys_bar[i], slopes[i])
 
 
 def _adjoint_weights(tableau: Tableau) -> np.ndarray:

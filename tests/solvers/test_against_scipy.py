@@ -34,5 +34,6 @@ def test_nfe_is_at_most_that_of_rk45(p):
 
 @pytest.mark.parametrize("p", problems.PROBLEMS, ids=str)
 def test_the_error_is_no_larger_than_that_of_rk45(p):
+    """In the geometric mean over the tolerances; at single ones the errors of both scatter about each other."""
     _, errors = both(p)
     assert np.exp(np.mean(np.log(errors[0] / errors[1]))) <= 1.0, errors

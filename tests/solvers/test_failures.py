@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from odegrad import NonFiniteDynamics, StepSizeUnderflow, TooManySteps, grad, odeint
 from odegrad.engine.errors import NeuralODEError, SolveError
+from odegrad.engine.trace import base_value
 from odegrad.solvers import PIController
 from solving import METHODS, Counted, random_case
 
@@ -116,6 +117,25 @@ def test_a_failure_of_the_backward_solve_is_named():
                 ).ys
             ),
         )(np.ones(1) * np.cos(0.0))
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_failure_of_the_backward_solve_carries_the_forward_solution(execution):
+    options = {"gradient": "backsolve", "max_steps": 20, "execution": execution}
+    ts, found = np.array([0.0, 0.05, 0.1]), []
+
+    def loss(y):
+        found.append(odeint(stiff, {"y": y}, ts, grid=np.linspace(0, 0.1, 9), **options))
+        return np.sum(found[0].ys["y"])
+
+    def stiff(t, y):
+        return {"y": -1e6 * (y["y"] - np.cos(t))}
+
+    with pytest.raises(TooManySteps) as caught:
+        grad(loss)(np.ones(1))
+    solution, forward = caught.value.solution, found[0]
+    assert solution.status == "finished" and np.array_equal(solution.ys["y"], base_value(forward.ys["y"]))
+    assert np.array_equal(solution.grid, forward.grid) and np.array_equal(solution.ts, ts)
 
 
 @pytest.mark.parametrize("error", [NonFiniteDynamics, StepSizeUnderflow, TooManySteps])

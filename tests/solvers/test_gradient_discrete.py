@@ -180,6 +180,28 @@ def test_without_kept_stages_one_state_a_step_is_saved():
     assert stats.peak_saved_bytes == stats.n_accepted * random_case(21).y0.nbytes
 
 
+def test_steps_that_stretch_with_the_times_are_not_kept():
+    """They are evaluated again for the derivative of their size, so what is kept of them would never be used."""
+    case, solutions = random_case(21, n_times=2), []
+
+    def loss(p, ts):
+        solutions.append(case.solve(params=p, ts=ts, keep="all"))
+        return case.loss_of(solutions[-1].ys)
+
+    grad(loss, (0, 1))(case.params, case.ts)
+    n = len(solutions[0].grid) - 1
+    short = {"grid": solutions[0].grid[[0, 1, -2, -1]]}
+
+    def short_loss(p, ts):
+        solutions.append(case.solve(params=p, ts=ts, keep="all", **short))
+        return case.loss_of(solutions[-1].ys)
+
+    grad(short_loss, (0, 1))(case.params, case.ts)
+    whole, one = (sol.stats.peak_saved_bytes for sol in solutions)
+    state = case.y0.nbytes
+    assert n > 3 and whole - n * state == (n - 2) * (one - 3 * state)
+
+
 def test_keep_auto_stays_below_its_budget():
     budget = 10 * random_case(21).y0.nbytes + 5000
     assert 0 < counts(keep="auto", keep_bytes=budget).peak_saved_bytes <= budget

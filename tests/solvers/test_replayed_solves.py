@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 from odegrad import grad, odeint
-from odegrad.solvers import Stepper, compiled, forward
+from odegrad.solvers import Stepper, compiled, forward, stages
 from odegrad.solvers.buffer_pool import BufferPool
 from odegrad.solvers.compiled import Purpose
 from odegrad.solvers.dynamics import Dynamics
@@ -30,9 +30,9 @@ def integrator_of(case: Case) -> Integrator:
     """The loop of a solve, as `odeint` sets it up, ready for its first step."""
     options = checked_options("dopri5", **DEFAULTS)
     dynamics = Dynamics(network, 0.0, case.y0, case.params, has_aux=False)
-    stages, _ = forward.stages_for(dynamics, options, Purpose("solve"))
-    forward.begin_rows(stages, dynamics, Stats())
-    integrator = Integrator(stages, options.tableau, forward.control_of(options), 0.0, 5.0, Stats())
+    rows, _ = forward.stages_for(dynamics, options, Purpose("solve"))
+    forward.begin_rows(rows, dynamics, Stats())
+    integrator = Integrator(rows, options.tableau, forward.control_of(options), 0.0, 5.0, Stats())
     integrator.start()
     integrator.advance()
     return integrator
@@ -101,6 +101,42 @@ def test_failed_solves_leave_no_memory_behind():
             odeint(lambda t, y: y * y, np.full(2, 1.0 + k), [0.0, 2.0], max_step=0.5)
 
     assert growth(fail, warm_up=3, times=30) < 50_000
+
+
+@pytest.mark.parametrize("wanted", ["params", "all"])
+@pytest.mark.parametrize("keep", ["auto", "all", "none"])
+def test_a_second_gradient_binds_no_buffers(monkeypatch, keep, wanted):
+    """With `wanted` "all" the times are differentiated too: the steps at the ends stretch."""
+    case, n_bound = random_case(88, batch=7, n_times=2), []
+
+    def differentiate() -> None:
+        if wanted == "all":
+            grad(lambda y, p, ts: case.loss(y, p, ts, keep=keep), (0, 1, 2))(case.y0, case.params, case.ts)
+        else:
+            grad(lambda p: case.loss(params=p, keep=keep))(case.params)
+
+    differentiate()
+    make = stages.StageSet
+    monkeypatch.setattr(stages, "StageSet", lambda *args: n_bound.append(1) or make(*args))
+    differentiate()
+    assert not n_bound
+
+
+@pytest.mark.parametrize("kind", ["solve", "discrete"])
+def test_stages_count_the_bytes_they_hold(kind):
+    case = random_case(89, batch=20_000, size=5, hidden=4)
+    dynamics = Dynamics(network, 0.0, case.y0, case.params, has_aux=False)
+    purpose = Purpose(kind, (0, 1, 2) if kind == "discrete" else ())
+    program = compiled.compiled_for(dynamics, purpose)
+    stages.ReplayStages(program, dynamics, purpose, 7, True)  # what is made once is made here
+    gc.collect()
+    tracemalloc.start()
+    try:
+        made = stages.ReplayStages(program, dynamics, purpose, 7, True)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert made.nbytes == pytest.approx(held, rel=0.02)
 
 
 # --- nothing is stale ---------------------------------------------------------------------------------------------------
@@ -224,6 +260,17 @@ def test_idle_buffers_are_bounded(no_programs, monkeypatch):
         while not stepper.is_done:
             stepper.step()
     assert len(compiled.pool._idle) == 1  # the ones given back last stay whatever their size
+
+
+def test_buffers_of_a_program_that_was_dropped_are_not_kept(no_programs, monkeypatch):
+    monkeypatch.setattr(compiled, "pool", BufferPool())
+    stepper = Stepper(network, random_case(86).y0, 0.0, 1.0, random_case(86).params)
+    for n in range(compiled.MAX_STRUCTURES):
+        odeint(lambda t, y: -y, np.ones(n + 1), [0.0, 1e-3])
+    before = compiled.pool.nbytes
+    while not stepper.is_done:
+        stepper.step()
+    assert compiled.pool.nbytes == before
 
 
 def test_a_new_program_is_compared_with_a_plain_call_once(no_programs):
