@@ -184,7 +184,14 @@ def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
                 "that holds every output time, or use a method with dense output (dopri5)"
             )
         return None
-    return ts if options.step_size is None else _even_steps(options.step_size, options.max_steps, ts)
+    if options.step_size is not None:
+        return _even_steps(options.step_size, options.max_steps, ts)
+    if len(ts) - 1 > options.max_steps:
+        raise ArgumentError(
+            f"{options.tableau.name} makes a step from each output time to the next, {len(ts) - 1} of them, more than "
+            f"`max_steps` = {options.max_steps}; raise `max_steps`"
+        )
+    return ts
 
 
 def _even_steps(step_size: float, max_steps: int, ts: np.ndarray) -> np.ndarray:

@@ -134,6 +134,10 @@ OPTIONS = {
     "grid order": ({"grid": [0.0, 0.7, 0.5, 1.0]}, "`grid` must run strictly monotone"),
     "grid nan": ({"grid": [0.0, math.nan, 1.0]}, "`grid` must be finite times, shape (N + 1,)"),
     "grid too long": ({"grid": np.linspace(0, 1, 11), "max_steps": 9}, "10 steps, more than `max_steps` = 9"),
+    "more output times than max_steps": (
+        {"ts": np.linspace(0, 1, 11), "method": "euler", "max_steps": 9},
+        "from each output time to the next, 10 of them, more than `max_steps` = 9",
+    ),
     "step_size too small": (
         {"method": "rk4", "step_size": 1e-12},
         "`step_size` = 1e-12 divides the interval [0, 1] into 1e+12 steps, more than `max_steps` = 100000",
