@@ -33,7 +33,8 @@ class TABatchNorm(Layer):
             backward integrate one ODE whose rows are independent; what the batch shows is recorded all the same.
         unvisited: how the population is read, in evaluation and by `normalize="population"`. A node is visited once the
             hat weights of its observations sum to 1. "skip": interpolate between visited nodes, clamped at the ends
-            (none visited: 0 and 1). "initial": use every node, whose values start as 0 and 1 (the paper).
+            (none visited: 0 and 1), and in evaluation take out what is left of the 0 and 1 that they started with.
+            "initial": use every node as it is, whose values start as 0 and 1 (the paper).
         momentum: share of an observation exactly at a node.
 
     Cost: one product (K,) @ (K, C) each for gamma and alpha, in evaluation also for mean and variance; the rest as
@@ -61,12 +62,16 @@ class TABatchNorm(Layer):
         return {"gamma": xp.ones(shape, dtype), "alpha": xp.zeros(shape, dtype)}
 
     def init_stats(self, dtype: Any = np.float32, xp: ModuleType = np) -> Tree:
-        """{"mean": zeros (K, C), "var": ones (K, C), "visits": zeros (K,)}; visits are sums of hat weights."""
+        """{"mean": zeros (K, C), "var": ones (K, C), "visits": zeros (K,), "initial_share": ones (K,)}.
+
+        visits are sums of hat weights, initial_share is what is left of the 0 and 1 in mean and var.
+        """
         shape = (len(self.nodes), self.channels)
         return {
             "mean": xp.zeros(shape, dtype),
             "var": xp.ones(shape, dtype),
             "visits": xp.zeros(shape[:1], dtype),
+            "initial_share": xp.ones(shape[:1], dtype),
         }
 
     def apply(
@@ -83,18 +88,21 @@ class TABatchNorm(Layer):
         if mode == "train":
             mean, var, seen = batch_moments(x)
         if mode == "eval" or self.normalize == "population":
-            mean, var = (ops.matmul(at_t, values) for values in self._population(stats, grid))
+            mean, var = (ops.matmul(at_t, values) for values in self._population(stats, grid, mode))
         gamma, alpha = ops.matmul(at_t, weights["gamma"]), ops.matmul(at_t, weights["alpha"])
         return ops.normalize(x, mean, var, self.eps, gamma, alpha), seen
 
-    def _population(self, stats: Tree, grid: Any) -> tuple[Any, Any]:
-        """Mean and variance on the whole grid, (K, C) each."""
+    def _population(self, stats: Tree, grid: Any, mode: str) -> tuple[Any, Any]:
+        """Mean and variance on the whole grid, (K, C) each.
+
+        In training the initial values stay in the averages: they keep the dynamics tame while little has been seen.
+        """
         if self.unvisited == "initial":
             return stats["mean"], stats["var"]
-        visits = stats["visits"]
+        visits, share = stats["visits"], stats["initial_share"] * float(mode == "eval")
         return (
-            fill_unvisited(stats["mean"], visits, grid, initial=0.0),
-            fill_unvisited(stats["var"], visits, grid, initial=1.0),
+            fill_unvisited(stats["mean"], visits, share, grid, initial=0.0),
+            fill_unvisited(stats["var"], visits, share, grid, initial=1.0),
         )
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -117,10 +125,13 @@ class TABatchNorm(Layer):
             )
         weights = hats(ts, self.nodes)
         visits = to_host(stats["visits"]) + weights.sum(0)
+        share = to_host(stats["initial_share"]) * np.prod(1.0 - self.momentum * weights, axis=0)
+        xp, dtype = namespace_of(stats["mean"]), stats["visits"].dtype
         return {
             "mean": moving_average(stats["mean"], moments.mean, self.momentum * weights),
             "var": moving_average(stats["var"], moments.var, self.momentum * weights),
-            "visits": to_xp(namespace_of(stats["mean"]), visits.astype(stats["visits"].dtype)),
+            "visits": to_xp(xp, visits.astype(dtype)),
+            "initial_share": to_xp(xp, share.astype(dtype)),
         }
 
     def penalty(self, weights: Tree) -> Any:

@@ -58,20 +58,27 @@ def hats(ts: np.ndarray, nodes: tuple[float, ...]) -> np.ndarray:
 
 
 @primitive("fill_unvisited")
-def fill_unvisited(xp, values, visits, grid, *, initial):
-    """values (K, C) with each node that was not visited replaced by interpolation between its visited neighbours.
+def fill_unvisited(xp, values, visits, initial_share, grid, *, initial):
+    """Running averages (K, C) as estimates on the whole grid.
 
-    Beyond the first and the last visited node the value is theirs; with none visited it is `initial` everywhere.
-    Interpolation over the whole grid of the result is interpolation over the visited nodes of `values`. Depends on
-    running statistics only: once per solve in a program. It has no VJP rule, since those are never differentiated.
+    A visited node gives the average of what it has seen: its running average still holds `initial_share` (K,) of the
+    value `initial` that it started with, which is taken out. A node that was not visited gets the interpolation between
+    its visited neighbours; beyond the first and the last of them the value is theirs, and with none visited it is
+    `initial` everywhere. Interpolation over the whole grid of the result is interpolation over the visited nodes.
+    Depends on running statistics only: once per solve in a program. It has no VJP rule, since those are never
+    differentiated.
     """
     visited = np.flatnonzero(to_host(visits) >= VISITED)
     if not visited.size:
         return xp.full_like(values, initial)
     times = to_host(grid)
+    at = to_xp(xp, visited)
+    share = initial_share[at][:, None]
+    estimates = (values[at] - share * values.dtype.type(initial)) / (1 - share)
     position = np.clip(np.searchsorted(times[visited], times, "right") - 1, 0, max(visited.size - 2, 0))
-    left, right = visited[position], visited[np.minimum(position + 1, visited.size - 1)]
+    following = np.minimum(position + 1, visited.size - 1)
+    left, right = visited[position], visited[following]
     width = np.where(right > left, times[right] - times[left], 1.0)
     rising = np.clip((times - times[left]) / width, 0.0, 1.0)[:, None].astype(values.dtype)
-    rising, left, right = to_xp(xp, rising), to_xp(xp, left), to_xp(xp, right)
-    return (1 - rising) * values[left] + rising * values[right]
+    rising, position, following = to_xp(xp, rising), to_xp(xp, position), to_xp(xp, following)
+    return (1 - rising) * estimates[position] + rising * estimates[following]

@@ -14,7 +14,12 @@ from oracles import EPS32, EPS64, assert_close
 from strategies import seeds
 
 NODES = (0.0, 0.1, 0.25, 0.6, 0.7, 1.0)
-INITIAL = {"mean": np.zeros((6, 2)), "var": np.ones((6, 2)), "visits": np.zeros(6)}
+INITIAL = {
+    "mean": np.zeros((6, 2)),
+    "var": np.ones((6, 2)),
+    "visits": np.zeros(6),
+    "initial_share": np.ones(6),
+}
 
 
 def drawn_aux(seed, n, *, ts=None, dtype=np.float64):
@@ -27,14 +32,16 @@ def drawn_aux(seed, n, *, ts=None, dtype=np.float64):
 
 def literal(stats, aux, momentum):
     """Each evaluation in turn moves the two nodes around its time; lists of Python numbers."""
-    mean, var, visits = (stats[name].tolist() for name in ("mean", "var", "visits"))
+    mean, var, visits, share = (stats[name].tolist() for name in ("mean", "var", "visits", "initial_share"))
     for i, t in enumerate(aux.ts.tolist()):
         for k, weight in around(t):
             visits[k] += weight
+            share[k] -= momentum * weight * share[k]
             for c in range(2):
                 mean[k][c] += momentum * weight * (float(aux.values.mean[i, c]) - mean[k][c])
                 var[k][c] += momentum * weight * (float(aux.values.var[i, c]) - var[k][c])
-    return {"mean": np.array(mean), "var": np.array(var), "visits": np.array(visits)}
+    found = {"mean": mean, "var": var, "visits": visits, "initial_share": share}
+    return {name: np.array(value) for name, value in found.items()}
 
 
 def around(t):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from odegrad import ArgumentError
 from odegrad.engine import random, vjp
 from odegrad.engine.program import trace
-from odegrad.layers import BatchNorm, Chain, TABatchNorm, Tanh, uniform_nodes
+from odegrad.layers import BatchNorm, Chain, Moments, TABatchNorm, Tanh, uniform_nodes
+from odegrad.solvers import Aux
 from oracles import EPS32, EPS64, assert_close, norm
 from strategies import seeds
 
@@ -26,6 +27,7 @@ def drawn(layer, seed, *, dtype=np.float64, visits=None):
         "mean": rng.standard_normal(shape),
         "var": rng.uniform(0.2, 3.0, shape),
         "visits": np.full(shape[0], 5.0) if visits is None else np.array(visits, float),
+        "initial_share": np.zeros(shape[0]),
     }
     x = 1.0 + 2.0 * rng.standard_normal((4, 3, layer.channels))
     cast = lambda tree: {name: value.astype(dtype) for name, value in tree.items()}  # noqa: E731 - local shorthand
@@ -94,7 +96,7 @@ def test_statistics_constant_in_time_are_ordinary_batch_norm(seed, t):
     layer, plain = TABatchNorm(2, NODES), BatchNorm(2)
     weights, stats, x = drawn(layer, seed)
     for tree in (weights, stats):
-        for name in set(tree) - {"visits"}:
+        for name in set(tree) - {"visits", "initial_share"}:
             tree[name][:] = tree[name][0]
     y, _ = layer.apply(weights, stats, t, x, mode="eval")
     first = lambda tree: {name: value[0] for name, value in tree.items()}  # noqa: E731 - local shorthand
@@ -315,3 +317,26 @@ def test_bad_call_is_refused(changes, message):
     given_ = {"t": 0.3, "x": x, "mode": "train"} | changes
     with pytest.raises(ArgumentError, match=message):
         layer.apply(weights, stats, given_["t"], given_["x"], mode=given_["mode"])
+
+
+@pytest.mark.parametrize("n_seen", [10, 40])
+def test_evaluation_reads_averages_of_what_was_seen_alone(n_seen):
+    """After few observations of one and the same moments a visited node gives them, whatever it started with."""
+    layer, ts = TABatchNorm(2, NODES), np.repeat(NODES, n_seen)
+    mean, var = np.array([3.0, -2.0]), np.array([0.25, 9.0])
+    aux = Aux(ts, Moments(np.tile(mean, (len(ts), 1)), np.tile(var, (len(ts), 1))))
+    weights, stats = layer.init(random.key(0), np.float64), layer.init_stats(np.float64)
+    stats = layer.update_stats(stats, aux)
+    assert stats["initial_share"].max() < 1.0
+    x = np.random.default_rng(0).standard_normal((5, 2))
+    y, _ = layer.apply(weights, stats, 0.42, x, mode="eval")
+    assert_close(y, (x - mean) / np.sqrt(var + layer.eps), scale=10.0, tol=100 * EPS64)
+
+
+def test_the_paper_reading_keeps_what_is_left_of_the_initial_values():
+    layer = TABatchNorm(1, NODES, unvisited="initial")
+    aux = Aux(np.array(NODES), Moments(np.full((6, 1), 2.0), np.full((6, 1), 5.0)))
+    stats = layer.update_stats(layer.init_stats(np.float64), aux)
+    weights = layer.init(random.key(0), np.float64)
+    y, _ = layer.apply(weights, stats, 0.3, np.ones((3, 1)), mode="eval")
+    assert_close(y, np.full((3, 1), (1.0 - 0.2) / np.sqrt(1.4 + layer.eps)), scale=1.0, tol=100 * EPS64)

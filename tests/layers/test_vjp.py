@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from odegrad.engine import random, vjp
-from odegrad.engine.tree import leaves, tree_map, unflatten
+from odegrad.engine.tree import leaves, leaves_with_paths, tree_map, unflatten
 from odegrad.layers import (
     GELU,
     AvgPool2d,
@@ -109,8 +109,15 @@ class Problem:
         self.weights = tree_map(
             lambda w: w + 0.3 * rng.standard_normal(w.shape), case.layer.init(random.key(seed), np.float64)
         )
-        self.stats = tree_map(
-            lambda s: np.abs(s + rng.uniform(0.3, 1.9, s.shape)), case.layer.init_stats(np.float64)
+        fresh = leaves_with_paths(case.layer.init_stats(np.float64))
+        self.stats = unflatten(
+            case.layer.init_stats(np.float64),
+            [
+                np.full(s.shape, 0.25)
+                if path[-1:] == ("initial_share",)
+                else np.abs(s + rng.uniform(0.3, 1.9, s.shape))
+                for path, s in fresh
+            ],
         )
         self.t = t
         n = int(np.prod(case.shape))
