@@ -55,6 +55,7 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.cosh: ops.cosh,
     np.tanh: ops.tanh,
     np.absolute: ops.absolute,
+    np.conjugate: ops.conj,
     np.fabs: ops.absolute,
     np.sign: ops.sign,
     np.floor: ops.floor,
@@ -325,6 +326,8 @@ METHODS: dict[str, Callable[..., Any]] = {
     "take": _take,
     "astype": _astype,
     "copy": lambda x: ops.copy(x),
+    "conj": lambda x: ops.conj(x),
+    "conjugate": lambda x: ops.conj(x),
 }
 
 

@@ -191,10 +191,10 @@ def _finish(bar: Any, leaf: Any) -> Any:
     """A cotangent in the type of its leaf; zeros where there is none."""
     if bar is None:
         return ops.zeros_like(leaf)
-    if is_weak(leaf):
-        return bar.item() if isinstance(bar, (np.ndarray, np.generic)) else bar
     if dtype_of(leaf).kind == "f" and dtype_of(bar).kind == "c":
         bar = ops.real(bar)
+    if is_weak(leaf):
+        return bar.item() if isinstance(bar, (np.ndarray, np.generic)) else bar
     bar = ops.astype(ops.broadcast_to(bar, shape_of(leaf)), dtype_of(leaf))
     return np.asarray(bar) if isinstance(bar, np.generic) else bar
 

@@ -197,6 +197,7 @@ ELEMENTWISE = [
     Case("where", (mask((2, 3)), Real((2, 3)), number(0.0))),
     Case("where", (mask((2, 3)), number(1.0), Real(()))),
     *unary("real", oracle="difference"),
+    *unary("conj", oracle="difference"),
     *[
         flat(name, Real(shape))
         for name in ("sign", "floor", "ceil", "rint", "isnan", "isfinite")

@@ -1,7 +1,10 @@
 """Elementwise operations with broadcasting, each beside its rule.
 
-Complex values follow the bilinear pairing (nothing is conjugated), which is what complex-step differentiation and
-holomorphic functions need. Where a function has a kink the docstring of its rule says which value is taken there.
+Complex values follow the bilinear pairing dL = Re(ybar dy): holomorphic rules conjugate nothing, which is what
+complex-step differentiation needs, and of the cotangent of a real value only the real part means anything. That part is
+taken where a complex value became a real one (`abs`, `real`, casts) and at the leaves: the rules in between are linear
+with real coefficients, which commutes with it. Where a function has a kink the docstring of its rule says which value
+is taken there.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import numpy as np
 
 from ..primitive import Primitive, primitive
 from ..trace import dtype_of, is_weak, shape_of
-from .shaping import astype, unbroadcast
+from .shaping import real, unbroadcast
 from .wide import against_zero, channel_operand
 
 
@@ -352,7 +355,9 @@ def absolute(xp, x):
 
 @absolute.vjp(saves=("x",))
 def absolute_vjp(ybar, x):
-    """xbar = ybar * sign(x); 0 at x = 0."""
+    """xbar = ybar * sign(x), for complex x Re(ybar) * conj(x) / |x|; 0 at x = 0."""
+    if _is_complex(x):
+        return (conj(sign(x)) * real(ybar),)
     return (ybar * sign(x),)
 
 
@@ -470,7 +475,7 @@ def _flat(name: str, forward: Callable[..., Any], doc: str) -> Primitive:
     return op
 
 
-sign = _flat("sign", lambda xp, x: xp.sign(x), "The sign of x: -1, 0 or 1.")
+sign_real = _flat("sign", lambda xp, x: xp.sign(x), "The sign of a real x: -1, 0 or 1.")
 floor = _flat("floor", lambda xp, x: xp.floor(x), "The largest integer not above x.")
 ceil = _flat("ceil", lambda xp, x: xp.ceil(x), "The smallest integer not below x.")
 rint = _flat("rint", lambda xp, x: xp.rint(x), "The nearest integer, ties to even.")
@@ -493,19 +498,27 @@ ones_like = _flat(
 )
 
 
+def sign(x: Any) -> Any:
+    """The sign of x: -1, 0 or 1, with the derivative 0; for complex x the direction x / |x|, which is not flat."""
+    if not _is_complex(x):
+        return sign_real(x)
+    magnitude = absolute(x)
+    return x / where(equal(magnitude, 0.0), 1.0, magnitude)
+
+
 # --- complex parts --------------------------------------------------------------------------------------------------
 
 
-@primitive("real")
-def real(xp, x):
-    """The real part."""
-    return xp.real(x)
+@primitive("conj")
+def conj(xp, x):
+    """The complex conjugate."""
+    return x.conjugate() if is_weak(x) else xp.conjugate(x)
 
 
-@real.vjp(saves=("x",))
-def real_vjp(ybar, x):
-    """xbar = ybar, in the dtype of x."""
-    return (astype(ybar, dtype_of(x)),)
+@conj.vjp()
+def conj_vjp(ybar):
+    """xbar = conj(ybar): the map is linear over the real numbers only."""
+    return (conj(ybar),)
 
 
 def gelu(x: Any) -> Any:
@@ -554,7 +567,8 @@ for _op, _function in (
     (absolute, np.absolute),
     (maximum, np.maximum),
     (minimum, np.minimum),
-    (sign, np.sign),
+    (sign_real, np.sign),
+    (conj, np.conjugate),
     (floor, np.floor),
     (ceil, np.ceil),
     (rint, np.rint),

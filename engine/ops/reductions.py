@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import ArgumentError
 from ..primitive import primitive
 from ..trace import dtype_of, shape_of
-from .elementwise import equal, exp, log, real, sqrt, square
-from .shaping import astype, broadcast_to, checked_axis, reshape, squeeze
+from .elementwise import equal, exp, log, sqrt, square
+from .shaping import astype, broadcast_to, checked_axis, real, reshape, squeeze
 from .wide import leading_sum
 
 Axis = int | tuple[int, ...] | None

@@ -360,8 +360,8 @@ def astype_to(xp, x, *, dtype):
 
 @astype_to.vjp(saves=("x",))
 def astype_vjp(ybar, x, *, dtype):
-    """xbar = ybar in the dtype of x."""
-    return (astype(ybar, dtype_of(x)),)
+    """xbar = ybar in the dtype of x; its real part for a real x."""
+    return (cotangent_like(ybar, x),)
 
 
 @primitive("astype_discrete", is_flat=True)
@@ -387,6 +387,25 @@ def astype(x: Any, dtype: Any) -> Any:
             f"astype from {dtype_of(x)} to {wanted} would drop the imaginary part; use real(x)"
         )
     return (astype_to if wanted.kind in "fc" else astype_discrete)(x, dtype=wanted.name)
+
+
+@primitive("real")
+def real(xp, x):
+    """The real part."""
+    return xp.real(x)
+
+
+@real.vjp(saves=("x",))
+def real_vjp(ybar, x):
+    """xbar = Re(ybar), in the dtype of x."""
+    return (astype(real(ybar) if dtype_of(ybar).kind == "c" else ybar, dtype_of(x)),)
+
+
+def cotangent_like(ybar: Any, x: Any) -> Any:
+    """ybar in the dtype of the value x that it belongs to; of a real value only the real part counts."""
+    if dtype_of(x).kind != "c" and dtype_of(ybar).kind == "c":
+        ybar = real(ybar)
+    return astype(ybar, dtype_of(x))
 
 
 @primitive("copy")
@@ -415,5 +434,5 @@ def as_number(xp, x):
 
 @as_number.vjp(saves=("x",))
 def as_number_vjp(ybar, x):
-    """xbar = ybar as an array."""
-    return (astype(ybar, dtype_of(x)),)
+    """xbar = ybar as an array; its real part for a real x."""
+    return (cotangent_like(ybar, x),)

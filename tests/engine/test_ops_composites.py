@@ -42,6 +42,7 @@ COMPOSITES = [
         lambda x: 0.5 * x * (1 + np.tanh(SQRT_2_PI * (x + 0.044715 * x**3))),
         [(2, 3)],
     ),
+    ("sign", lambda x: ops.sign(ops.real(x)) + x, lambda x: np.sign(x) + x, [(2, 3)]),
     ("silu", ops.silu, lambda x: x * scipy.special.expit(x), [(2, 3)]),
     ("leaky_relu", ops.leaky_relu, lambda x: np.where(x > 0, x, 0.01 * x), [(2, 3)]),
     ("elu", ops.elu, lambda x: np.where(x > 0, x, np.exp(x) - 1), [(2, 3)]),

@@ -215,6 +215,7 @@ EXPRESSIONS = {
     "dot": lambda y: y.dot(W),
     "take": lambda y: y.take([4, 0]) + y.take([1, 0], axis=1)[0],
     "copy": lambda y: y.copy(),
+    "conjugates": lambda y: y.conj() + y.conjugate() * y,
     "reduce": lambda y: np.add.reduce(y) + np.maximum.reduce(y, axis=0) + np.minimum.reduce(y, axis=1).sum(),
     "builtin sum": lambda y: sum([y, y]),
     "0-d": lambda y: y * np.tanh(np.sum(y)) / np.sqrt(y.max()),
