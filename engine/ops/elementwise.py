@@ -147,7 +147,7 @@ def power_of_vjp(ybar, a, b, y, *, needs):
 
 def power(x: Any, exponent: Any) -> Any:
     """x ** exponent. A Python number as exponent is part of the program's structure."""
-    if not isinstance(exponent, (int, float)) or isinstance(exponent, bool):
+    if type(exponent) not in (int, float):  # numpy.float64 is a float, but promotes float32 values
         return power_of(x, exponent)
     if exponent == 0:
         return ones_like(x)
@@ -334,6 +334,8 @@ def sigmoid_into(out, x):
 @primitive("softplus")
 def softplus(xp, x):
     """y = log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)), which cannot overflow."""
+    if not _is_complex(x):
+        return xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x)))
     positive = xp.where(xp.real(x) > 0, x, 0 * x)
     return positive + xp.log1p(xp.exp(x - 2 * positive))
 
@@ -532,13 +534,16 @@ def silu(x: Any) -> Any:
 
 
 def leaky_relu(x: Any, slope: float = 0.01) -> Any:
-    """x where x > 0, else slope * x."""
-    return relu(x) - slope * relu(-x)
+    """x where x > 0, else slope * x; the derivative at x = 0 is the slope."""
+    return where(greater(x, 0.0), x, slope * x)
 
 
 def elu(x: Any) -> Any:
-    """x where x > 0, else exp(x) - 1."""
-    return relu(x) + expm1(-relu(-x))
+    """x where x > 0, else exp(x) - 1, which is smooth: the derivative at x = 0 is 1."""
+    is_positive = greater(x, 0.0)
+    return where(
+        is_positive, x, expm1(where(is_positive, 0.0, x))
+    )  # the inner one keeps exp from overflowing
 
 
 def _is_complex(x: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..primitive import primitive
 from ..trace import dtype_of, shape_of
-from .elementwise import equal, exp, log, sqrt, square
+from .elementwise import equal, exp, isfinite, log, sqrt, square, where
 from .shaping import astype, broadcast_to, checked_axis, real, reshape, squeeze
 from .wide import leading_sum
 
@@ -154,9 +154,12 @@ def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def logsumexp(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
-    """log(sum(exp(x))), shifted by the maximum so that it cannot overflow."""
-    shift = stop_gradient(max(real(x) if dtype_of(x).kind == "c" else x, axis, keepdims=True))
-    total = log(sum(exp(x - shift), axis, keepdims=True)) + shift
+    """log(sum(exp(x))), shifted by the maximum so that it cannot overflow; -inf, with derivative 0, where all x are."""
+    largest = stop_gradient(max(real(x) if dtype_of(x).kind == "c" else x, axis, keepdims=True))
+    shift = where(isfinite(largest), largest, 0.0)
+    scaled = sum(exp(x - shift), axis, keepdims=True)
+    is_empty = equal(scaled, 0.0)
+    total = where(is_empty, -math.inf, log(where(is_empty, 1.0, scaled)) + shift)
     axes = normalize_axis(axis, len(shape_of(x)))
     return total if keepdims else squeeze(total, axes)
 

@@ -13,7 +13,8 @@ AT_ZERO = [
     (lambda x: ops.clip(x, 0.0, 1.0), 0.5),
     (lambda x: ops.clip(x, -1.0, 0.0), 0.5),
     (lambda x: ops.clip(x, -1.0), 1.0),
-    (ops.leaky_relu, 0.0),
+    (ops.leaky_relu, 0.01),
+    (ops.elu, 1.0),
     (lambda x: ops.sign(x) + x, 1.0),
     (lambda x: ops.where(x > 0, 2.0 * x, 3.0 * x), 3.0),
     (lambda x: ops.where(x >= 0, 2.0 * x, 3.0 * x), 2.0),
@@ -79,6 +80,25 @@ OVERFLOWING = [
     (ops.silu, [0.0, 1000.0]),
     (ops.elu, [-1.0, 1000.0]),
 ]
+
+
+AT_INFINITY = [
+    (ops.softplus, [0.0, np.inf]),
+    (ops.elu, [-1.0, np.inf]),
+    (lambda x: ops.logsumexp(np.stack([x, x]), axis=0), [-np.inf, np.inf]),
+]
+
+
+@pytest.mark.parametrize("f, expected", AT_INFINITY)
+def test_limits_at_infinity(f, expected):
+    assert f(np.array([-np.inf, np.inf])).tolist() == expected
+
+
+def test_gradient_of_an_empty_logsumexp_is_zero():
+    x = np.array([[-np.inf, -np.inf], [0.0, -np.inf]])
+    weights = np.array([1.0, 2.0])
+    _, pull_back = vjp(ops.logsumexp, x)
+    assert pull_back(weights)[0].tolist() == [[0.0, 0.0], [2.0, 0.0]]
 
 
 @pytest.mark.parametrize("f, expected", OVERFLOWING)

@@ -284,6 +284,7 @@ UPCASTS = [
     lambda y: y + np.float64(1.0),
     lambda y: np.pi * y / np.mean([1.0, 2.0]),
     lambda y: np.power(y, np.int64(2)),
+    lambda y: y ** np.float64(2.5),
 ]
 
 
