@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
+from .backend import is_array
 from .errors import ArgumentError, ArgumentTypeError, NotReachedError, TracedValueError
 from .trace import Trace, Var, base_value, describe, dtype_of, is_weak, new_trace, pull, shape_of
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
@@ -50,11 +51,10 @@ def vjp(f: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
                 "nothing that is differentiated reaches the result: "
                 + ", ".join(path_name(path) for path, _ in leaves_with_paths(primals))
             )
-        return unflatten(
-            primals, (_finish(found.get(v.slot), leaf) for v, leaf in zip(inputs, flat, strict=True))
-        )
+        finished = [_finish(found.get(v.slot), leaf) for v, leaf in zip(inputs, flat, strict=True)]
+        return unflatten(primals, _unshared(finished, [*flat, *bars]))
 
-    lowered = unflatten(value, (_lower(output, trace) for output in outputs))
+    lowered = unflatten(value, _unshared([_lower(output, trace) for output in outputs], flat))
     return (lowered, pull_back, _lower_tree(aux, trace)) if has_aux else (lowered, pull_back)
 
 
@@ -197,6 +197,22 @@ def _finish(bar: Any, leaf: Any) -> Any:
         return bar.item() if isinstance(bar, (np.ndarray, np.generic)) else bar
     bar = ops.astype(ops.broadcast_to(bar, shape_of(leaf)), dtype_of(leaf))
     return np.asarray(bar) if isinstance(bar, np.generic) else bar
+
+
+def _unshared(results: list[Any], given: list[Any]) -> list[Any]:
+    """The results as arrays that the caller may write to: no views, none twice, none of the arrays `given`.
+
+    Traced values pass: what they become is decided at the outermost level.
+    """
+    known = {id(array) for array in given if is_array(array)}
+    own = []
+    for result in results:
+        if is_array(result):
+            is_new = result.flags.owndata and id(result) not in known
+            result = result if is_new else result.copy()
+            known.add(id(result))
+        own.append(result)
+    return own
 
 
 def _describe_tree(tree: Tree) -> str:

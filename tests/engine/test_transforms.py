@@ -295,6 +295,36 @@ def test_leaf_that_cannot_be_differentiated_is_named(leaf):
         grad(lambda tree: tree["p"])({"p": leaf})
 
 
+# --- what is returned belongs to the caller ----------------------------------------------------------------------------
+
+SHARING = {
+    "identity": lambda a, b: a + b,
+    "sum": lambda a, b: np.zeros(3) + np.sum(a) + np.sum(b),
+    "views": lambda a, b: np.reshape(np.concatenate([a, b]), (2, 3))[0] + b[::-1],
+    "unused": lambda a, b: a * 2.0,
+}
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_gradients_are_writable_and_share_no_memory(name):
+    a, b, ybar = np.ones(3), np.ones(3), np.ones(3)
+    _, pull_back = vjp(SHARING[name], a, b)
+    found = [*pull_back(ybar), *pull_back(ybar)]
+    assert all(bar.flags.writeable and bar.flags.owndata for bar in found)
+    arrays = [a, b, ybar, *found]
+    assert not any(np.shares_memory(x, y) for k, x in enumerate(arrays) for y in arrays[:k])
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: x, lambda x: x[:2], lambda x: np.broadcast_to(x, (2, 3))], ids=["x", "slice", "broadcast"]
+)
+def test_value_is_writable_and_shares_no_memory_with_the_argument(f):
+    x = np.ones(3)
+    value, _ = vjp(f, x)
+    assert value.flags.writeable
+    assert not np.shares_memory(value, x)
+
+
 # --- what is reached ------------------------------------------------------------------------------------------------
 
 
