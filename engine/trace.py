@@ -218,12 +218,30 @@ def apply(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
 
 
 def evaluate(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
-    """op on arrays and numbers. Of numbers alone the result is again a Python number: a weak scalar, like time."""
+    """op on arrays and numbers. Of numbers alone the result is again a Python number: a weak scalar, like time.
+
+    Where Python raises (1 / 0, an overflow) or leaves the real numbers (a root of a negative one), a number gives what
+    an array would: inf or NaN.
+    """
     for argument in args:
         if type(argument) not in NUMBERS:
             return op.forward(namespace_of(*args), *args, **static)
-    result = op.forward(np, *args, **static)
+    try:
+        result = op.forward(np, *args, **static)
+    except (ZeroDivisionError, OverflowError):
+        result = _as_arrays_would(op, args, static)
+    else:
+        if type(result) is complex and complex not in map(type, args):
+            result = _as_arrays_would(op, args, static)
     return result.item() if isinstance(result, np.generic) else result
+
+
+def _as_arrays_would(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
+    """op of numbers in NumPy's arithmetic, silently."""
+    with np.errstate(all="ignore"):
+        return op.forward(
+            np, *(np.complex128(a) if type(a) is complex else np.float64(a) for a in args), **static
+        )
 
 
 def _refuse_promotion(op: Operation, args: tuple[Any, ...], value: Any) -> None:

@@ -301,3 +301,25 @@ def test_a_scalar_computed_from_the_state_is_not_weak():
 def test_branch_on_time_is_refused():
     with pytest.raises(TracedValueError, match=f"branch.*{__file__}"):
         trace(lambda t, y: y if t > 0.5 else -y, 0.1, Y)
+
+
+SINGULAR = {
+    "a pole": (lambda t: 1.0 / (1.0 - t), 1.0, math.inf),
+    "zero over zero": (lambda t: (1.0 - t) / (1.0 - t), 1.0, math.nan),
+    "a root of a negative number": (lambda t: (t - 2.0) ** 1.5, 1.0, math.nan),
+    "an overflow": (lambda t: t**400, 1e300, math.inf),
+    "a negative power of zero": (lambda t: t**-1.5, 0.0, math.inf),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_arithmetic_of_numbers_gives_what_arrays_give(name):
+    f, t, expected = SINGULAR[name]
+    (found,) = record(f, [t], ["t"]).values
+    assert type(found) is float
+    np.testing.assert_equal(found, expected)
+
+
+def test_integers_stay_integers():
+    (found,) = record(lambda n: n * 2 + 1, [4], ["n"]).values
+    assert (type(found), found) == (int, 9)
