@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from .kernels.threads import one_blas_thread, run_shares
+from .ops.wide import repeats
 from .partition import Plan
 from .primitive import Call
 from .program import Program, Step
 
 LARGE = 1 << 16  # values from which a chain leaves the cache
 CHUNK = 1 << 15  # values of a chunk: a few arrays of it fit into the L2 cache
-ROW = 2048  # values of the longest row that the channels are repeated to
 
 Shape = tuple[int, ...]
 
@@ -129,7 +129,7 @@ class RunBinder:
         batch, *rest = run.shape
         self.channels = run.shape[-1]
         self.values = math.prod(rest)  # of one element of the batch
-        self.repeats = _largest_divisor(self.values // self.channels, max(1, ROW // self.channels))
+        self.repeats = repeats(self.values // self.channels, self.channels)
         self.width = self.repeats * self.channels
         self.rows = self.values // self.width
         self.size = max(1, CHUNK // self.values)
@@ -301,8 +301,3 @@ class _ChunkLoop:
                 self._work(k * n_chunks // n, (k + 1) * n_chunks // n, k)
 
             run_shares(share, n)
-
-
-def _largest_divisor(n: int, limit: int) -> int:
-    """The largest divisor of n up to `limit`."""
-    return next(k for k in range(min(n, limit), 0, -1) if n % k == 0)

@@ -365,4 +365,6 @@ def _compiled(source: str) -> CodeType:
         _sources[source] = code
         while len(_sources) > 256:
             _sources.popitem(last=False)
+    else:
+        _sources.move_to_end(source)  # the least recently used text goes first
     return code

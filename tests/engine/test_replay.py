@@ -3,12 +3,13 @@
 import gc
 import sys
 import tracemalloc
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from odegrad.engine import ops, vjp
+from odegrad.engine import ops, replay, vjp
 from odegrad.engine.partition import PROLOGUE, partition
 from odegrad.engine.program import record
 from odegrad.engine.replay import StageSet, Workspace
@@ -459,3 +460,11 @@ def test_chain_of_elementwise_steps_reuses_two_buffers():
     replayed = Replayed(f, 0.0, y, [])
     forward_only = replayed.workspace.arena.nbytes
     assert forward_only <= 4 * y.nbytes
+
+
+def test_a_text_that_is_in_use_stays_compiled(monkeypatch):
+    monkeypatch.setattr(replay, "_sources", OrderedDict())
+    used = replay._compiled("0")
+    for number in range(1, 300):
+        replay._compiled(str(number))
+        assert replay._compiled("0") is used
