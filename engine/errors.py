@@ -25,6 +25,10 @@ class TracedValueError(NeuralODEError, TypeError):
     """The function needs something that a trace cannot give: a branch on a traced value, a float taken from one."""
 
 
+class TracedAttributeError(TracedValueError, AttributeError):
+    """An array attribute that a traced value does not have; an AttributeError too, so that hasattr answers no."""
+
+
 class NoRuleError(NeuralODEError, NotImplementedError):
     """A derivative passes through a primitive that has no VJP rule."""
 

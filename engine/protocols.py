@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .errors import TracedValueError
+from .errors import TracedAttributeError, TracedValueError
 from .ops.shaping import checked_axis
 from .primitive import Primitive
 from .trace import Var, describe, dtype_of, user_line
@@ -229,11 +229,16 @@ def _array_function(self: Var, function: Any, types: Any, args: Any, kwargs: Any
     """np.concatenate([var, ...]) and the like."""
     if function not in FUNCTIONS:
         raise _unknown(f"np.{function.__name__}", {})
+    return _named(f"np.{function.__name__}", FUNCTIONS[function], args, kwargs)
+
+
+def _named(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """function(*args, **kwargs); arguments that it does not take are refused with the name the caller knows."""
     try:
-        return FUNCTIONS[function](*args, **kwargs)
+        return function(*args, **kwargs)
     except TypeError as error:
-        if not _fits(FUNCTIONS[function], args, kwargs):
-            raise _unknown(f"np.{function.__name__}", kwargs) from error
+        if not _fits(function, args, kwargs):
+            raise _unknown(name, kwargs) from error
         raise
 
 
@@ -331,10 +336,28 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _method(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Var, *args: Any, **kwargs: Any) -> Any:
+        return _named(f"the method `{name}`", function, (self, *args), kwargs)
+
+    method.__doc__ = function.__doc__
+    return method
+
+
+def _getattr(self: Var, name: str) -> Any:
+    """What arrays have and traced values have not is refused with the caller's line."""
+    if name.startswith("__") or not hasattr(np.ndarray, name):
+        raise AttributeError(f"a traced value has no attribute {name!r}")
+    raise TracedAttributeError(str(_unknown(f"the attribute `{name}`", {})))
+
+
 def install() -> None:
     """Attach the protocols to `Var`. It cannot import the operations itself: they are made of primitives that know it."""
-    for name, function in {**OPERATORS, **METHODS}.items():
+    for name, function in OPERATORS.items():
         setattr(Var, name, function)
+    for name, function in METHODS.items():
+        setattr(Var, name, _method(name, function))
+    Var.__getattr__ = _getattr  # type: ignore[attr-defined]
     for symbol, name in zip(
         ("+", "-", "*", "/", "@", "**"), ("add", "sub", "mul", "truediv", "matmul", "pow"), strict=True
     ):

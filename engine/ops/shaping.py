@@ -99,11 +99,15 @@ def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
     return reshape(x, tuple(n for a, n in enumerate(shape) if a not in gone))
 
 
-def expand_dims(x: Any, axis: int) -> Any:
-    """x with a new axis of length one."""
-    shape = list(shape_of(x))
-    shape.insert(checked_axis(axis, len(shape) + 1), 1)
-    return reshape(x, tuple(shape))
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
+    """x with new axes of length one, at these places of the result."""
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    ndim = len(shape_of(x)) + len(axes)
+    added = {checked_axis(a, ndim) for a in axes}
+    if len(added) < len(axes):
+        raise ArgumentError(f"expand_dims: axes {axis} name a place twice")
+    lengths = iter(shape_of(x))
+    return reshape(x, tuple(1 if a in added else next(lengths) for a in range(ndim)))
 
 
 @primitive("broadcast_to", may_view=True)

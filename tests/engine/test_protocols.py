@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from odegrad.engine import vjp
-from odegrad.engine.errors import ArgumentTypeError, TracedValueError
+from odegrad.engine import ops, vjp
+from odegrad.engine.errors import ArgumentError, ArgumentTypeError, TracedValueError
 from odegrad.engine.program import record
 from odegrad.engine.protocols import FUNCTIONS, METHODS, OPERATORS, UFUNCS
 from odegrad.engine.trace import Var
@@ -416,3 +416,36 @@ def test_repr_tells_shape_dtype_and_level():
 def test_length_of_a_scalar_is_a_type_error():
     with pytest.raises(TypeError, match="0-d"):
         vjp(lambda y: len(y.sum()), Y)
+
+
+UNKNOWN = {
+    "prod": lambda y: y.prod(),
+    "any": lambda y: y.any(),
+    "nbytes": lambda y: y.nbytes,
+    "mean": lambda y: y.mean(dtype=np.float64),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_only_arrays_have_is_refused_by_name_with_its_line(name):
+    f = UNKNOWN[name]
+    line = f"{re.escape(__file__)}:{f.__code__.co_firstlineno}"
+    with pytest.raises(TracedValueError, match=f"{name}.*{line}"):
+        record(f, [Y], ["y"])
+
+
+@pytest.mark.parametrize("name", ["prod", "flags", "no_such_attribute", "__array_interface__"])
+def test_hasattr_of_what_a_traced_value_lacks_is_false(name):
+    found = []
+    record(lambda y: found.append(hasattr(y, name)) or y, [Y], ["y"])
+    assert found == [False]
+
+
+@pytest.mark.parametrize("axis", [0, -1, (0, 1), (0, -1), (1, 3)])
+def test_expand_dims_takes_one_axis_or_several(axis):
+    assert ops.expand_dims(Y, axis).shape == np.expand_dims(Y, axis).shape
+
+
+def test_expand_dims_refuses_a_place_named_twice():
+    with pytest.raises(ArgumentError, match="name a place twice"):
+        ops.expand_dims(Y, (0, 0))
