@@ -31,7 +31,7 @@ def test_a_benchmark_prints_one_json_line_a_result(name):
     "path", sorted((ROOT / "benchmarks" / "results").glob("*.jsonl")), ids=lambda p: p.name
 )
 def test_stored_results_can_be_read(path):
-    assert all(
-        {"benchmark", "median_s", "machine"} <= set(json.loads(line))
-        for line in path.read_text().splitlines()
-    )
+    for line in path.read_text().splitlines():
+        record = json.loads(line)
+        seconds = "seconds_per_epoch" if record["benchmark"] == "training" else "median_s"
+        assert record[seconds] > 0 and record["machine"]
