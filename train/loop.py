@@ -16,6 +16,7 @@ import numpy as np
 from ..engine import ops, random
 from ..engine.backend import module_for_device, to_host, to_xp
 from ..engine.errors import NonFiniteDynamics
+from ..engine.kernels.threads import one_blas_thread
 from ..engine.transforms import value_and_grad
 from ..engine.tree import Tree
 from ..layers import solves
@@ -123,8 +124,9 @@ class Trainer:
         """The loop over what is left of the run. The last completed step is saved even when it is interrupted."""
         self.state = state
         try:
-            while self.state.epoch < self.config.epochs:
-                self._epoch()
+            with one_blas_thread():  # else its idle threads take half a core from the convolutions
+                while self.state.epoch < self.config.epochs:
+                    self._epoch()
         except KeyboardInterrupt:
             self.save(self.run.last, self.state)
             self.reporter.message(

@@ -19,7 +19,9 @@ Measured by `benchmarks/conv.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +31,7 @@ from ..backend import Array
 from ..errors import ArgumentError
 from .gather import Phase, correlate, image_rows, window_rows, with_border
 from .geometry import Pair, as_pair, check_inexact, check_ndim, result_buffer, window_count
+from .narrow import correlate_narrow, is_narrow, narrow_tiles, narrow_window_product
 from .scatter import is_worthwhile, scatter_product
 from .scratch import scratch
 from .threads import one_blas_thread, run_shares
@@ -70,7 +73,11 @@ def conv2d(
     if x.size == 0 or y.size == 0:
         y[...] = 0  # a sum over no channels
     else:
-        correlate(xp, x, [_forward_phase(xp, w, geometry, dtype)], y, geometry.stride)
+        phase = _forward_phase(xp, w, geometry, dtype)
+        if _is_narrow(geometry):
+            correlate_narrow(xp, x, phase, y)
+        else:
+            correlate(xp, x, [phase], y, geometry.stride)
     return y
 
 
@@ -107,6 +114,8 @@ def conv2d_input_grad(
     xbar = result_buffer(xp, out, x_shape, dtype)
     if ybar.size == 0 or xbar.size == 0:
         xbar[...] = 0
+    elif _is_narrow(geometry):
+        correlate_narrow(xp, ybar, _input_grad_phases(xp, w, geometry, dtype)[0], xbar)
     elif is_worthwhile(geometry.w_shape):
         scatter_product(xp, ybar, w, xbar, geometry.stride, geometry.padding)
     else:
@@ -148,8 +157,13 @@ def conv2d_weight_grad(
     wbar = result_buffer(xp, out, w_shape, dtype)
     if x.size == 0 or ybar.size == 0:
         wbar[...] = 0
+    elif _is_narrow(geometry):
+        _narrow_weight_grad(xp, x, ybar, geometry, wbar)
     else:
-        _sum_window_products(xp, x, ybar, geometry, wbar)
+        n_images, *positions, n_out = geometry.y_shape
+        depth = wbar.size // n_out
+        tiles = cut(xp, n_images, (positions[0], positions[1]), depth, n_out, wbar.dtype.itemsize)
+        _sum_over_tiles(xp, tiles, partial(_window_product, xp, x, ybar, geometry), wbar)
     return wbar
 
 
@@ -167,6 +181,11 @@ class _Geometry:
 def _geometry(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int | Pair, padding: int | Pair
 ) -> _Geometry:
+    return _checked(x_shape, w_shape, as_pair(stride, "stride", 1), as_pair(padding, "padding", 0))
+
+
+@lru_cache(maxsize=512)  # a network has a few; working one out costs as much as a small convolution
+def _checked(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Pair, padding: Pair) -> _Geometry:
     if len(x_shape) != 4 or len(w_shape) != 4 or x_shape[3] != w_shape[2]:
         raise ArgumentError(
             "convolution expects images (B, H, W, Cin) and a kernel (kh, kw, Cin, Cout) of the same Cin; "
@@ -174,14 +193,13 @@ def _geometry(
         )
     n_images, height, width, n_in = x_shape
     kernel_height, kernel_width, _, n_out = w_shape
-    steps, border = as_pair(stride, "stride", 1), as_pair(padding, "padding", 0)
-    rows, columns = window_count((height, width), (kernel_height, kernel_width), steps, border)
+    rows, columns = window_count((height, width), (kernel_height, kernel_width), stride, padding)
     return _Geometry(
         (n_images, height, width, n_in),
         (kernel_height, kernel_width, n_in, n_out),
         (n_images, rows, columns, n_out),
-        steps,
-        border,
+        stride,
+        padding,
     )
 
 
@@ -236,26 +254,49 @@ def _input_grad_phases(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any
     return phases
 
 
-def _sum_window_products(xp: ModuleType, x: Array, ybar: Array, geometry: _Geometry, wbar: Array) -> None:
-    """wbar (kh, kw, Cin, Cout) = sum over tiles of (windows of x)^T (pixels of ybar)."""
-    n_images, *positions, n_out = geometry.y_shape
-    depth = wbar.size // n_out
-    tiles = cut(xp, n_images, (positions[0], positions[1]), depth, n_out, wbar.dtype.itemsize)
+def _is_narrow(geometry: _Geometry) -> bool:
+    return is_narrow(*geometry.w_shape[2:], geometry.w_shape[:2], geometry.stride)
+
+
+def _narrow_weight_grad(xp: ModuleType, x: Array, ybar: Array, geometry: _Geometry, wbar: Array) -> None:
+    """wbar from the side of few channels, shifted, and the other one; for few output channels they change places.
+
+    The pixel of ybar that meets x at i through tap k is i + p - k = i + (kh - 1 - k) - (kh - 1 - p): what is summed
+    then is the kernel with its taps reversed and its channels swapped.
+    """
+    taps, padding = geometry.w_shape[:2], geometry.padding
+    n_in, n_out = geometry.w_shape[2:]
+    narrow, wide = x, ybar
+    if n_out < n_in:
+        narrow, wide = ybar, x
+        padding = (taps[0] - 1 - padding[0], taps[1] - 1 - padding[1])
+    positions = (wide.shape[1], wide.shape[2])
+    tiles = narrow_tiles(xp, wide.shape[0], positions, n_in, n_out, taps, wbar.dtype.itemsize)
+    multiply = partial(narrow_window_product, xp, narrow, wide, taps, padding)
+    _sum_over_tiles(xp, tiles, multiply, wbar if narrow is x else wbar[::-1, ::-1].transpose(0, 1, 3, 2))
+
+
+def _sum_over_tiles(
+    xp: ModuleType, tiles: Sequence[Tile], multiply: Callable[[Tile, Array], None], total: Array
+) -> None:
+    """total (kh, kw, C, N) = sum over the tiles, divided among threads, of the product (kh kw C, N) that
+    `multiply(tile, product)` writes."""
+
+    shape = (total.size // total.shape[3], total.shape[3])
 
     def work(share: int) -> None:
-        total = totals[share]
         first, *others = tiles[len(tiles) * share // n_shares : len(tiles) * (share + 1) // n_shares]
-        _window_product(xp, x, ybar, geometry, first, total)
+        multiply(first, totals[share])
         for tile in others:
-            product = scratch(xp, "product", total.shape, total.dtype)
-            _window_product(xp, x, ybar, geometry, tile, product)
-            xp.add(total, product, out=total)
+            product = scratch(xp, "product", shape, total.dtype)
+            multiply(tile, product)
+            xp.add(totals[share], product, out=totals[share])
 
     with one_blas_thread() as n_threads:
         n_shares = min(n_threads, len(tiles)) if xp is np else 1
-        totals = scratch(xp, "totals", (n_shares, depth, n_out), wbar.dtype)
+        totals = scratch(xp, "totals", (n_shares, *shape), total.dtype)
         run_shares(work, n_shares)
-    xp.sum(totals.reshape(n_shares, *wbar.shape), axis=0, out=wbar)
+    xp.sum(totals.reshape(n_shares, *total.shape), axis=0, out=total)
 
 
 def _window_product(

@@ -3,6 +3,9 @@
 Small matrix products on one thread each beat one product on all threads: the kernels cut the batch into tiles and
 deal them out. The number of threads is BLAS's own (`OPENBLAS_NUM_THREADS`,
 `threadpoolctl.threadpool_limits`), so that whoever limits BLAS limits the kernels too.
+
+A thread of BLAS that has done its part waits for the next one by spinning, on a core that a kernel's thread could use.
+Around work that mixes products with kernels, hold BLAS at one thread throughout: the kernels inside keep their threads.
 Measured by `benchmarks/conv.py`.
 """
 
@@ -47,8 +50,9 @@ class _BlasLimit:
                 self._set(self._before)
 
     def _set(self, numbers: list[int]) -> None:
-        for library, number in zip(self._libraries or [], numbers, strict=True):
-            library.set_num_threads(number)
+        for library, number, before in zip(self._libraries or [], numbers, self._before, strict=True):
+            if before > 1:
+                library.set_num_threads(number)
 
 
 class _Shares:

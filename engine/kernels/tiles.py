@@ -6,8 +6,9 @@ Measured by `benchmarks/conv.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -28,9 +29,10 @@ class Tile:
     rows: slice
 
 
+@lru_cache(maxsize=512)
 def cut(
     xp: ModuleType, n_images: int, positions: tuple[int, int], depth: int, width: int, itemsize: int
-) -> list[Tile]:
+) -> tuple[Tile, ...]:
     """Tiles that cover n_images of `positions` (rows, columns) windows; each is whole images or rows of one image.
 
     A window takes `depth` gathered values and 2 * depth * width flops.
@@ -39,22 +41,22 @@ def cut(
     n_windows = max(1, (_BYTES_HOST if xp is np else _BYTES_DEVICE) // (depth * itemsize))
     if n_windows < rows * columns:
         n_rows = max(1, n_windows // columns)
-        return [
+        return tuple(
             Tile(slice(image, image + 1), slice(row, min(row + n_rows, rows)))
             for image in range(n_images)
             for row in range(0, rows, n_rows)
-        ]
+        )
     per_tile = n_windows // (rows * columns)
     if xp is np:
         worth_a_tile = int(_FLOPS / (2 * rows * columns * depth * width)) + 1
         per_tile = min(per_tile, max(worth_a_tile, -(-n_images // _AT_LEAST)))
-    return [
+    return tuple(
         Tile(slice(image, min(image + per_tile, n_images)), slice(0, rows))
         for image in range(0, n_images, per_tile)
-    ]
+    )
 
 
-def for_each_tile(xp: ModuleType, work: Callable[[Tile], None], tiles: list[Tile]) -> None:
+def for_each_tile(xp: ModuleType, work: Callable[[Tile], None], tiles: Sequence[Tile]) -> None:
     """work(tile) for every tile, on the host by as many threads as BLAS has, each taking the next one left.
 
     Tiles must write to places of their own, so that the order does not matter.

@@ -96,8 +96,8 @@ def convolutions(draw_from):
     stride = draw_from(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     padding = draw_from(st.tuples(st.integers(0, 3), st.integers(0, 3)))
     size = [draw_from(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, padding, strict=True)]
-    n_images, n_out = draw_from(st.integers(1, 3)), draw_from(st.integers(1, 4))
-    n_in = draw_from(st.integers(1, 7))  # few channels are scattered, more are gathered
+    n_images, n_out = draw_from(st.integers(1, 3)), draw_from(st.integers(1, 7))
+    n_in = draw_from(st.integers(1, 7))  # few channels on a side are shifted or scattered, more are gathered
     return (n_images, *size, n_in), (*kernel, n_in, n_out), stride, padding, draw_from(st.integers(0, 99))
 
 
