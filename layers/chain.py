@@ -58,6 +58,13 @@ class Chain(Layer):
     ) -> tuple[Any, Tree]:
         """The last layer's output, and {position: seen} of those that saw something (None if none did)."""
         check_mode(mode)
+        for name, parts in (("weights", weights), ("stats", stats)):
+            if not isinstance(parts, (list, tuple)) or len(parts) != len(self.layers):
+                got = f"{len(parts)} of them" if isinstance(parts, (list, tuple)) else type(parts).__name__
+                raise ArgumentError(
+                    f"`{name}` of a Chain of {len(self.layers)} layers must be a list with an entry for each, as `init` "
+                    f"and `init_stats` make it; got {got}"
+                )
         found = {}
         for k, (layer, own_weights, own_stats) in enumerate(zip(self.layers, weights, stats, strict=True)):
             own_key = fold_key(key, k) if layer.uses_key and mode == "train" else None

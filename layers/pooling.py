@@ -7,7 +7,8 @@ from typing import Any
 
 from ..engine import ops
 from ..engine.errors import ArgumentError
-from ..engine.kernels.geometry import as_pair, window_count
+from ..engine.kernels import pool_output_shape
+from ..engine.kernels.geometry import as_pair
 from ..engine.tree import Tree
 from .layer import Layer, Shape
 
@@ -22,13 +23,17 @@ class _Pool2d(Layer):
     stride: Size | None = None
     padding: Size = 0
 
+    def __post_init__(self) -> None:
+        window = as_pair(self.size, "size", 1)
+        pool_output_shape(
+            (1, *window, 1), self.size, self.stride, self.padding
+        )  # raises for what fits no image
+
     def output_shape(self, shape: Shape) -> Shape:
         """(H, W, C) -> (Ho, Wo, C), Ho = (H + 2 padding - size) // stride + 1."""
         if len(shape) != 3:
             raise ArgumentError(f"{self} takes images (H, W, C) after the batch axis; got {shape}")
-        size, padding = as_pair(self.size, "size", 1), as_pair(self.padding, "padding", 0)
-        stride = size if self.stride is None else as_pair(self.stride, "stride", 1)
-        return (*window_count((shape[0], shape[1]), size, stride, padding), shape[2])
+        return pool_output_shape((1, *shape), self.size, self.stride, self.padding)[1:]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engine import ops, random
 from ..engine.backend import module_for_device, to_host, to_xp
-from ..engine.errors import NonFiniteDynamics
+from ..engine.errors import DataError, NonFiniteDynamics
 from ..engine.kernels.threads import one_blas_thread
 from ..engine.transforms import value_and_grad
 from ..engine.tree import Tree
@@ -238,6 +238,11 @@ class Trainer:
     def _result(self) -> Result:
         """From the metrics on disk, so that a resumed run reports all of its epochs."""
         epochs = list(metrics.epochs_of(metrics.read(self.run.metrics)))
+        if not epochs:
+            raise DataError(
+                f"{self.run.metrics}: no record of an epoch, though {self.state.epoch} are done; put the file back, or "
+                "train anew"
+            )
         last, best = epochs[-1], self.state.best
         assert best is not None
         seconds = sum(record["seconds"] for record in epochs)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class EpochRecord:
     test_accuracy: float | None = None
     nfe_evaluation: float | None = None
     kind: str = "epoch"
+
+
+_NEEDED = tuple(field.name for field in fields(EpochRecord) if field.default is MISSING)
 
 
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -110,5 +113,10 @@ def _parsed(line: bytes, where: str) -> dict[str, Any]:
 
 
 def epochs_of(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The records that end an epoch."""
-    return (record for record in records if record.get("kind") == "epoch")
+    """The records that end an epoch; DataError for one that lacks a number."""
+    for record in records:
+        if record.get("kind") == "epoch":
+            missing = [name for name in _NEEDED if name not in record]
+            if missing:
+                raise DataError(f"metrics: the record of step {record['step']} has no {', '.join(missing)}")
+            yield record

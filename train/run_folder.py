@@ -65,11 +65,12 @@ class RunFolder:
         Raises: CheckpointError if the file was damaged.
         """
         try:
-            then, now = dict(json.loads(self.versions_file.read_text(encoding="utf-8"))), versions()
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(
-                f"{self.versions_file}: not a JSON object: {error}", path=self.path
-            ) from error
+            then = json.loads(self.versions_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{self.versions_file}: not JSON: {error}", path=self.path) from error
+        if not isinstance(then, dict):
+            raise CheckpointError(f"{self.versions_file}: not a JSON object: {then!r}", path=self.path)
+        now = versions()
         return [
             f"{name}: {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]
         ]

@@ -35,11 +35,13 @@ def rng():
     return np.random.default_rng(5)
 
 
-# x shape, w shape, stride, padding: gathered, scattered, strided with positions that no tap reaches
+# x shape, w shape, stride, padding: gathered, scattered, strided with positions that no tap reaches, few channels in, out
 CONVOLUTIONS = [
     ((3, 8, 7, 6), (3, 3, 6, 5), 1, 1),
     ((3, 8, 7, 2), (3, 3, 2, 5), 2, 1),
     ((3, 8, 7, 6), (2, 2, 6, 5), 3, 0),
+    ((3, 8, 7, 2), (3, 3, 2, 5), 1, 1),
+    ((3, 8, 7, 6), (3, 3, 6, 1), 1, 0),
 ]
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-13, np.dtype(np.complex128): 1e-13}
 

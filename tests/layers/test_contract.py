@@ -209,8 +209,22 @@ BAD = {
     "statistics": (lambda: BatchNorm(4, "batch"), "'running', 'minibatch'; got 'batch'"),
     "chain of others": (lambda: Chain([Tanh(), np.tanh]), "made of layers; got #1: ufunc"),
     "chain at construction": (lambda: Chain([Linear(3, 2)], input_shape=(4,)), "layer 0 of the chain"),
+    "pool": (lambda: MaxPool2d(0), "`size` must be at least 1; got 0"),
+    "pool padding": (lambda: MaxPool2d(2, padding=2), "padding"),
     "interval": (lambda: ODEBlock(Tanh(), 1.0, 1.0), "needs t0 != t1; got 1.0"),
 }
+
+
+@pytest.mark.parametrize(
+    ("weights", "stats", "message"),
+    [
+        ([None], [None, None], "`weights` of a Chain of 2 layers .* got 1 of them"),
+        ([None, None], None, "`stats` of a Chain of 2 layers .* got NoneType"),
+    ],
+)
+def test_a_chain_names_the_parts_it_lacks(weights, stats, message):
+    with pytest.raises(ArgumentError, match=message):
+        Chain([Tanh(), Tanh()]).apply(weights, stats, None, np.ones((1, 2)), mode="eval")
 
 
 @pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)

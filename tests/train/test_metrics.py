@@ -82,6 +82,11 @@ def test_numpy_paths_and_non_finite_numbers_become_strict_json():
     assert json.loads(json_text(record)) == expected
 
 
+def test_an_epoch_record_that_lacks_numbers_is_refused():
+    with pytest.raises(DataError, match="record of step 3 has no epoch, lr, seconds"):
+        list(epochs_of([{"step": 3, "kind": "epoch"}]))
+
+
 def test_an_epoch_record_is_a_line_of_its_kind(tmp_path):
     numbers = dict.fromkeys(
         ("lr", "seconds", "train_loss", "train_accuracy", "nfe_forward", "nfe_backward", "n_rejected"), 0.5

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from odegrad.engine.errors import DataError
 from odegrad.train import checkpoint, loop, run_folder
 from odegrad.train.atomic import PARTIAL
 from training import COMMAND, Silent, call, environment, final_state, flags, tiny, train
@@ -231,6 +232,12 @@ def test_a_change_of_the_configuration_is_said(finished):
     file.write_text(file.read_text().replace("rtol = 0.001", "rtol = 0.01"))
     loop.resume(finished, reporter)
     assert reporter.messages == ["config.toml was edited: rtol = 0.01, was 0.001"]
+
+
+def test_a_finished_run_without_its_metrics_says_so(finished):
+    finished.metrics.unlink()
+    with pytest.raises(DataError, match=r"metrics\.jsonl: no record of an epoch, though 2 are done"):
+        loop.resume(finished, Silent())
 
 
 def test_more_epochs_go_on_where_the_run_ended(finished):

@@ -92,6 +92,14 @@ def test_nothing_has_changed_since_just_now(tmp_path):
     assert create(CONFIG, tmp_path).version_changes() == []
 
 
+@pytest.mark.parametrize("text", ["[]", "{", "3"])
+def test_damaged_versions_are_refused(tmp_path, text):
+    run = create(CONFIG, tmp_path)
+    run.versions_file.write_text(text)
+    with pytest.raises(CheckpointError, match=r"versions\.json: not (a )?JSON"):
+        run.version_changes()
+
+
 def test_changed_versions_are_named(tmp_path):
     run = create(CONFIG, tmp_path)
     run.versions_file.write_text(json.dumps(versions() | {"numpy": "1.0"}))
