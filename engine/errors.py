@@ -59,6 +59,10 @@ class TooManySteps(SolveError, RuntimeError):
     """`max_steps` attempts did not reach the end of the interval."""
 
 
+class DriftError(SolveError, ArithmeticError):
+    """The state that a gradient method solved back is further from the stored one than `drift_limit` allows."""
+
+
 class ConfigError(NeuralODEError, ValueError):
     """A configuration that names an unknown field or holds a value that is not allowed."""
 

@@ -47,6 +47,7 @@ def odeint(
     controller: PIController | None = None,
     backward_rtol: float | None = None,
     backward_atol: float | None = None,
+    drift_limit: float = 1e3,
     callback: Callable[[StepInfo], None] | None = None,
 ) -> Solution:
     """Solve y' = f(t, y, params), y(ts[0]) = y0, and return y at every time in ts.
@@ -74,10 +75,12 @@ def odeint(
         grid: walk exactly these times (`sol.grid` of an earlier solve) instead of choosing steps.
         controller: step-size control other than the default `PIController`.
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` (default: rtol, atol).
+        drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` solves back to an
+            output time and the one stored there; math.inf accepts any.
         callback: called after every attempted step with a `StepInfo`.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution` (from a
-        backward solve of "backsolve", with the whole forward solution);
+        backward solve of "backsolve", with the whole forward solution); DriftError, likewise, beyond `drift_limit`;
         ArgumentError or ArgumentTypeError for arguments; TracedValueError for dynamics that cannot be traced.
     Cost: 6 nfe per attempted dopri5 step, plus 2 to choose the first one.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4 (step size) and Table 5.2 (dopri5).
@@ -86,6 +89,7 @@ def odeint(
         method, rtol=rtol, atol=atol, gradient=gradient, execution=execution, keep=keep, keep_bytes=keep_bytes,
         max_steps=max_steps, max_step=max_step, first_step=first_step, step_size=step_size, grid=grid,
         controller=controller, backward_rtol=backward_rtol, backward_atol=backward_atol, callback=callback,
+        drift_limit=drift_limit,
     )  # fmt: skip
     ts = joined_times(ts)
     times = output_times(ts)

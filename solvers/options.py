@@ -23,6 +23,9 @@ from .tableaus import tableau as tableau_named
 GRADIENTS = ("discrete", "tape", "backsolve")
 KEEPS = ("auto", "all", "none")
 EXECUTIONS = ("replay", "eager")
+POSITIVE = ("rtol", "atol", "drift_limit")
+POSITIVE_OR_NONE = ("max_step", "first_step", "step_size", "backward_rtol", "backward_atol")
+MAY_BE_INFINITE = ("max_step", "step_size", "drift_limit")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Options:
     backward_rtol: float | None
     backward_atol: float | None
     callback: Callable[[StepInfo], None] | None
+    drift_limit: float = math.inf
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -67,8 +71,8 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
     ]
     problems += [
         _positive(name, given[name])
-        for name in ("rtol", "atol", "max_step", "first_step", "step_size", "backward_rtol", "backward_atol")
-        if given[name] is not None or name in ("rtol", "atol")
+        for name in (*POSITIVE, *POSITIVE_OR_NONE)
+        if name in given and (given[name] is not None or name in POSITIVE)
     ]
     if not _is_integer(given["max_steps"]) or given["max_steps"] < 1:
         problems.append(f"`max_steps` must be a positive integer; got {given['max_steps']!r}")
@@ -248,7 +252,7 @@ def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 def _positive(name: str, value: Any) -> str:
     is_number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
-    if is_number and 0 < value and (value < math.inf or name in ("max_step", "step_size")):
+    if is_number and 0 < value and (value < math.inf or name in MAY_BE_INFINITE):
         return ""
     return f"`{name}` must be a positive number; got {value!r}"
 

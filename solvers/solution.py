@@ -22,7 +22,8 @@ class Stats:
         n_vjp_state, n_vjp_params: pull-backs to the state and to the parameters.
         peak_saved_bytes: what the solve kept for its derivative.
         n_accepted_backward, n_rejected_backward: steps of backward solves (`backsolve`).
-        drift: largest distance, in the scaled norm, between the state that `backsolve` solved back and the stored one.
+        drift: largest |y_back - y| / (atol + rtol |y|) of a state y_back that a backward pass reconstructed, y the stored
+            one (`backsolve`).
     """
 
     nfe: int = 0

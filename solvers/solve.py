@@ -15,7 +15,15 @@ from ..engine.transforms import vjp
 from .compiled import Purpose, checkout, compiled_for, give_back
 from .dynamics import Dynamics
 from .forward import Forward, control_of, solve_forward, stages_for
-from .gradients import Cotangents, DiscreteAdjoint, EagerAdjointStages, ReplayAdjointStages, backsolve, walk
+from .gradients import (
+    Cotangents,
+    DiscreteAdjoint,
+    DriftGuard,
+    EagerAdjointStages,
+    ReplayAdjointStages,
+    backsolve,
+    walk,
+)
 from .options import Options, output_times
 from .stages import ReplayStages
 
@@ -155,14 +163,19 @@ class Solve(Primitive):
     def _backsolve(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
         dynamics, options = done.dynamics, self.options
         control = control_of(options.backward())
+        guard = DriftGuard.of_backward_solve("backsolve", options, done.trajectory.ys, done.stats)
         if options.execution == "eager" or dynamics.xp is not np:
             eager = EagerAdjointStages(dynamics, purpose, options.tableau)
-            return backsolve(eager, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar)
+            return backsolve(
+                eager, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar, guard
+            )
         compiled = compiled_for(dynamics, purpose)
         key = ("backsolve", options.tableau)
         stages = checkout(compiled, key, lambda: ReplayAdjointStages(compiled, dynamics, options.tableau))
         stages.load(dynamics)
-        found = backsolve(stages, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar)
+        found = backsolve(
+            stages, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar, guard
+        )
         found = Cotangents(found.y0, found.ts, [bar.copy() for bar in found.params])
         give_back(stages)
         return found

@@ -27,12 +27,13 @@ from ...engine.transforms import vjp
 from ..compiled import Compiled, Purpose
 from ..dynamics import Dynamics
 from ..loop import Control, Integrator
-from ..norms import inner, scaled_norm
+from ..norms import inner
 from ..solution import Stats
 from ..stages import Stages
 from ..tableau import Tableau
 from ..trajectory import Trajectory
 from .discrete import Cotangents
+from .drift import DriftGuard
 
 
 class _AdjointStages(Stages):
@@ -171,6 +172,7 @@ def backsolve(
     trajectory: Trajectory,
     stats: Stats,
     ys_bar: Array,
+    guard: DriftGuard,
 ) -> Cotangents:
     """Cotangents of y0, ts and the wanted parameters, given those (T, n) of the outputs."""
     xp, n, ts = stages.xp, stages.size, trajectory.ts
@@ -195,10 +197,7 @@ def backsolve(
             ]
             stats.n_vjp_params += stages.add_quadrature(times, integrator.t - integrator.t_start)
         y, a = integrator.y[:n], integrator.y[n:].copy()
-        drift = scaled_norm(
-            xp, y - trajectory.ys[i - 1], trajectory.ys[i - 1], y, control.rtol, control.atol[:n]
-        )
-        stats.drift = max(stats.drift, drift)
+        guard.check(float(ts[i - 1]), y, trajectory.ys[i - 1])
         control = replace(control, first_step=abs(integrator.h) or None)
         if i == 1:
             ts_bar[0] = -inner(a, dynamics.slope0)

@@ -19,10 +19,15 @@ def gradients(case, **options):
 
 @functools.cache
 def errors(span: float, n_times: int) -> np.ndarray:
-    """Distances (3, tolerances) of the gradients of y0, params and ts from those of a solve at 1e-13."""
+    """Distances (3, tolerances) of the gradients of y0, params and ts from those of a solve at 1e-13.
+
+    With two output times the way back of this network magnifies errors some thousandfold, more than `drift_limit` is
+    by default.
+    """
     case = random_case(30, n_times=n_times, span=span, hidden=6)
     exact = gradients(case, gradient="discrete", rtol=1e-13, atol=1e-13)
-    found = [gradients(case, gradient="backsolve", rtol=rtol, atol=rtol) for rtol in RTOLS]
+    any_drift = {"gradient": "backsolve", "drift_limit": np.inf}
+    found = [gradients(case, rtol=rtol, atol=rtol, **any_drift) for rtol in RTOLS]
     return np.array([[distance(x[i], exact[i]) for x in found] for i in range(3)])
 
 
@@ -121,10 +126,10 @@ def test_the_drift_is_measured_in_units_of_the_tolerance():
 
 def test_an_unstable_way_back_shows_in_the_drift():
     """y' = -40 y grows by e**40 backwards: no tolerance helps, and the drift says so."""
-    found = []
+    found, options = [], {"gradient": "backsolve", "drift_limit": np.inf}
 
     def loss(k):
-        sol = odeint(lambda t, y, k: -k * y, np.ones(1), [0.0, 1.0], k, gradient="backsolve")
+        sol = odeint(lambda t, y, k: -k * y, np.ones(1), [0.0, 1.0], k, **options)
         found.append(sol)
         return np.sum(sol.ys[-1])
 

@@ -1,0 +1,72 @@
+"""The drift of a state that is solved back instead of stored: measured where both are known, and refused beyond a limit.
+
+A gradient along a state that is not the forward one is the gradient of another solution. It looks like any other
+number, so that the only honest result is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ...engine.backend import Array
+from ...engine.errors import DriftError
+from ..options import Options
+from ..solution import Stats
+
+
+@dataclass(frozen=True)
+class DriftGuard:
+    """Measures the drift of one backward pass in units of atol + rtol |y|, for the gradient method `name`.
+
+    Args:
+        rtol, atol: what makes the unit; where the two passes differ, the looser tolerances, since neither state is
+            better than its own.
+        limit: drift beyond which `check` raises; math.inf for none.
+        remedy: what to try first, a sentence without its full stop.
+        stats: its `drift` becomes the largest one met.
+    """
+
+    name: str
+    rtol: float
+    atol: float
+    limit: float
+    remedy: str
+    stats: Stats
+
+    @classmethod
+    def of_backward_solve(cls, name: str, options: Options, ys: Array, stats: Stats) -> DriftGuard:
+        """The guard of a backward solve with these options, ys (T, n) the stored states.
+
+        Fixed steps have no tolerances: their unit is a thousandth of the largest |y|, so that the default limit of 1000
+        is where nothing of the state is left.
+        """
+        if not options.tableau.is_adaptive:
+            atol = 1e-3 * float(abs(ys).max(initial=0.0))
+            return cls(name, 0.0, atol, options.drift_limit, "Take smaller steps", stats)
+        backward = options.backward()
+        rtol, atol = max(options.rtol, backward.rtol), max(options.atol, backward.atol)
+        return cls(name, rtol, atol, options.drift_limit, "Tighten rtol and atol", stats)
+
+    def check(self, t: float, y_back: Array, y: Array) -> None:
+        """Compare the state solved back to t with the stored one, both (n,); DriftError beyond the limit, or for NaN."""
+        drift = self._measured(y_back, y)
+        self.stats.drift = max(drift, self.stats.drift)
+        if not drift <= self.limit:
+            raise DriftError(
+                f"{self.name}: the state solved back to t={t:.6g} is {drift:.3g} x (atol + rtol |y|) away from that of "
+                f"the forward solve (rtol={self.rtol:g}, atol={self.atol:g}), and `drift_limit` is {self.limit:g}: the "
+                f"gradient would be that of another solution. {self.remedy}, give more output times (the state is "
+                "anchored at each), or use gradient='interpolated' or 'discrete', which do not solve it back; "
+                "drift_limit=math.inf accepts the drift.",
+                drift=drift, limit=self.limit, t=t, stats=self.stats,
+            )  # fmt: skip
+
+    def _measured(self, y_back: Array, y: Array) -> float:
+        """max |y_back - y| / (atol + rtol |y|); NaN if any entry is. One read from the device."""
+        distance = abs(y_back - y)
+        if distance.size == 0:
+            return 0.0
+        unit = self.atol + self.rtol * abs(y)
+        unit[distance == 0.0] = math.inf  # where both are equal there is no drift, whatever the unit
+        return float((distance / unit).max())
