@@ -22,8 +22,8 @@ class Purpose:
     """What the program of a solve must be able to do.
 
     Attributes:
-        kind: "solve" (slopes only), "discrete" (the whole pull-back at once) or "backsolve" (the cotangents of state
-            and parameters at different moments).
+        kind: "solve" (slopes only), "discrete" (the whole pull-back at once), or "backsolve" or "interpolated" (the
+            cotangents of state and parameters at different moments).
         wanted: which parameters and captured values get cotangents: positions among parameters, then captured.
         time: whether the cotangent of t is wanted.
     """
@@ -37,8 +37,8 @@ class Purpose:
 class Compiled:
     """A partitioned program and the names of its slots.
 
-    Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters), for "backsolve" "state"
-    and "params"; "time" where asked for.
+    Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters), for the continuous
+    adjoints "state" and "params"; "time" where asked for.
     """
 
     plan: Plan

@@ -12,6 +12,7 @@ from ..engine.backend import Array
 from ..engine.errors import ImpureDynamicsError, SolveError
 from ..engine.trace import base_value
 from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
+from .dense_output import dense_output
 from .dynamics import Dynamics
 from .loop import Control, Integrator
 from .options import Options, walking_grid
@@ -46,7 +47,13 @@ class Forward:
 
 
 def solve_forward(
-    dynamics: Dynamics, options: Options, times: np.ndarray, purpose: Purpose, *, keeps_states: bool
+    dynamics: Dynamics,
+    options: Options,
+    times: np.ndarray,
+    purpose: Purpose,
+    *,
+    keeps_states: bool,
+    keeps_path: bool = False,
 ) -> Forward:
     """Walk from times[0] to times[-1]; raises a SolveError that carries the partial solution."""
     stats = Stats()
@@ -56,7 +63,7 @@ def solve_forward(
         trajectory = _begin(stages, dynamics, times, stats, keeps_states, purpose.time)
         done = Forward(dynamics, times, trajectory, stats)
         try:
-            _run(stages, dynamics, options, trajectory, stats, purpose.time)
+            _run(stages, dynamics, options, trajectory, stats, purpose.time, keeps_path)
         except SolveError as error:
             error.solution = done.solution(type(error).__name__)
             raise
@@ -153,6 +160,7 @@ def _run(
     trajectory: Trajectory,
     stats: Stats,
     wants_time: bool,
+    keeps_path: bool,
 ) -> None:
     tableau, times = options.tableau, trajectory.ts
     on_attempt = _reporter(dynamics, options.callback) if options.callback else None
@@ -167,6 +175,7 @@ def _run(
         on_attempt=on_attempt,
     )
     integrator.start()
+    trajectory.path = dense_output(integrator) if keeps_path else None
     first_aux = 1
     while not integrator.is_done:
         integrator.advance()
@@ -175,6 +184,8 @@ def _run(
         trajectory.write_slope(integrator.t_start, stages.rows[1])
         trajectory.write_aux(stages, tableau.as_floats().c, integrator, first_aux)
         first_aux = 1 if tableau.fsal else 0
+        if trajectory.path is not None:
+            stats.peak_saved_bytes += trajectory.path.add(integrator)
         if trajectory.states is not None:
             stretches = wants_time and (len(trajectory.states) == 1 or integrator.is_done)
             _keep_step(stages, options, trajectory, integrator.y, stats, may_hold=not stretches)

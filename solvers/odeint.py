@@ -64,8 +64,9 @@ def odeint(
         params: tree of arrays; gradients come back in this structure.
         method: "dopri5" or "bosh3" (adaptive), "euler", "midpoint", "rk4" (fixed steps), or a `Tableau`.
         rtol, atol: each step keeps the RMS of error / (atol + rtol * max(|y|, |y_new|)) below 1.
-        gradient: "discrete" (exact for the steps taken, hand-written), "tape" (the same, by tracing; the oracle) or
-            "backsolve" (continuous adjoint, O(1) memory, its error falls with rtol and atol).
+        gradient: "discrete" (exact for the steps taken, hand-written), "tape" (the same, by tracing; the oracle),
+            "backsolve" (continuous adjoint, O(1) memory, its error falls with rtol and atol) or "interpolated" (the
+            same along the stored dense output: stable where "backsolve" is not).
         execution: "replay" (traced once, then NumPy calls into reused buffers) or "eager" (f is called each time).
         keep: which stage residuals `discrete` keeps: "auto" (of up to 64 steps, while they fit in keep_bytes), "all" or
             "none".
@@ -74,13 +75,14 @@ def odeint(
         step_size: largest step of a method with fixed steps (default: from output time to output time).
         grid: walk exactly these times (`sol.grid` of an earlier solve) instead of choosing steps.
         controller: step-size control other than the default `PIController`.
-        backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` (default: rtol, atol).
+        backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` and `interpolated` (default: rtol,
+            atol).
         drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` solves back to an
             output time and the one stored there; math.inf accepts any.
         callback: called after every attempted step with a `StepInfo`.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution` (from a
-        backward solve of "backsolve", with the whole forward solution); DriftError, likewise, beyond `drift_limit`;
+        backward solve, with the whole forward solution); DriftError, likewise, beyond `drift_limit`;
         ArgumentError or ArgumentTypeError for arguments; TracedValueError for dynamics that cannot be traced.
     Cost: 6 nfe per attempted dopri5 step, plus 2 to choose the first one.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4 (step size) and Table 5.2 (dopri5).

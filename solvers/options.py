@@ -20,7 +20,7 @@ from .solution import StepInfo
 from .tableau import Tableau
 from .tableaus import tableau as tableau_named
 
-GRADIENTS = ("discrete", "tape", "backsolve")
+GRADIENTS = ("discrete", "tape", "backsolve", "interpolated")
 KEEPS = ("auto", "all", "none")
 EXECUTIONS = ("replay", "eager")
 POSITIVE = ("rtol", "atol", "drift_limit")
@@ -57,7 +57,7 @@ class Options:
         return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values.values())
 
     def backward(self) -> Options:
-        """The options of the backward solve of `backsolve`."""
+        """The options of the backward solve of `backsolve` and `interpolated`."""
         return replace(
             self, rtol=self.backward_rtol or self.rtol, atol=self.backward_atol or self.atol, first_step=None
         )

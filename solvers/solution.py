@@ -21,7 +21,7 @@ class Stats:
         nfe_backward: evaluations of f in backward passes.
         n_vjp_state, n_vjp_params: pull-backs to the state and to the parameters.
         peak_saved_bytes: what the solve kept for its derivative.
-        n_accepted_backward, n_rejected_backward: steps of backward solves (`backsolve`).
+        n_accepted_backward, n_rejected_backward: steps of backward solves (`backsolve`, `interpolated`).
         drift: largest |y_back - y| / (atol + rtol |y|) of a state y_back that a backward pass reconstructed, y the stored
             one (`backsolve`).
     """

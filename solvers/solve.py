@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ from ..engine.primitive import Primitive
 from ..engine.trace import Var
 from ..engine.transforms import vjp
 from .compiled import Purpose, checkout, compiled_for, give_back
+from .dense_output import DenseOutput
 from .dynamics import Dynamics
 from .forward import Forward, control_of, solve_forward, stages_for
 from .gradients import (
+    AdjointStages,
+    BacksolveStages,
     Cotangents,
     DiscreteAdjoint,
     DriftGuard,
-    EagerAdjointStages,
-    ReplayAdjointStages,
-    backsolve,
+    EagerEvaluations,
+    InterpolatedStages,
+    ReplayEvaluations,
+    solve_adjoint,
     walk,
 )
 from .options import Options, output_times
@@ -44,6 +49,7 @@ class Solve(Primitive):
         is_differentiated = [_is_differentiated(value) for value in args]
         self.is_differentiated = any(is_differentiated)
         self.keeps_states = self.is_differentiated and options.gradient == "discrete"
+        self.keeps_path = self.is_differentiated and options.gradient == "interpolated"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
         self.done: Forward | None = None
 
@@ -64,7 +70,14 @@ class Solve(Primitive):
             times = output_times(ts)
             dynamics = dynamics.at(float(times[0]), y0, constants)
         self._times = None
-        done = solve_forward(dynamics, self.options, times, self.purpose, keeps_states=self.keeps_states)
+        done = solve_forward(
+            dynamics,
+            self.options,
+            times,
+            self.purpose,
+            keeps_states=self.keeps_states,
+            keeps_path=self.keeps_path,
+        )
         self.done = done
         if not self.is_differentiated:
             return done.trajectory.ys
@@ -94,7 +107,7 @@ class Solve(Primitive):
             return self._pull_by_walking(done, ybar, args, needs)
         purpose = self.purpose if self.keeps_states else self._purpose(needs)
         with np.errstate(all="ignore"):
-            pull = self._discrete if gradient == "discrete" else self._backsolve
+            pull = self._discrete if gradient == "discrete" else self._continuous
             try:
                 found = pull(done, purpose, ybar)
             except SolveError as error:
@@ -112,9 +125,9 @@ class Solve(Primitive):
                 "a derivative of a solve is taken inside a function that is being traced (the f of another solve): the "
                 "trace would freeze the steps of this moment; take it outside of f"
             )
-        if self.options.gradient == "backsolve":
+        if self.options.gradient not in ("tape", "discrete"):
             raise NeuralODEError(
-                "gradient='backsolve' gives first derivatives only; use 'tape' or 'discrete' for higher ones"
+                f"gradient={self.options.gradient!r} gives first derivatives only; use 'tape' or 'discrete' for higher ones"
             )
 
     def _pull_by_walking(
@@ -160,25 +173,50 @@ class Solve(Primitive):
             give_back(stages)
         return found
 
-    def _backsolve(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
-        dynamics, options = done.dynamics, self.options
+    def _continuous(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
+        """`backsolve` and `interpolated`."""
+        dynamics, options, trajectory = done.dynamics, self.options, done.trajectory
+        evaluations = _evaluations(dynamics, options, purpose)
+        stages: AdjointStages
+        if options.gradient == "backsolve":
+            guard = DriftGuard.of_backward_solve("backsolve", options, trajectory.ys, done.stats)
+            stages = BacksolveStages(evaluations, options.tableau, guard)
+        else:
+            stages = InterpolatedStages(evaluations, options.tableau, self._path(done))
         control = control_of(options.backward())
-        guard = DriftGuard.of_backward_solve("backsolve", options, done.trajectory.ys, done.stats)
-        if options.execution == "eager" or dynamics.xp is not np:
-            eager = EagerAdjointStages(dynamics, purpose, options.tableau)
-            return backsolve(
-                eager, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar, guard
-            )
-        compiled = compiled_for(dynamics, purpose)
-        key = ("backsolve", options.tableau)
-        stages = checkout(compiled, key, lambda: ReplayAdjointStages(compiled, dynamics, options.tableau))
-        stages.load(dynamics)
-        found = backsolve(
-            stages, dynamics, options.tableau, control, done.trajectory, done.stats, ys_bar, guard
-        )
-        found = Cotangents(found.y0, found.ts, [bar.copy() for bar in found.params])
-        give_back(stages)
+        found = solve_adjoint(stages, dynamics, options.tableau, control, trajectory, done.stats, ys_bar)
+        if isinstance(evaluations, ReplayEvaluations):
+            found.params = [bar.copy() for bar in found.params]
+            give_back(evaluations)
         return found
+
+    def _path(self, done: Forward) -> DenseOutput:
+        """The dense output of the forward pass; one that kept none is made again on its accepted times."""
+        if done.trajectory.path is None:
+            options = replace(
+                self.options, grid=np.array(done.trajectory.grid), step_size=None, callback=None
+            )
+            again = solve_forward(
+                done.dynamics, options, done.times, Purpose("solve"), keeps_states=False, keeps_path=True
+            )
+            done.trajectory.path = again.trajectory.path
+            done.stats.nfe_backward += again.stats.nfe
+        path = done.trajectory.path
+        assert path is not None
+        return path
+
+
+def _evaluations(
+    dynamics: Dynamics, options: Options, purpose: Purpose
+) -> ReplayEvaluations | EagerEvaluations:
+    """What a continuous adjoint evaluates, with the parameters of this solve."""
+    n_stages = options.tableau.stages
+    if options.execution == "eager" or dynamics.xp is not np:
+        return EagerEvaluations(dynamics, purpose, n_stages)
+    compiled = compiled_for(dynamics, purpose)
+    evaluations = checkout(compiled, n_stages, lambda: ReplayEvaluations(compiled, dynamics.layout, n_stages))
+    evaluations.load(dynamics)
+    return evaluations
 
 
 def _is_differentiated(value: Any) -> bool:
