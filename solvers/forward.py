@@ -16,6 +16,7 @@ from .dense_output import dense_output
 from .dynamics import Dynamics
 from .loop import Control, Integrator
 from .options import Options, walking_grid
+from .reversible_steps import ReversibleIntegrator, run_reversible
 from .solution import Solution, Stats, StepInfo
 from .stages import EagerStages, ForwardStages, ReplayStages
 from .trajectory import Trajectory
@@ -164,6 +165,12 @@ def _run(
 ) -> None:
     tableau, times = options.tableau, trajectory.ts
     on_attempt = _reporter(dynamics, options.callback) if options.callback else None
+    if options.gradient == "reversible":
+        run_reversible(
+            ReversibleIntegrator(stages, options, control_of(options), trajectory, stats, on_attempt),
+            trajectory,
+        )
+        return
     integrator = Integrator(
         stages,
         tableau,

@@ -55,6 +55,7 @@ class Integrator:
         self.stages, self.tableau, self.control, self.stats = stages, tableau, control, stats
         self.step = RowStep(stages, tableau)
         self.t0, self.t1 = t0, t1
+        self.stop = t1  # no step goes beyond it
         self.t_start = self.t = t0
         self.h = 0.0
         self.error_norm = 0.0
@@ -129,7 +130,7 @@ class Integrator:
         self._position += 1
         t_next = self._grid[self._position]
         self._attempt(t_next, t_next - self.t)
-        if not bool(self.stages.xp.isfinite(self.step.y_new).all()):
+        if not self._is_finite(t_next):
             raise self._non_finite(self.t, t_next - self.t, t_next - self.t)
         self._accept(t_next, 0.0)
 
@@ -139,7 +140,7 @@ class Integrator:
             t_next = self._target()
             self._check_limits(t_next, first_h)
             self._attempt(t_next, first_h)
-            error = self._norm(self.step.error_estimate(), self.stages.rows[0], self.step.y_new)
+            error = self._scaled_error(t_next)
             verdict = self._controller.judge(error, t_next - self.t, self._verdict)
             self._verdict = verdict
             self.h = self._direction * min(abs(verdict.next_h), self.control.max_step)
@@ -150,11 +151,19 @@ class Integrator:
             if self._on_attempt is not None:
                 self._on_attempt(self.t, t_next - self.t, error, False, self.step.y_new)
 
+    def _scaled_error(self, t_next: float) -> float:
+        """The scaled error estimate of the step attempted."""
+        return self._norm(self.step.error_estimate(), self.stages.rows[0], self.step.y_new)
+
+    def _is_finite(self, t_next: float) -> bool:
+        """Whether the step attempted ends in a finite state."""
+        return bool(self.stages.xp.isfinite(self.step.y_new).all())
+
     def _target(self) -> float:
-        """Where the step ends; the last one lands on t1 exactly, and no sliver is left for a further one."""
+        """Where the step ends; the last one lands on `stop` exactly, and no sliver is left for a further one."""
         t_next = self.t + self.h
-        rest = (self.t1 - t_next) * self._direction
-        return self.t1 if rest <= 1e-10 * abs(self.h) else t_next
+        rest = (self.stop - t_next) * self._direction
+        return self.stop if rest <= 1e-10 * abs(self.h) else t_next
 
     def _attempt(self, t_next: float, first_h: float) -> None:
         if self._attempts >= self.control.max_steps:
@@ -179,7 +188,7 @@ class Integrator:
 
     def _check_limits(self, t_next: float, first_h: float) -> None:
         smallest = 10.0 * np.spacing(max(abs(self.t), abs(t_next)))
-        if abs(t_next - self.t) >= smallest or t_next == self.t1 and t_next != self.t:
+        if abs(t_next - self.t) >= smallest or t_next == self.stop and t_next != self.t:
             return
         if self._was_non_finite:
             raise self._non_finite(self.t, t_next - self.t, first_h)

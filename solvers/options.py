@@ -20,7 +20,7 @@ from .solution import StepInfo
 from .tableau import Tableau
 from .tableaus import tableau as tableau_named
 
-GRADIENTS = ("discrete", "tape", "backsolve", "interpolated")
+GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
 KEEPS = ("auto", "all", "none")
 EXECUTIONS = ("replay", "eager")
 POSITIVE = ("rtol", "atol", "drift_limit")
@@ -49,6 +49,12 @@ class Options:
     backward_atol: float | None
     callback: Callable[[StepInfo], None] | None
     drift_limit: float = math.inf
+    coupling: float = 0.99
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether output times may lie inside steps."""
+        return self.tableau.interpolant is not None and self.gradient != "reversible"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -74,6 +80,7 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
         for name in (*POSITIVE, *POSITIVE_OR_NONE)
         if name in given and (given[name] is not None or name in POSITIVE)
     ]
+    problems.append(_fraction("coupling", given.get("coupling", 1.0)))
     if not _is_integer(given["max_steps"]) or given["max_steps"] < 1:
         problems.append(f"`max_steps` must be a positive integer; got {given['max_steps']!r}")
     if not _is_integer(given["keep_bytes"]) or given["keep_bytes"] < 0:
@@ -182,7 +189,7 @@ def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
     if options.grid is not None:
         return _checked_grid(options.grid, options, ts)
     if options.tableau.is_adaptive:
-        if options.tableau.interpolant is None and len(ts) > 2:
+        if options.tableau.interpolant is None and options.gradient != "reversible" and len(ts) > 2:
             raise ArgumentError(
                 f"`ts` must be two times, since {options.tableau.name} has no dense output; got {len(ts)}. Give a `grid` "
                 "that holds every output time, or use a method with dense output (dopri5)"
@@ -233,11 +240,11 @@ def _checked_grid(grid: np.ndarray, options: Options, ts: np.ndarray) -> np.ndar
             f"`grid` must run strictly monotone from ts[0] = {ts[0]:g} to ts[-1] = {ts[-1]:g}; it runs from "
             f"{grid[0]:g} to {grid[-1]:g}"
         )
-    if options.tableau.interpolant is None and not np.isin(ts, grid).all():
+    if not options.interpolates and not np.isin(ts, grid).all():
         missing = ts[~np.isin(ts, grid)][0]
+        has_none = f"{options.tableau.name} has" if options.gradient != "reversible" else "'reversible' uses"
         raise ArgumentError(
-            f"`grid` must hold every output time, since {options.tableau.name} has no dense output; {missing:g} is not "
-            "in it"
+            f"`grid` must hold every output time, since {has_none} no dense output; {missing:g} is not in it"
         )
     return grid
 
@@ -255,6 +262,12 @@ def _positive(name: str, value: Any) -> str:
     if is_number and 0 < value and (value < math.inf or name in MAY_BE_INFINITE):
         return ""
     return f"`{name}` must be a positive number; got {value!r}"
+
+
+def _fraction(name: str, value: Any) -> str:
+    if not _positive(name, value) and value <= 1:
+        return ""
+    return f"`{name}` must be a number in (0, 1]; got {value!r}"
 
 
 def _is_integer(value: Any) -> bool:

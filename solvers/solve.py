@@ -26,6 +26,7 @@ from .gradients import (
     EagerEvaluations,
     InterpolatedStages,
     ReplayEvaluations,
+    ReversibleAdjoint,
     solve_adjoint,
     walk,
 )
@@ -62,7 +63,8 @@ class Solve(Primitive):
         wanted = tuple(
             position for position, need in enumerate(needs[2:]) if need and position in self.dynamics.reaching
         )
-        return Purpose(self.options.gradient, wanted, needs[1])
+        kind = "discrete" if self.options.gradient == "reversible" else self.options.gradient
+        return Purpose(kind, wanted, needs[1])
 
     def _forward(self, xp: Any, y0: Array, ts: Any, *constants: Any, structure: Any = None) -> Array:
         dynamics, times = self.dynamics, self._times
@@ -107,9 +109,9 @@ class Solve(Primitive):
             return self._pull_by_walking(done, ybar, args, needs)
         purpose = self.purpose if self.keeps_states else self._purpose(needs)
         with np.errstate(all="ignore"):
-            pull = self._discrete if gradient == "discrete" else self._continuous
+            pulls = {"discrete": self._discrete, "reversible": self._reversible}
             try:
-                found = pull(done, purpose, ybar)
+                found = pulls.get(gradient, self._continuous)(done, purpose, ybar)
             except SolveError as error:
                 error.solution = done.solution()
                 raise
@@ -169,6 +171,14 @@ class Solve(Primitive):
         sweep = DiscreteAdjoint(stages, self.options.tableau, done.trajectory, done.stats, time=purpose.time)
         found = sweep.run(ys_bar)
         done.stages = None
+        if compiled is not None:
+            give_back(stages)
+        return found
+
+    def _reversible(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
+        stages, compiled = stages_for(done.dynamics, self.options, purpose)
+        adjoint = ReversibleAdjoint(stages, self.options, done.trajectory, done.stats, time=purpose.time)
+        found = adjoint.run(ys_bar)
         if compiled is not None:
             give_back(stages)
         return found

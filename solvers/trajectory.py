@@ -31,6 +31,7 @@ class Trajectory:
         states: flat states at the grid times, where they are kept (`discrete`).
         held: buffers of the stages of each step, None where they were not kept.
         slopes: time derivative of the interpolant at the output times (T, n), where `ts` is differentiated.
+        partners: the second copy z of the state at the output times (T, n) (`reversible`).
         path: the solution between the grid times (`interpolated`).
         aux_ts, aux: times and values (leaves) of what f returned beside the slope.
     """
@@ -42,6 +43,7 @@ class Trajectory:
     states: list[Array] | None = None
     held: list[Any] = field(default_factory=list)
     slopes: Array | None = None
+    partners: Array | None = None
     path: DenseOutput | None = None
     aux_ts: list[float] | None = None
     aux: list[list[Any]] = field(default_factory=list)

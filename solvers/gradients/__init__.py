@@ -6,6 +6,7 @@ from .discrete import Cotangents, DiscreteAdjoint
 from .drift import DriftGuard
 from .evaluations import EagerEvaluations, ReplayEvaluations
 from .interpolated import InterpolatedStages
+from .reversible import ReversibleAdjoint
 from .tape import walk
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "EagerEvaluations",
     "InterpolatedStages",
     "ReplayEvaluations",
+    "ReversibleAdjoint",
     "solve_adjoint",
     "walk",
 ]

@@ -51,7 +51,7 @@ class DiscreteAdjoint:
         self.n_sums = tableau.stages - 1 if tableau.fsal else tableau.stages  # stages that y1 is summed from
         self.ends = _Ends(self) if time else None
         self.output_steps, self.thetas = locate(trajectory.ts, self.grid)
-        self._weights = _adjoint_weights(tableau)
+        self._weights = adjoint_weights(tableau)
         self._is_held = False  # whether the stages in hand are those the forward solve kept
 
     def run(self, ys_bar: Array) -> Cotangents:
@@ -236,7 +236,7 @@ class _Ends:
             self.ts_bar[i] += inner(self.adjoint.ys_bar[i], slopes[i])
 
 
-def _adjoint_weights(tableau: Tableau) -> np.ndarray:
+def adjoint_weights(tableau: Tableau) -> np.ndarray:
     """Row i: the weights of [lam, Ybar_last, ..., Ybar_(i + 1)] in kbar_i / h."""
     numbers = tableau.as_floats()
     n = tableau.stages - 1 if tableau.fsal else tableau.stages

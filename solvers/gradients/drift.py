@@ -49,10 +49,10 @@ class DriftGuard:
         return cls(name, rtol, atol, options.drift_limit, "Tighten rtol and atol", stats)
 
     def check(self, t: float, y_back: Array, y: Array) -> None:
-        """Compare the state solved back to t with the stored one, both (n,); DriftError beyond the limit, or for NaN."""
+        """Compare the state solved back to t with the stored one, both (n,); DriftError beyond the limit, or where it is infinite."""
         drift = self._measured(y_back, y)
         self.stats.drift = max(drift, self.stats.drift)
-        if not drift <= self.limit:
+        if drift > self.limit or drift == math.inf:
             raise DriftError(
                 f"{self.name}: the state solved back to t={t:.6g} is {drift:.3g} x (atol + rtol |y|) away from that of "
                 f"the forward solve (rtol={self.rtol:g}, atol={self.atol:g}), and `drift_limit` is {self.limit:g}: the "
@@ -63,10 +63,11 @@ class DriftGuard:
             )  # fmt: skip
 
     def _measured(self, y_back: Array, y: Array) -> float:
-        """max |y_back - y| / (atol + rtol |y|); NaN if any entry is. One read from the device."""
+        """max |y_back - y| / (atol + rtol |y|); infinite where NaN or infinity came back. One read from the device."""
         distance = abs(y_back - y)
         if distance.size == 0:
             return 0.0
         unit = self.atol + self.rtol * abs(y)
         unit[distance == 0.0] = math.inf  # where both are equal there is no drift, whatever the unit
-        return float((distance / unit).max())
+        drift = float((distance / unit).max())
+        return math.inf if math.isnan(drift) else drift
