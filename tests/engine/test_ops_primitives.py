@@ -1,28 +1,17 @@
 """Every primitive: derivatives of first and second order, dtypes, writing kernels, from one table of cases."""
 
-import zlib
-
 import numpy as np
 import pytest
 from odegrad.engine import vjp
 from odegrad.engine.primitive import PRIMITIVES
 from op_cases import ANALYTIC, CASES, DIFFERENTIABLE, FLAT
-from oracles import EPS32, EPS64, assert_close, central_difference, complex_step, host, inner, inner_all, norm
-
-TOL = {"complex": 200 * EPS64, "difference": 1e-9}
+from op_judges import judge_derivative_of_the_rule, judge_flat, judge_vjp, rng_of
+from oracles import EPS32, EPS64, assert_close, host
 
 
 @pytest.fixture
 def rng(case):
-    return np.random.default_rng(zlib.crc32(str(case).encode()))
-
-
-def directions(rng, values):
-    return [rng.standard_normal(np.shape(value)) for value in values]
-
-
-def to_module(xp, values):
-    return [xp.asarray(v) if isinstance(v, np.ndarray) else v for v in values]
+    return rng_of(case)
 
 
 def of_the_engine():
@@ -43,55 +32,17 @@ def test_every_primitive_has_a_rule_or_is_flat():
 
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
 def test_vjp_agrees_with_the_directional_derivative(case, rng, xp):
-    values = case.draw(rng)
-    chosen = [values[k] for k in case.wrt]
-    xdot = directions(rng, chosen)
-    oracle = complex_step if case.oracle == "complex" else central_difference
-    ydot = oracle(case.plain(values), chosen, xdot)
-    y, pull_back = vjp(case.function(to_module(xp, values)), *to_module(xp, chosen))
-    ybar = rng.standard_normal(ydot.shape)
-    xbar = pull_back(xp.asarray(ybar))
-    assert [bar.shape for bar in xbar] == [x.shape for x in chosen]
-    scale = norm(ybar) * norm(ydot) + norm(*xbar) * norm(*xdot)
-    assert_close(inner(ybar, ydot), inner_all(xbar, xdot), scale=scale, tol=TOL[case.oracle])
+    judge_vjp(case, rng, xp)
 
 
 @pytest.mark.parametrize("case", ANALYTIC, ids=str)
 def test_rule_is_differentiable(case, rng):
-    """The pull-back as a function of (x, ybar): its own VJP against complex step through the rule."""
-    values = case.draw(rng)
-    chosen = [values[k] for k in case.wrt]
-    ybar = rng.standard_normal(np.shape(case.forward(values)))
-
-    def pulled(*arguments):
-        _, pull_back = vjp(case.function(values), *arguments[:-1])
-        return sum(
-            (bar * weight).sum() for bar, weight in zip(pull_back(arguments[-1]), weights, strict=True)
-        )
-
-    weights = directions(rng, chosen)
-    arguments = [*chosen, ybar]
-    xdot = directions(rng, arguments)
-    expected = complex_step(pulled, arguments, xdot)
-    _, pull_back = vjp(pulled, *arguments)
-    bars = pull_back(np.ones(()))
-    scale = abs(expected) + norm(*bars) * norm(*xdot)
-    assert_close(inner_all(bars, xdot), expected, scale=scale, tol=400 * EPS64)
+    judge_derivative_of_the_rule(case, rng)
 
 
-@pytest.mark.parametrize("case", FLAT, ids=str)
+@pytest.mark.parametrize("case", [case for case in FLAT if case.wrt], ids=str)
 def test_flat_operation_passes_no_cotangent(case, rng):
-    values = case.draw(rng)
-    chosen = [values[k] for k in case.wrt]
-    if not chosen:
-        pytest.skip("nothing to differentiate")
-
-    def with_detour(*arguments):  # reaches the arguments by the second term only
-        return case.function(values)(*arguments).sum() * 2.0 + sum(x.sum() for x in arguments)
-
-    _, pull_back = vjp(with_detour, *chosen)
-    for x, bar in zip(chosen, pull_back(np.ones(())), strict=True):
-        assert_close(bar, np.ones(x.shape), scale=0.0, tol=0.0)
+    judge_flat(case, rng)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
