@@ -220,6 +220,7 @@ SHAPING = [
     Case("reshape", (Real(()),), {"shape": (1, 1)}),
     Case("reshape", (Real((0, 3)),), {"shape": (3, 0, 2)}),
     Case("transpose", (Real((2, 3, 4)),), {"axes": (2, 0, 1)}),
+    Case("transpose", (Real((3, 3, 3)),), {"axes": (2, 0, 1)}),  # a wrong permutation fits
     Case("broadcast_to", (Real((3, 1)),), {"shape": (2, 3, 4)}),
     Case("broadcast_to", (Real(()),), {"shape": (2, 3)}),
     *[
@@ -269,6 +270,7 @@ REDUCTIONS = [
 
 PRODUCTS = [
     Case("matmul", (Real((3, 4)), Real((4, 2)))),
+    Case("matmul", (Real((3, 3)), Real((3, 3)))),  # a missing transposition fits
     Case("matmul", (Real((5, 1, 3, 4)), Real((2, 4, 2)))),
     Case("matmul", (Real((0, 4)), Real((4, 2)))),
     Case("matmul", (Real((3, 0)), Real((0, 2)))),
