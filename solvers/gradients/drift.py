@@ -42,14 +42,17 @@ class DriftGuard:
         is where nothing of the state is left.
         """
         if not options.tableau.is_adaptive:
-            atol = 1e-3 * float(abs(ys).max(initial=0.0))
+            atol = 1e-3 * float(abs(ys).max()) if ys.size else 0.0
             return cls(name, 0.0, atol, options.drift_limit, "Take smaller steps", stats)
         backward = options.backward()
         rtol, atol = max(options.rtol, backward.rtol), max(options.atol, backward.atol)
         return cls(name, rtol, atol, options.drift_limit, "Tighten rtol and atol", stats)
 
     def check(self, t: float, y_back: Array, y: Array) -> None:
-        """Compare the state solved back to t with the stored one, both (n,); DriftError beyond the limit, or where it is infinite."""
+        """Compare the state solved back to t with the stored one, both (n,).
+
+        DriftError beyond the limit, and beyond every limit where the drift is infinite.
+        """
         drift = self._measured(y_back, y)
         self.stats.drift = max(drift, self.stats.drift)
         if drift > self.limit or drift == math.inf:

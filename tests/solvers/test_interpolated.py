@@ -223,7 +223,7 @@ def test_captured_values_are_differentiated():
     assert distance(grad(captured)(case.params), gradients(case)[1]) <= 1e-13
 
 
-@pytest.mark.parametrize("factor", [2.0**-40, 2.0**30])
+@pytest.mark.parametrize("factor", [2.0**-700, 2.0**-40, 2.0**30, 2.0**700])
 def test_scaling_the_loss_scales_the_gradient_and_changes_nothing_else(factor):
     case = random_case(33)
     plain = grad(lambda p: case.loss(params=p, gradient="interpolated"))(case.params)
