@@ -11,6 +11,7 @@ import numpy as np
 from ..engine.backend import Array
 from ..engine.errors import ImpureDynamicsError, SolveError
 from ..engine.trace import base_value
+from .checkpoints import Checkpoints
 from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
 from .dense_output import dense_output
 from .dynamics import Dynamics
@@ -61,7 +62,7 @@ def solve_forward(
     with np.errstate(all="ignore"):  # the loop meets NaN and overflow with an error of its own
         stages, compiled = stages_for(dynamics, options, purpose)
         trust(stages, compiled, dynamics, times, stats)
-        trajectory = _begin(stages, dynamics, times, stats, keeps_states, purpose.time)
+        trajectory = _begin(stages, dynamics, options, times, stats, keeps_states, purpose.time)
         done = Forward(dynamics, times, trajectory, stats)
         try:
             _run(stages, dynamics, options, trajectory, stats, purpose.time, keeps_path)
@@ -136,6 +137,7 @@ def control_of(options: Options) -> Control:
 def _begin(
     stages: ForwardStages,
     dynamics: Dynamics,
+    options: Options,
     times: np.ndarray,
     stats: Stats,
     keeps_states: bool,
@@ -146,12 +148,20 @@ def _begin(
     ys[0] = stages.rows[0]
     trajectory = Trajectory(times, ys, [float(times[0])])
     if keeps_states:
-        trajectory.states = [ys[0].copy()]
+        trajectory.states = _first_states(options, times, ys[0].copy())
     if wants_time:
         trajectory.slopes = stages.xp.zeros_like(ys)
     if dynamics.has_aux:
         trajectory.aux_ts, trajectory.aux = [float(times[0])], [list(dynamics.aux0)]
     return trajectory
+
+
+def _first_states(options: Options, times: np.ndarray, y0: Array) -> list[Array] | Checkpoints:
+    """What the states are kept in, with the first of them."""
+    if options.checkpoints is None:
+        return [y0]
+    grid = walking_grid(options, times)
+    return Checkpoints(options.checkpoints, y0, None if grid is None else len(grid) - 1)
 
 
 def _run(
@@ -193,8 +203,13 @@ def _run(
         first_aux = 1 if tableau.fsal else 0
         if trajectory.path is not None:
             stats.peak_saved_bytes += trajectory.path.add(integrator)
-        if trajectory.states is not None:
-            stretches = wants_time and (len(trajectory.states) == 1 or integrator.is_done)
+        if isinstance(trajectory.states, Checkpoints):
+            trajectory.held.append(None)
+            if not integrator.is_done:
+                trajectory.states.append(integrator.y)
+            stats.peak_saved_bytes = max(stats.peak_saved_bytes, trajectory.states.nbytes)
+        elif trajectory.states is not None:
+            stretches = wants_time and (not trajectory.held or integrator.is_done)
             _keep_step(stages, options, trajectory, integrator.y, stats, may_hold=not stretches)
 
 
@@ -205,7 +220,7 @@ def _keep_step(
 
     `may_hold` is false for the steps at the ends where times are differentiated: `discrete` evaluates those again.
     """
-    assert trajectory.states is not None
+    assert isinstance(trajectory.states, list)
     trajectory.states.append(y.copy())
     stats.peak_saved_bytes += y.nbytes
     cost = stages.held_nbytes()

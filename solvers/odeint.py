@@ -49,6 +49,7 @@ def odeint(
     backward_atol: float | None = None,
     drift_limit: float = 1e3,
     coupling: float = 0.99,
+    checkpoints: int | None = None,
     callback: Callable[[StepInfo], None] | None = None,
 ) -> Solution:
     """Solve y' = f(t, y, params), y(ts[0]) = y0, and return y at every time in ts.
@@ -72,6 +73,8 @@ def odeint(
         execution: "replay" (traced once, then NumPy calls into reused buffers) or "eager" (f is called each time).
         keep: which stage residuals `discrete` keeps: "auto" (of up to 64 steps, while they fit in keep_bytes), "all" or
             "none".
+        checkpoints: number of states that `discrete` stores, for very long solves; the others are computed again, as rarely
+            as that number allows (default: the states of all steps are stored). The gradient is the same to the bit.
         max_steps: attempted steps after which TooManySteps is raised.
         max_step, first_step: limits on the size of steps, in the unit of ts.
         step_size: largest step of a method with fixed steps (default: from output time to output time).
@@ -95,7 +98,7 @@ def odeint(
         method, rtol=rtol, atol=atol, gradient=gradient, execution=execution, keep=keep, keep_bytes=keep_bytes,
         max_steps=max_steps, max_step=max_step, first_step=first_step, step_size=step_size, grid=grid,
         controller=controller, backward_rtol=backward_rtol, backward_atol=backward_atol, callback=callback,
-        drift_limit=drift_limit, coupling=coupling,
+        drift_limit=drift_limit, coupling=coupling, checkpoints=checkpoints,
     )  # fmt: skip
     ts = joined_times(ts)
     times = output_times(ts)

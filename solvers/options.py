@@ -50,6 +50,7 @@ class Options:
     callback: Callable[[StepInfo], None] | None
     drift_limit: float = math.inf
     coupling: float = 0.99
+    checkpoints: int | None = None
 
     @property
     def interpolates(self) -> bool:
@@ -85,6 +86,8 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
         problems.append(f"`max_steps` must be a positive integer; got {given['max_steps']!r}")
     if not _is_integer(given["keep_bytes"]) or given["keep_bytes"] < 0:
         problems.append(f"`keep_bytes` must be a non-negative integer; got {given['keep_bytes']!r}")
+    if given.get("checkpoints") is not None:
+        problems.append(_checkpoints(given["checkpoints"], given["gradient"], given["keep"]))
     if given["callback"] is not None and not callable(given["callback"]):
         problems.append(f"`callback` must be a function of a StepInfo; got {given['callback']!r}")
     if given["controller"] is not None and not hasattr(given["controller"], "judge"):
@@ -268,6 +271,16 @@ def _fraction(name: str, value: Any) -> str:
     if not _positive(name, value) and value <= 1:
         return ""
     return f"`{name}` must be a number in (0, 1]; got {value!r}"
+
+
+def _checkpoints(value: Any, gradient: str, keep: str) -> str:
+    if not _is_integer(value) or value < 1:
+        return f"`checkpoints` must be None or a positive number of states; got {value!r}"
+    if gradient != "discrete":
+        return f"`checkpoints` are those of gradient='discrete'; got gradient={gradient!r}"
+    if keep == "all":
+        return "`checkpoints` and keep='all' exclude each other: stages are not kept where states are not"
+    return ""
 
 
 def _is_integer(value: Any) -> bool:

@@ -19,6 +19,7 @@ class Stats:
         n_accepted, n_rejected: attempted steps.
         n_checks: plain calls of f that a new program was compared with (0 or 1), not part of nfe.
         nfe_backward: evaluations of f in backward passes.
+        n_recomputed: steps made again in backward passes to reach states that were not stored (`checkpoints`).
         n_vjp_state, n_vjp_params: pull-backs to the state and to the parameters.
         peak_saved_bytes: what the solve kept for its derivative.
         n_accepted_backward, n_rejected_backward: steps of backward solves (`backsolve`, `interpolated`).
@@ -31,6 +32,7 @@ class Stats:
     n_rejected: int = 0
     n_checks: int = 0
     nfe_backward: int = 0
+    n_recomputed: int = 0
     n_vjp_state: int = 0
     n_vjp_params: int = 0
     peak_saved_bytes: int = 0

@@ -168,7 +168,9 @@ class Solve(Primitive):
         elif isinstance(stages, ReplayStages):
             stages.clear_bars()
             compiled = stages.compiled
-        sweep = DiscreteAdjoint(stages, self.options.tableau, done.trajectory, done.stats, time=purpose.time)
+        sweep = DiscreteAdjoint(
+            stages, self.options.tableau, done.trajectory, done.dynamics.slope0, done.stats, time=purpose.time
+        )
         found = sweep.run(ys_bar)
         done.stages = None
         if compiled is not None:

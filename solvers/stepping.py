@@ -108,6 +108,14 @@ class RowStep:
         else:
             dot(weights[self.n], self._row_heads[self.n], out=self.y_new)
 
+    def end_state(self) -> Array:
+        """The new state after an `advance` without the slope at the end, (n,), until the next evaluation."""
+        if self.tableau.fsal:
+            weights = to_xp(self.stages.xp, self._scaled[self.n - 1, : self.n])
+            self.stages.xp.dot(weights, self._row_heads[self.n - 1], out=self.stages.input(self.n - 1))
+            return self.stages.input(self.n - 1)
+        return self.y_new
+
     def error_estimate(self) -> Array:
         """h sum_i b_error_i k_i of the last `advance`."""
         weights = to_xp(self.stages.xp, self._scaled[self.n + 1, 1:])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import Array, namespace_of
+from .checkpoints import Checkpoints
 from .dense_output import DenseOutput
 from .loop import Integrator
 from .stages import ForwardStages
@@ -28,7 +29,7 @@ class Trajectory:
     Attributes:
         ts: output times (T,); ys (T, n): the flat state there; reached: how many of them are filled.
         grid: accepted times so far.
-        states: flat states at the grid times, where they are kept (`discrete`).
+        states: flat states at the grid times, or checkpoints of them, where they are kept (`discrete`).
         held: buffers of the stages of each step, None where they were not kept.
         slopes: time derivative of the interpolant at the output times (T, n), where `ts` is differentiated.
         partners: the second copy z of the state at the output times (T, n) (`reversible`).
@@ -40,7 +41,7 @@ class Trajectory:
     ys: Array
     grid: list[float]
     reached: int = 1
-    states: list[Array] | None = None
+    states: list[Array] | Checkpoints | None = None
     held: list[Any] = field(default_factory=list)
     slopes: Array | None = None
     partners: Array | None = None

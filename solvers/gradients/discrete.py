@@ -7,18 +7,20 @@ pull-back, also one with b_i = 0.
 
 The slope at an accepted time serves the step that ends there (first same as last, dense output) and the one that begins
 there: its cotangent is collected from both and pulled back once.
-Memory: the accepted states, and the residuals of the stages while they fit; the other steps evaluate their stages
-again, which is the extra cost and gives the same bits.
+Memory: the accepted states, or checkpoints of them (`checkpoints.py`), and the residuals of the stages while they fit;
+the other steps evaluate their stages again, which is the extra cost and gives the same bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...engine.backend import Array, to_xp
+from ..checkpoints import Checkpoints
 from ..norms import inner
 from ..solution import Stats
 from ..stages import ForwardStages
@@ -40,9 +42,17 @@ class DiscreteAdjoint:
     """The sweep over the accepted steps of one trajectory, from the last to the first."""
 
     def __init__(
-        self, stages: ForwardStages, tableau: Tableau, trajectory: Trajectory, stats: Stats, *, time: bool
+        self,
+        stages: ForwardStages,
+        tableau: Tableau,
+        trajectory: Trajectory,
+        slope0: Array,
+        stats: Stats,
+        *,
+        time: bool,
     ) -> None:
         assert trajectory.states is not None
+        self.slope0 = slope0  # f(t0, y0) as the forward solve had it
         self.stages, self.tableau, self.stats = stages, tableau, stats
         self.trajectory, self.states = trajectory, trajectory.states
         self.grid = np.array(trajectory.grid)
@@ -147,9 +157,43 @@ class DiscreteAdjoint:
         self.stats.nfe_backward += (self.tableau.stages if with_end else self.n_sums) - 1
 
     def _evaluate_node(self, n: int) -> None:
-        self.stages.rows[0] = self.states[n]
+        self.stages.rows[0] = self._state(n)
         self.step.evaluate_start(float(self.grid[n]))
         self.stats.nfe_backward += 1
+
+    def _state(self, n: int) -> Array:
+        """The state (n,) at grid[n], stored or computed again."""
+        if not isinstance(self.states, Checkpoints):
+            return self.states[n]
+        state = self.states.restore(n, self._walk)
+        self.stats.peak_saved_bytes = max(self.stats.peak_saved_bytes, self.states.nbytes)
+        return state
+
+    def _walk(self, n: int, y: Array, stops: Sequence[int]) -> Iterator[Array]:
+        """The states at the accepted times `stops`, by the very steps that the forward solve made from y at grid[n]."""
+        rows = self.stages.rows
+        rows[0] = y
+        if n == 0:
+            rows[1] = self.slope0
+        has_slope = n == 0
+        for m in range(n, max(stops, default=n)):
+            has_slope = self._repeat(m, has_slope=has_slope, with_end=self.tableau.fsal and m + 1 < stops[-1])
+            if m + 1 in stops:
+                yield rows[0]
+
+    def _repeat(self, n: int, *, has_slope: bool, with_end: bool) -> bool:
+        """Make step n again from its start in row 0, and move to its end; whether the slope there is in row 1."""
+        step, rows = self.step, self.stages.rows
+        t, t_next = float(self.grid[n]), float(self.grid[n + 1])
+        if not has_slope:
+            step.evaluate_start(t)
+        step.advance(t, t_next, with_end=with_end)
+        self.stats.nfe_backward += (not has_slope) + self.n_sums - 1 + with_end
+        self.stats.n_recomputed += 1
+        rows[0] = step.y_new if with_end else step.end_state()
+        if with_end:
+            rows[1] = rows[self.tableau.stages]
+        return with_end
 
     def _outputs_at_end(self, n: int) -> Array:
         """Cotangents of the outputs at grid[n + 1]."""
