@@ -113,6 +113,14 @@ def test_output_times_anchor_the_state():
     decay_gradient(ts=np.linspace(0.0, 1.0, 11), atol=1e-30)
 
 
+def test_times_after_the_last_cotangent_are_not_solved_back():
+    def loss(k):
+        sol = odeint(lambda t, y, k: -k * y, np.ones(1), [0.0, 0.02, 1.0], k, gradient="backsolve")
+        return np.sum(sol.ys[1])
+
+    assert grad(loss)(np.array(50.0)) == pytest.approx(-0.02 * np.exp(-1.0), rel=100 * 1e-5)
+
+
 @pytest.mark.parametrize("gradient", ["discrete", "tape", "interpolated"])
 def test_methods_that_store_the_state_have_no_drift(gradient):
     case = random_case(36)
