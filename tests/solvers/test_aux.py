@@ -74,12 +74,13 @@ def test_nothing_observed(empty):
 
 
 @pytest.mark.parametrize("keep", ["all", "none"])
-@pytest.mark.parametrize("gradient", ["discrete", "tape", "backsolve"])
+@pytest.mark.parametrize("gradient", ["discrete", "tape", "backsolve", "interpolated"])
 def test_a_backward_pass_observes_nothing(gradient, keep):
     found = []
 
     def loss(y):
-        sol = odeint(observed, y, [0.0, 1.0], has_aux=True, gradient=gradient, keep=keep)
+        options = {"gradient": gradient, "keep": keep, "drift_limit": np.inf}  # the way back is unstable
+        sol = odeint(observed, y, [0.0, 1.0], has_aux=True, **options)
         found.append((sol, sol.aux.values["y"].copy()))
         return np.sum(sol.ys)
 
