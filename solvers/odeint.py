@@ -83,7 +83,8 @@ def odeint(
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` and `interpolated` (default: rtol,
             atol).
         drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` or `reversible` solves
-            back to an output time and the one stored there; math.inf accepts any.
+            back to an output time and the one stored there; with fixed steps, which have no tolerances, `backsolve`
+            takes a thousandth of the largest |y| as the unit; math.inf accepts any.
         coupling: lam of "reversible", in (0, 1]. The way back magnifies round-off by 1/lam a step; the way forth is stable
             for steps h |a| < -log(lam) along a rate a of f, so that strongly damped problems want a smaller one.
         callback: called after every attempted step with a `StepInfo`.
