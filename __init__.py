@@ -4,6 +4,7 @@ Reverse-mode automatic differentiation, adaptive Runge-Kutta solvers, and the wa
 temporal adaptive batch normalization as a layer. No deep-learning framework is underneath.
 """
 
+import importlib
 from typing import Any
 
 from . import engine, layers, solvers
@@ -27,6 +28,7 @@ __all__ = [
     "Solution",
     "StepSizeUnderflow",
     "TooManySteps",
+    "check",
     "engine",
     "errors",
     "grad",
@@ -43,6 +45,13 @@ __all__ = [
     "vjp",
     "where",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`odegrad.check`, imported at its first use."""
+    if name == "check":
+        return importlib.import_module(".check", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(run: Any, which: str = "best") -> Any:

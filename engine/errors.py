@@ -41,6 +41,14 @@ class ImpureDynamicsError(NeuralODEError, ValueError):
     """The replayed program and a plain call of the dynamics disagree."""
 
 
+class ImpureFunctionError(NeuralODEError, ValueError):
+    """A function that is checked writes into its argument, or gives two values for one argument."""
+
+
+class NonFiniteGradient(NeuralODEError, FloatingPointError):
+    """A gradient, or what it would be compared with, is NaN or infinite, so that nothing can be said about it."""
+
+
 class SolveError(NeuralODEError):
     """A solve that could not be finished; `solution` holds what was computed before."""
 

@@ -1,0 +1,86 @@
+"""Directions in the space of a tree: drawn, checked, measured, paired with gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..backend import is_array, namespace_of, to_xp
+from ..errors import ArgumentError, ArgumentTypeError
+from ..trace import describe, dtype_of, is_weak, shape_of
+from ..tree import Tree, leaves, leaves_with_paths, path_name, same_structure, unflatten
+from .function import host_vector
+
+
+def relative_size(values: Sequence[Any], direction: Sequence[Any]) -> float:
+    """rms(x) / rms(v) over the leaves that v moves; x counts as 1 where it is 0."""
+    pairs = [
+        (host_vector(x), host_vector(v)) for x, v in zip(values, direction, strict=True) if v is not None
+    ]
+    x_size = math.sqrt(sum(float(np.sum(np.abs(x) ** 2)) for x, _ in pairs))
+    v_size = math.sqrt(sum(float(np.sum(np.abs(v) ** 2)) for _, v in pairs))
+    if v_size == 0.0:
+        raise ArgumentError("the direction is zero")
+    count = math.sqrt(sum(x.size for x, _ in pairs))
+    return (x_size or count) / v_size
+
+
+def checked_direction(x: Tree, direction: Tree) -> list[Any]:
+    """The leaves of a direction; an error unless its structure and shapes are those of x and its values are finite."""
+    named = [(path_name(path), leaf) for path, leaf in leaves_with_paths(direction)]
+    expected = [(path_name(path), leaf) for path, leaf in leaves_with_paths(x)]
+    if not same_structure(x, direction) or any(
+        shape_of(v) != shape_of(leaf) for (_, v), (_, leaf) in zip(named, expected, strict=True)
+    ):
+        raise ArgumentError(
+            f"the direction must be shaped like x; got {_listed(named)}, expected {_listed(expected)}"
+        )
+    for (name, v), (_, leaf) in zip(named, expected, strict=True):
+        if dtype_of(v).kind == "c" and dtype_of(leaf).kind == "f":
+            raise ArgumentTypeError(f"the direction is complex where x is real, in {name}")
+        if not np.isfinite(host_vector(v)).all():
+            raise ArgumentError(f"the direction is not finite in {name}")
+    return leaves(direction)
+
+
+def _listed(named: list[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name}: {describe(leaf)}" for name, leaf in named) or "nothing"
+
+
+def random_direction(x: Tree, seed: int = 0) -> Tree:
+    """A tree like x with entries +1 and -1 (of complex leaves also +i and -i, half of them each) drawn from the seed."""
+    rng = np.random.default_rng(seed)
+    return unflatten(x, (random_signs(leaf, rng) for leaf in leaves(x)))
+
+
+def random_signs(leaf: Any, rng: np.random.Generator) -> Any:
+    """Signs shaped like a leaf, in its dtype and array module."""
+    is_complex = dtype_of(leaf).kind == "c"
+    signs = rng.choice([1, -1, 1j, -1j] if is_complex else [1.0, -1.0], shape_of(leaf))
+    if is_weak(leaf):
+        return (
+            signs.item() if isinstance(signs, np.generic) else complex(signs) if is_complex else float(signs)
+        )
+    return like_leaf(leaf, np.asarray(signs))
+
+
+def like_leaf(leaf: Any, values: np.ndarray) -> Any:
+    """Host values in the dtype and array module of a leaf."""
+    return to_xp(namespace_of(leaf), values.astype(leaf.dtype)) if is_array(leaf) else leaf.dtype.type(values)
+
+
+def pairing(gradient: Sequence[Any], direction: Sequence[Any]) -> float:
+    """Re sum(g v): how a real function changes along v, by the convention of the engine for complex leaves."""
+    total = 0.0
+    for g, v in zip(gradient, direction, strict=True):
+        if v is not None:
+            total += float(np.sum(host_vector(g) * host_vector(v)).real)
+    return total
+
+
+def norm_of(values: Sequence[Any]) -> float:
+    """The Euclidean norm of all entries of some leaves."""
+    return math.sqrt(sum(float(np.sum(np.abs(host_vector(value)) ** 2)) for value in values))

@@ -1,0 +1,171 @@
+"""Gradients of a solve, judged by differences of the solve on its frozen grid.
+
+Differences of an adaptive solve measure its step-size control: the steps change with every argument. So the accepted
+times of one solve are held, and every difference walks these, as the gradient methods take them: the first and the last
+step stretch with the ends of ts, an inner output time moves along the interpolant (along the slope where a method has none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..engine import ops
+from ..engine.backend import namespace_of, to_xp
+from ..engine.check.function import ScalarFunction
+from ..engine.check.gradients import TOL_SINGLE, check_options, compare, traced_gradient
+from ..engine.check.lines import UNNAMED, not_analytic
+from ..engine.check.measure import Plan
+from ..engine.check.report import GradientReport
+from ..engine.errors import ArgumentTypeError
+from ..engine.trace import dtype_of, shape_of
+from ..engine.tree import Tree, leaves, tree_map, unflatten
+from .odeint import odeint
+from .options import initial_state, output_times
+from .tableau import Tableau
+from .tableaus import tableau as tableau_named
+
+CHOOSE_STEPS = ("first_step", "max_step", "step_size", "controller", "callback", "grid")
+CONTINUOUS = ("backsolve", "interpolated")
+DISCRETISATION = 100.0  # times rtol: the distance of a continuous adjoint from the derivative of the steps
+
+
+def solution_gradients(
+    f: Callable[..., Any],
+    y0: Tree,
+    ts: Any,
+    params: Tree = None,
+    *,
+    gradient: str = "discrete",
+    loss: Callable[[Tree], Any] | None = None,
+    reference: str = "auto",
+    entries: int | None = 16,
+    directions: int = 2,
+    tol: float | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> GradientReport:
+    """Compare what a gradient method gives for y0, params and every output time with derivatives that use no rule.
+
+    Args:
+        f, y0, ts, params: the problem, as for `odeint`.
+        gradient: the gradient method that is judged.
+        loss: function of the states `ys` to a real scalar (default: their sum with random signs that follow from the
+            seed; of complex states the real part).
+        reference, entries, directions, seed: as for `gradients`. Complex steps serve for y0 and params where f is
+            analytic; output times are real, so differences serve for them.
+        tol: relative error up to which a leaf is "ok". Default: 1e-7 (1e-3 for float32) for "tape", "discrete" and
+            "reversible", which are exact about the steps taken; 100 rtol for "backsolve" and "interpolated", which are
+            not (rtol the larger of that and `backward_rtol`), if that is more.
+        options: method, rtol, atol, ... of `odeint`.
+    Returns: GradientReport with the leaves "params/...", "ts", "y0".
+    Raises: what `gradients` and `odeint` raise.
+    Cost: a gradient, and for each leaf 20 solves a direction, 1 or 10 an entry; on the accepted steps alone.
+    """
+    check_options(reference, entries, directions, tol)
+    ts, y0 = output_times(ts), initial_state(y0)
+    if loss is None:
+        loss = _signed_sum(y0, len(ts), seed)
+    x = {"params": params, "ts": ts, "y0": y0}
+
+    def solved(x: dict[str, Any]) -> Any:
+        return loss(odeint(f, x["y0"], x["ts"], x["params"], gradient=gradient, **options).ys)
+
+    function = ScalarFunction(solved, x)
+    found = traced_gradient(function)
+    grid = odeint(f, y0, ts, params, gradient=gradient, **options).grid
+    walk = FrozenSolve(f, ts, grid, gradient, options)
+    frozen = ScalarFunction(lambda x: loss(walk(x)), x)
+    if tol is None and gradient in CONTINUOUS:
+        rtol = max(options.get("rtol", 1e-5), options.get("backward_rtol") or 0.0)
+        tol = max(DISCRETISATION * rtol, TOL_SINGLE if frozen.eps > 1e-10 else 0.0)
+    plan = Plan(reference, entries, directions, seed, lambda: _what_is_not_analytic(walk, loss, x))
+    title = f"{gradient} on {len(grid) - 1} frozen steps"
+    return compare(frozen, found, plan, tol=tol, title=title)
+
+
+class FrozenSolve:
+    """The states at the output times as a function of {"params", "ts", "y0"}, on the accepted times of one solve."""
+
+    def __init__(
+        self, f: Callable[..., Any], ts: np.ndarray, grid: np.ndarray, gradient: str, options: dict[str, Any]
+    ) -> None:
+        self.f, self.ts, self.grid, self.gradient = f, ts, grid, gradient
+        self.options = {name: value for name, value in options.items() if name not in CHOOSE_STEPS}
+        method = options.get("method", "dopri5")
+        tableau = method if isinstance(method, Tableau) else tableau_named(method)
+        self.interpolates = tableau.interpolant is not None and gradient != "reversible"
+
+    def __call__(self, x: dict[str, Any]) -> Tree:
+        """The tree ys; NaN where the times are out of order, which ends the steps of differences in ts."""
+        ts = _real_times(x["ts"])
+        grid = np.array([ts[0], *self.grid[1:-1], ts[-1]])
+        direction = np.sign(self.ts[-1] - self.ts[0])
+        if any(np.any(np.diff(times) * direction <= 0.0) for times in (ts, grid)):
+            return tree_map(lambda leaf: np.full((len(ts), *shape_of(leaf)), np.nan), x["y0"])
+        if self.interpolates:
+            return self._walk(x, ts, grid)
+        nodes = np.array([ts[0], *self.ts[1:-1], ts[-1]])
+        ys = self._walk(x, nodes, grid)
+        if np.array_equal(ts, nodes):
+            return ys
+        return self._moved(x, ys, nodes, ts)
+
+    def _walk(self, x: dict[str, Any], ts: np.ndarray, grid: np.ndarray) -> Tree:
+        return odeint(self.f, x["y0"], ts, x["params"], grid=grid, gradient=self.gradient, **self.options).ys
+
+    def _moved(self, x: dict[str, Any], ys: Tree, nodes: np.ndarray, ts: np.ndarray) -> Tree:
+        """The states at the nodes, moved along the slopes there to the times ts."""
+        moved = tree_map(lambda leaf: leaf.copy(), ys)
+        for i in np.flatnonzero(ts != nodes).tolist():
+            slope = self.slope(float(nodes[i]), tree_map(lambda leaf, i=i: leaf[i, ...], ys), x["params"])
+            for leaf, part in zip(leaves(moved), leaves(slope), strict=True):
+                leaf[i] += (ts[i] - nodes[i]) * part
+        return moved
+
+    def slope(self, t: float, y: Tree, params: Tree) -> Tree:
+        """f without what it returns beside the slope."""
+        result = self.f(t, y) if params is None else self.f(t, y, params)
+        return result[0] if self.options.get("has_aux") else result
+
+
+def _real_times(ts: Any) -> np.ndarray:
+    ts = np.asarray(ts)
+    if ts.dtype.kind != "c":
+        return ts
+    if ts.imag.any():
+        raise ArgumentTypeError("times are real")
+    return ts.real
+
+
+def _signed_sum(y0: Tree, n_times: int, seed: int) -> Callable[[Tree], Any]:
+    """The sum of all states, each with a random sign (of complex states with a random unit), real."""
+    rng = np.random.default_rng(seed)
+    xp = namespace_of(*leaves(y0))
+    signs = []
+    for leaf in leaves(y0):
+        is_complex = dtype_of(leaf).kind == "c"
+        drawn = rng.choice([1, -1, 1j, -1j] if is_complex else [1.0, -1.0], (n_times, *shape_of(leaf)))
+        signs.append(to_xp(xp, drawn.astype(dtype_of(leaf))))
+
+    def signed_sum(ys: Tree) -> Any:
+        total: Any = 0.0
+        for leaf, sign in zip(leaves(ys), signs, strict=True):
+            part = ops.sum(leaf * sign)
+            total = total + (ops.real(part) if sign.dtype.kind == "c" else part)
+        return total
+
+    return signed_sum
+
+
+def _what_is_not_analytic(walk: FrozenSolve, loss: Callable[[Tree], Any], x: dict[str, Any]) -> str:
+    """What in f or in the loss is not analytic: inside a solve the operations of f cannot be seen."""
+    state = {"params": _complex(x["params"]), "y": _complex(x["y0"])}
+    found = not_analytic(lambda at: walk.slope(float(walk.ts[0]), at["y"], at["params"]), state)
+    return found if found != UNNAMED else not_analytic(loss, _complex(walk(x)))
+
+
+def _complex(tree: Tree) -> Tree:
+    return unflatten(tree, (ops.astype(leaf, np.complex128) for leaf in leaves(tree)))
