@@ -177,10 +177,8 @@ class ReversibleIntegrator(Integrator):
             ]
 
     def _accept(self, t_next: float, error: float) -> None:
-        if (
-            not self.step.is_complete
-        ):  # a controller of the caller's own accepts what the error test would not
-            self._complete(t_next)
+        if not self.step.is_complete:
+            self._complete(t_next)  # a controller of the caller's own accepts what the error test would not
         super()._accept(t_next, error)
         if t_next == self.stop:
             self.stop = next(self._stops, self.t1)
