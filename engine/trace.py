@@ -16,6 +16,7 @@ import numpy as np
 
 from .backend import is_array, namespace_of
 from .errors import ArgumentTypeError, NoRuleError, TracedValueError
+from .tree import leaves
 
 Static = dict[str, Any]
 NUMBERS = frozenset(
@@ -284,6 +285,17 @@ def pull(
                 known = bars.get(slot)
                 bars[slot] = result if known is None else known + result
     return {slot: bars[slot] for slot in wanted if slot in bars}
+
+
+def saved_bytes(instructions: Sequence[Instruction]) -> int:
+    """Memory that the instructions hold for their rules: each array once, a view as the whole that it keeps alive."""
+    held = {}
+    for instruction in instructions:
+        for value in map(base_value, leaves(list(instruction.saved))):
+            if is_array(value):
+                whole = value if getattr(value, "base", None) is None else value.base
+                held[id(whole)] = getattr(whole, "nbytes", value.nbytes)
+    return sum(held.values())
 
 
 def base_value(value: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from ..engine.backend import Array, is_array
 from ..engine.errors import NeuralODEError, SolveError
 from ..engine.primitive import Primitive
-from ..engine.trace import Var
+from ..engine.trace import Var, saved_bytes
 from ..engine.transforms import vjp
 from .compiled import Purpose, checkout, compiled_for, give_back
 from .dense_output import DenseOutput
@@ -151,12 +151,18 @@ class Solve(Primitive):
             for position, value in zip(chosen, values, strict=True):
                 full[position] = value
             y0, ts, *constants = full
-            return walk(dynamics, tableau, grid, y0, ts, constants[:n_params], constants[n_params:])
+            ys = walk(dynamics, tableau, grid, y0, ts, constants[:n_params], constants[n_params:])
+            done.stats.peak_saved_bytes = saved_bytes(values[0].trace.instructions)
+            return ys
 
         with np.errstate(all="ignore"):
             _, pull_back = vjp(walked, *(args[position] for position in chosen))
             found = pull_back(ybar)
-        done.stats.nfe_backward += (len(grid) - 1) * (tableau.stages - tableau.fsal) + tableau.fsal
+        evaluations = (len(grid) - 1) * (tableau.stages - tableau.fsal) + tableau.fsal
+        done.stats.nfe_backward += evaluations
+        done.stats.n_vjp_state += evaluations
+        if any(position >= 2 for position in chosen):
+            done.stats.n_vjp_params += evaluations
         for position, bar in zip(chosen, found, strict=True):
             bars[position] = bar
         return bars

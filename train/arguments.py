@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..engine.errors import ArgumentError
+from ..solvers.options import GRADIENTS
 from .config import TrainConfig, make_config, read_toml
 
 
@@ -78,13 +79,38 @@ class PredictArguments(RunArguments):
     """Images solved together, with common steps; 0 takes the configured number, 1 solves each alone."""
 
 
-_POSITIONAL = ("run", "files")
+@dataclass(frozen=True, kw_only=True)
+class AuditArguments(_Common):
+    """Judge every gradient method against a float64 reference; writes a page with pictures.
+
+    TARGET is the name of a problem (linear, spiral, lorenz, van-der-pol, tabn-train, tabn-population, tabn-eval), a run
+    folder, or a Python file that defines f(t, y, params), y0, ts, params and, if wanted, loss(ys). A file is run.
+    """
+
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+    """Problem, run folder or Python file."""
+    out: str | None = None
+    """Folder for the page; by default audits/<name>."""
+    gradients: tuple[str, ...] = GRADIENTS
+    """Methods to judge."""
+    rtols: tuple[float, ...] = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
+    """Relative tolerances; atol is rtol times the largest entry of y0."""
+    dtypes: tuple[Literal["float32", "float64"], ...] = ("float64", "float32")
+    """Precisions."""
+    mode: Literal["train", "eval"] = "train"
+    """Mode of the layers, for a run folder."""
+    batch_size: int = 8
+    """Test images that are solved together, for a run folder."""
+
+
+_POSITIONAL = ("run", "files", "target")
 _TYPES: dict[str, type[Any]] = {
     "train": TrainArguments,
     "evaluate": EvaluateArguments,
     "resume": ResumeArguments,
     "predict": PredictArguments,
     "plot": PlotArguments,
+    "audit": AuditArguments,
 }
 
 

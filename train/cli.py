@@ -1,4 +1,4 @@
-"""The command line: odegrad train | evaluate | resume | predict | plot.
+"""The command line: odegrad train | evaluate | resume | predict | plot | audit.
 
 Results go to standard output, everything else to standard error. Exit codes: 0; 2 for a mistake of the user; 1 for
 a failure; 130 after Ctrl-C, once the run has been saved.
@@ -105,12 +105,23 @@ def _predict(arguments: Any, reporter: Reporter) -> Any:
     }
 
 
+def _audit(arguments: Any, reporter: Reporter) -> Any:
+    from .audit import audit
+    from .audit.sources import problem_of
+
+    problem = problem_of(arguments.target, arguments.mode, arguments.batch_size)
+    folder = arguments.out or f"audits/{problem.name}"
+    reporter.message(f"audit of {problem.name} in {folder}")
+    return audit(problem, folder, arguments.gradients, arguments.rtols, arguments.dtypes)
+
+
 _COMMANDS: dict[str, Callable[[Any, Reporter], Any]] = {
     "train": _train,
     "evaluate": _evaluate,
     "resume": _resume,
     "predict": _predict,
     "plot": _plot,
+    "audit": _audit,
 }
 _USAGE = """usage: odegrad COMMAND ...
 
@@ -119,6 +130,7 @@ _USAGE = """usage: odegrad COMMAND ...
   odegrad resume RUN             continue an interrupted run
   odegrad predict RUN FILES...   classify images
   odegrad plot RUN               draw the pictures of a run
+  odegrad audit TARGET           judge every gradient method on a problem, a run or a Python file
 
 `odegrad COMMAND --help` has the flags; --json prints one JSON object; --version prints the version.
 """

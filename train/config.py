@@ -61,8 +61,9 @@ class TrainConfig:
     """Step of rk4, midpoint and euler on [0, 1]; dopri5 chooses its own."""
     max_steps: int = 1000
     """Attempted steps that a solve may take."""
-    gradient: Literal["discrete", "tape", "backsolve"] = "discrete"
-    """How the solve is differentiated: adjoint of the steps taken, tape, or continuous adjoint solved backwards."""
+    gradient: Literal["discrete", "tape", "backsolve", "interpolated", "reversible"] = "discrete"
+    """How the solve is differentiated: adjoint of the steps taken, tape, continuous adjoint of a state solved backwards
+    or read from dense output, or adjoint of reversible steps."""
     keep: Literal["auto", "all", "none"] = "auto"
     """Stage residuals of the discrete adjoint: kept under a byte budget, always, or recomputed."""
     execution: Literal["replay", "eager"] = "replay"

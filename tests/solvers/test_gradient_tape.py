@@ -104,3 +104,36 @@ def test_an_inner_output_time_of_fixed_steps_moves_along_the_slope(method):
     bars = case.weights + ys
     expected = [np.sum(bars[i] * network(case.ts[i], ys[i], case.params)) for i in (1, 2)]
     assert np.allclose(found[1:3], expected, rtol=1e-13, atol=1e-13)
+
+
+def stats_of_tape(n_steps):
+    """Statistics after the gradient of a linear ODE (3,) in n_steps steps of rk4, with its solution's own scale."""
+    kept = []
+
+    def loss(matrix):
+        solution = odeint(
+            lambda t, y, a: a @ y,
+            np.ones(3),
+            [0.0, 1.0],
+            matrix,
+            method="rk4",
+            gradient="tape",
+            step_size=1 / n_steps,
+        )
+        kept.append(solution)
+        return solution.ys[-1].sum()
+
+    grad(loss)(np.eye(3))
+    return kept[0].stats
+
+
+def test_every_stage_is_pulled_back_once():
+    stats = stats_of_tape(5)
+    assert stats.nfe_backward == stats.n_vjp_state == stats.n_vjp_params == 4 * 5
+
+
+def test_memory_is_that_of_all_stages():
+    """Each stage keeps its input (3,) at least; twice the steps keep twice as much."""
+    few, many = stats_of_tape(10).peak_saved_bytes, stats_of_tape(20).peak_saved_bytes
+    assert few >= 10 * 4 * 3 * 8
+    assert many == pytest.approx(2 * few, rel=0.1)

@@ -31,7 +31,7 @@ _STYLE: Any = {
 
 @contextmanager
 def picture(path: str | os.PathLike[str], width: float, height: float) -> Iterator[Any]:
-    """An empty figure of the project's style, inches wide and high, which the block fills; then it is saved."""
+    """An empty figure of the project's style, inches wide and high, which the block fills; then it is saved as the suffix of `path` says."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -39,5 +39,5 @@ def picture(path: str | os.PathLike[str], width: float, height: float) -> Iterat
         figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         yield figure
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
+        figure.savefig(buffer, format=os.path.splitext(path)[1].removeprefix(".") or "png")
     replace_file(path, [buffer.getvalue()])

@@ -1,0 +1,103 @@
+"""Problems from outside: a run folder, or a Python file of the user."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...engine import ops
+from ...engine.errors import ArgumentError
+from ...layers import Chain, Layer, ODEBlock, TABatchNorm
+from ...layers.chain import Skip
+from .. import run_folder
+from ..data import load_dataset
+from ..model import Model
+from ..predictor import restored
+from .problems import Case, Problem, arrays_problem, cast, dynamics_of, half_square, named_problem
+
+_FILE_NAMES = ("f", "y0", "ts", "params")
+
+
+def problem_of(target: str, mode: str, batch_size: int) -> Problem:
+    """The problem that `target` means: a Python file, a run folder, or the name of a problem.
+
+    Args:
+        mode: "train" or "eval", for a run folder.
+        batch_size: images of a run's test part that are solved together.
+    Raises: ArgumentError, CheckpointError, DataError, FileNotFoundError.
+    """
+    if target.endswith(".py"):
+        return file_problem(target)
+    if os.path.isdir(target):
+        return run_problem(run_folder.find(target), mode, batch_size)
+    return named_problem(target)
+
+
+def file_problem(path: str) -> Problem:
+    """The problem in a Python file that defines `f(t, y, params)`, `y0`, `ts`, `params` and, if it likes, `loss(ys)`.
+
+    The file is run: audit only files that you trust.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no file {path!r} with a problem (f, y0, ts, params)")
+    found = runpy.run_path(path)
+    missing = [name for name in _FILE_NAMES if name not in found]
+    if missing:
+        raise ArgumentError(
+            f"{path} defines no {', '.join(missing)}; expected f(t, y, params), y0, ts, params and, if wanted, loss(ys)"
+        )
+    loss = found.get("loss", half_square)
+    case = Case(found["f"], found["y0"], np.asarray(found["ts"], np.float64), found["params"], loss)
+    return arrays_problem(Path(path).stem, f"The problem in `{Path(path).name}`.", case)
+
+
+def run_problem(run: run_folder.RunFolder, mode: str, batch_size: int) -> Problem:
+    """The first ODE of a run's network on its first test images, with the loss that the rest of the network gives."""
+    model, _ = restored(run, "last")
+    data = load_dataset(model.config.dataset, model.config.data_dir)
+    images, labels = model.inputs(data.test_images[:batch_size]), data.test_labels[:batch_size]
+    position, block = _first_block(model)
+    before, after = model.network.layers[:position], range(position + 1, len(model.network.layers))
+    state: Any = images
+    for k, layer in enumerate(before):
+        state, _ = layer.apply(model.weights[k], model.stats[k], None, state, mode="eval")
+
+    def build(dtype: np.dtype[Any]) -> Case:
+        weights, stats = cast(model.weights, dtype), cast(model.stats, dtype)
+
+        def loss(ys: Any) -> Any:
+            x = ys[-1]
+            for k in after:
+                x, _ = model.network.layers[k].apply(weights[k], stats[k], None, x, mode="eval")
+            return ops.softmax_cross_entropy(x, labels)
+
+        ts = np.array([block.t0, block.t1], np.float64)
+        f, params = dynamics_of(block.net, weights[position], stats[position], mode)
+        return Case(f, np.asarray(state, dtype), ts, params, loss, tuple(_nodes(block.net)))
+
+    about = (
+        f"The ODE of the run `{run.path.name}` in mode {mode}, {len(labels)} test images, cross-entropy of its head; gamma "
+        "and alpha move as a whole (sums over nodes)."
+    )
+    return Problem(f"{run.path.name}-{mode}", about, build)
+
+
+def _nodes(layer: Layer) -> Iterator[float]:
+    """The nodes of all TA-BN layers."""
+    if isinstance(layer, TABatchNorm):
+        yield from layer.nodes
+    inner = layer.layers if isinstance(layer, Chain) else [layer.inner] if isinstance(layer, Skip) else []
+    for part in inner:
+        yield from _nodes(part)
+
+
+def _first_block(model: Model) -> tuple[int, ODEBlock]:
+    for position, layer in enumerate(model.network.layers):
+        if isinstance(layer, ODEBlock):
+            return position, layer
+    raise ArgumentError("the network of this run has no ODEBlock to audit")
