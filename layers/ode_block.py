@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..engine.errors import ArgumentError
 from ..engine.trace import Var, base_value
 from ..engine.tree import Tree, leaves
 from ..solvers import odeint
+from ..solvers.odeint import check_options
 from ..solvers.solution import Aux, Stats
 from .layer import Layer, Shape, check_mode
 
@@ -49,8 +51,16 @@ class ODEBlock(Layer):
     step_size: float | None = None
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.t0) and math.isfinite(self.t1)):
+            raise ArgumentError(f"an ODEBlock needs finite times; got t0 = {self.t0}, t1 = {self.t1}")
         if self.t0 == self.t1:
             raise ArgumentError(f"an ODEBlock needs t0 != t1; got {self.t0} for both")
+        check_options(**self._options())
+
+    def _options(self) -> dict[str, Any]:
+        """The attributes that are options of `odeint`."""
+        names = (field.name for field in fields(self) if field.name not in ("net", "t0", "t1"))
+        return {name: getattr(self, name) for name in names}
 
     @property
     def uses_key(self) -> bool:
@@ -88,15 +98,8 @@ class ODEBlock(Layer):
             x,
             (self.t0, self.t1),
             {"weights": weights, "stats": stats, "key": key},
-            method=self.method,
-            rtol=self.rtol,
-            atol=self.atol,
-            gradient=self.gradient,
-            keep=self.keep,
-            execution=self.execution,
-            max_steps=self.max_steps,
-            step_size=self.step_size,
             has_aux=True,
+            **self._options(),
         )
         return solution.ys[-1], Solved(solution.aux, solution.stats)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -116,3 +117,13 @@ def odeint(
     aux = Aux(*aux_of(done)) if has_aux else None
     grid = np.array(done.trajectory.grid)
     return Solution(times.copy(), dynamics.layout.unflatten(ys, (len(times),)), grid, done.stats, aux)
+
+
+def check_options(**options: Any) -> None:
+    """Raise what `odeint` would raise for these options of its, before there is a problem to solve."""
+    defaults = {name: known.default for name, known in signature(odeint).parameters.items()}
+    given = {name: default for name, default in defaults.items() if default is not Parameter.empty}
+    given.update(options)
+    for name in ("params", "has_aux"):  # of the problem
+        del given[name]
+    checked_options(given.pop("method"), **given)

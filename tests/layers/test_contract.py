@@ -211,6 +211,12 @@ BAD = {
     "chain at construction": (lambda: Chain([Linear(3, 2)], input_shape=(4,)), "layer 0 of the chain"),
     "pool": (lambda: MaxPool2d(0), "`size` must be at least 1; got 0"),
     "pool padding": (lambda: MaxPool2d(2, padding=2), "padding"),
+    "method": (lambda: ODEBlock(Tanh(), method="dopri"), "dopri5"),
+    "options": (
+        lambda: ODEBlock(Tanh(), rtol=-1.0, gradient="tap"),
+        "did you mean 'tape'.*`rtol` must be a positive",
+    ),
+    "time": (lambda: ODEBlock(Tanh(), t1=float("nan")), "finite times; got t0 = 0.0, t1 = nan"),
     "interval": (lambda: ODEBlock(Tanh(), 1.0, 1.0), "needs t0 != t1; got 1.0"),
 }
 
