@@ -105,8 +105,8 @@ def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
         )
     if any(step.op.name == "odeint" for step in program.steps):
         raise NeuralODEError(
-            f"f calls odeint itself, and the derivative of that call cannot be replayed (gradient={purpose.kind!r}); pass "
-            "gradient='tape' or execution='eager' to the outer solve"
+            "f calls odeint itself, and the derivative of that call cannot be replayed; pass gradient='tape' or "
+            "execution='eager' to the outer solve"
         )
     chosen = [(*params, *program.hidden)[position] for position in purpose.wanted]
     joint = program.vjp((*state, *chosen, *([time] if purpose.time else [])), n_slopes)

@@ -44,7 +44,7 @@ class ReversibleStep(RowStep):
 
     def __init__(self, stages: ForwardStages, tableau: Tableau, coupling: float) -> None:
         super().__init__(stages, tableau)
-        self.coupling = coupling
+        self.coupling = float(coupling)  # a NumPy scalar would widen float32 states
         self.n_sums = tableau.stages - 1 if tableau.fsal else tableau.stages  # stages that an increment sums
         self.is_complete = False
         self.y, self.z, self.y_new, self.z_new, self.disagreement, self._sum, self._end = (

@@ -24,7 +24,7 @@ class Stats:
         peak_saved_bytes: what the solve kept for its derivative.
         n_accepted_backward, n_rejected_backward: steps of backward solves (`backsolve`, `interpolated`).
         drift: largest |y_back - y| / (atol + rtol |y|) of a state y_back that a backward pass reconstructed, y the stored
-            one (`backsolve`).
+            one (`backsolve`, `reversible`).
     """
 
     nfe: int = 0
