@@ -5,8 +5,9 @@ start among them, and the one in hand, no way of storing and walking makes fewer
     t(N, s) = r N - binomial(s + r, r - 1),   r the least integer with binomial(s + r, s) >= N
 steps, the first N - 1 of which are the forward solve: N = 1000 steps and s = 10 states cost 2.6 further steps a step,
 s = 50 less than one. Between two checkpoints that is attained by storing where `first_advance` says. The forward solve
-attains it where the number of steps is known, on a given grid. Where steps are chosen on the way, each new state enters and
-another one leaves, such that no state is recomputed more often than necessary; beyond the least, the tests find fewer than N steps more.
+attains it where the number of steps is known, on a given grid. Where steps are chosen on the way, each new state enters
+and another one leaves, such that no state is recomputed more often than necessary; beyond the least, the tests find
+fewer than N steps more.
 
 Source: Griewank & Walther (2000), Algorithm 799: revolve, ACM TOMS 26, 19-45; for an unknown number of steps Wang, Moin &
 Iaccarino (2009), Minimal repetition dynamic checkpointing algorithm for unsteady adjoint calculation, SIAM J. Sci.
