@@ -17,6 +17,7 @@ from scipy.linalg import expm
 from training import call, tiny, train
 
 measuring = sys.modules["odegrad.train.audit.measure"]  # the package has a function of this name
+GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
 FLOAT64 = np.dtype(np.float64)
 
 
@@ -46,7 +47,7 @@ def test_a_reference_is_sure_of_itself(name):
     assert reference(named_problem(name)).uncertainty < 1e-10
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "tape", "backsolve"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("rtol", [1e-4, 1e-8])
 def test_errors_of_the_linear_problem_follow_the_tolerance(gradient, rtol):
     problem = named_problem("linear")

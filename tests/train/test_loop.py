@@ -82,7 +82,8 @@ def test_without_validation_images_the_last_epoch_is_the_best(folder, tmp_path):
 OPTIONS = [
     *({"norm": norm} for norm in ("none", "minibatch", "pop-ti", "tabn")),
     *({"normalize": normalize, "gradient": gradient}
-      for normalize in ("batch", "population") for gradient in ("discrete", "tape", "backsolve")),
+      for normalize in ("batch", "population")
+      for gradient in ("discrete", "tape", "backsolve", "interpolated", "reversible")),
     *({"optimizer": optimizer} for optimizer in ("adamw", "adam", "sgd")),
     *({"method": method} for method in ("rk4", "midpoint", "euler")),
     *({"keep": keep} for keep in ("all", "none")),
