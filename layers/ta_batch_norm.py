@@ -88,17 +88,18 @@ class TABatchNorm(Layer):
         if mode == "train":
             mean, var, seen = batch_moments(x)
         if mode == "eval" or self.normalize == "population":
-            mean, var = (ops.matmul(at_t, values) for values in self._population(stats, grid, mode))
+            mean, var = (ops.matmul(at_t, values) for values in self.population(stats, mode=mode))
         gamma, alpha = ops.matmul(at_t, weights["gamma"]), ops.matmul(at_t, weights["alpha"])
         return ops.normalize(x, mean, var, self.eps, gamma, alpha), seen
 
-    def _population(self, stats: Tree, grid: Any, mode: str) -> tuple[Any, Any]:
-        """Mean and variance on the whole grid, (K, C) each.
+    def population(self, stats: Tree, *, mode: str = "eval") -> tuple[Any, Any]:
+        """Mean and variance on the whole grid, (K, C) each, as they are read in this mode.
 
         In training the initial values stay in the averages: they keep the dynamics tame while little has been seen.
         """
         if self.unvisited == "initial":
             return stats["mean"], stats["var"]
+        grid = grid_array(self.nodes, namespace_of(base_value(stats["mean"])))
         visits, share = stats["visits"], stats["initial_share"] * float(mode == "eval")
         return (
             fill_unvisited(stats["mean"], visits, share, grid, initial=0.0),

@@ -50,8 +50,9 @@ def temporal_norms(model: Model) -> tuple[dict[str, TemporalNorm], np.ndarray]:
 
 def _norms(layer: Layer, weights: Tree, stats: Tree) -> Iterator[tuple[TABatchNorm, TemporalNorm]]:
     if isinstance(layer, TABatchNorm):
-        names = (("mean", stats), ("var", stats), ("gamma", weights), ("alpha", weights), ("visits", stats))
-        yield layer, TemporalNorm(**{name: to_host(tree[name]) for name, tree in names})
+        mean, var = layer.population(stats)
+        learnt = (mean, var, weights["gamma"], weights["alpha"], stats["visits"])
+        yield layer, TemporalNorm(*map(to_host, learnt))
     elif isinstance(layer, Chain):
         for inner, own_weights, own_stats in zip(layer.layers, weights, stats, strict=True):
             yield from _norms(inner, own_weights, own_stats)

@@ -51,6 +51,8 @@ def _draw(rows: Sequence[Measurement], stem: Path, panels: list[tuple[str, str]]
 
 
 def _panel(axes: Any, rows: Sequence[Measurement], x: str, y: str) -> None:
+    from matplotlib.ticker import NullFormatter
+
     for dtype in dict.fromkeys(row.dtype for row in rows):
         for gradient in dict.fromkeys(row.gradient for row in rows):
             points = [
@@ -74,5 +76,9 @@ def _panel(axes: Any, rows: Sequence[Measurement], x: str, y: str) -> None:
                     markersize=4,
                 )
     axes.set(xscale="log", yscale="log", xlabel=_LABELS[x], ylabel=_LABELS[y])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())  # over less than a decade they would overlap
+    if not axes.lines:
+        axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center")
     if x == "rtol":
         axes.invert_xaxis()

@@ -18,7 +18,8 @@ class TemporalNorm:
     """What one TA-BN layer has learnt, a row for each of its K time nodes.
 
     Args:
-        mean, var, gamma, alpha: (K, C).
+        mean, var: of the population as evaluation reads them, (K, C).
+        gamma, alpha: (K, C).
         visits: (K,) accumulated weight of the observations of a node; below 1 the node counts as not visited.
     """
 
