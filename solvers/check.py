@@ -3,6 +3,9 @@
 Differences of an adaptive solve measure its step-size control: the steps change with every argument. So the accepted
 times of one solve are held, and every difference walks these, as the gradient methods take them: the first and the last
 step stretch with the ends of ts, an inner output time moves along the interpolant (along the slope where a method has none).
+
+A continuous adjoint is not the derivative of the steps taken but approaches that of the exact solution. It is compared
+with a solve of its own, by dopri5 at a thousandth of the tolerances, which has every output time among its steps.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from ..engine import ops
 from ..engine.backend import namespace_of, to_xp
 from ..engine.check.function import ScalarFunction
-from ..engine.check.gradients import TOL_SINGLE, check_options, compare, traced_gradient
+from ..engine.check.gradients import DOUBLE, TOL_DOUBLE, TOL_SINGLE, check_options, compare, traced_gradient
 from ..engine.check.lines import UNNAMED, not_analytic
 from ..engine.check.measure import Plan
 from ..engine.check.report import GradientReport
@@ -29,7 +32,11 @@ from .tableaus import tableau as tableau_named
 
 CHOOSE_STEPS = ("first_step", "max_step", "step_size", "controller", "callback", "grid")
 CONTINUOUS = ("backsolve", "interpolated")
-DISCRETISATION = 100.0  # times rtol: the distance of a continuous adjoint from the derivative of the steps
+CONTINUOUS_ONLY = ("backward_rtol", "backward_atol", "drift_limit")
+RTOL, ATOL = 1e-5, 1e-7  # what odeint takes where none are given
+DISCRETISATION = 100.0  # times rtol: how near to the exact gradient a continuous adjoint is to come
+FINER = 1e-3  # the tolerances of its reference over its own, down to FINEST and to 50 units of round-off
+FINEST = 1e-12
 
 
 def solution_gradients(
@@ -57,8 +64,8 @@ def solution_gradients(
         reference, entries, directions, seed: as for `gradients`. Complex steps serve for y0 and params where f is
             analytic; output times are real, so differences serve for them.
         tol: relative error up to which a leaf is "ok". Default: 1e-7 (1e-3 for float32) for "tape", "discrete" and
-            "reversible", which are exact about the steps taken; 100 rtol for "backsolve" and "interpolated", which are
-            not (rtol the larger of that and `backward_rtol`), if that is more.
+            "reversible", which are exact about the steps taken; for "backsolve" and "interpolated", which are compared
+            with a finer solve, 100 times the larger of rtol and `backward_rtol`, if that is more.
         options: method, rtol, atol, ... of `odeint`.
     Returns: GradientReport with the leaves "params/...", "ts", "y0".
     Raises: what `gradients` and `odeint` raise.
@@ -75,19 +82,25 @@ def solution_gradients(
 
     function = ScalarFunction(solved, x)
     found = traced_gradient(function)
-    grid = odeint(f, y0, ts, params, gradient=gradient, **options).grid
-    walk = FrozenSolve(f, ts, grid, gradient, options)
+    if gradient in CONTINUOUS:
+        walk = fine_solve(f, y0, ts, params, options)
+    else:
+        grid = odeint(f, y0, ts, params, gradient=gradient, **options).grid
+        walk = FrozenSolve(f, ts, grid, gradient, options)
     frozen = ScalarFunction(lambda x: loss(walk(x)), x)
     if tol is None and gradient in CONTINUOUS:
-        rtol = max(options.get("rtol", 1e-5), options.get("backward_rtol") or 0.0)
-        tol = max(DISCRETISATION * rtol, TOL_SINGLE if frozen.eps > 1e-10 else 0.0)
+        rtol = max(options.get("rtol", RTOL), options.get("backward_rtol") or 0.0)
+        tol = max(DISCRETISATION * rtol, TOL_SINGLE if frozen.eps > DOUBLE else TOL_DOUBLE)
     plan = Plan(reference, entries, directions, seed, lambda: _what_is_not_analytic(walk, loss, x))
-    title = f"{gradient} on {len(grid) - 1} frozen steps"
+    title = f"{gradient} against {len(walk.grid) - 1} frozen steps"
     return compare(frozen, found, plan, tol=tol, title=title)
 
 
 class FrozenSolve:
-    """The states at the output times as a function of {"params", "ts", "y0"}, on the accepted times of one solve."""
+    """The states at the output times as a function of {"params", "ts", "y0"}, on the accepted times of one solve.
+
+    Where all output times are among these, an inner one moves along the slope; otherwise along the interpolant.
+    """
 
     def __init__(
         self, f: Callable[..., Any], ts: np.ndarray, grid: np.ndarray, gradient: str, options: dict[str, Any]
@@ -96,7 +109,7 @@ class FrozenSolve:
         self.options = {name: value for name, value in options.items() if name not in CHOOSE_STEPS}
         method = options.get("method", "dopri5")
         tableau = method if isinstance(method, Tableau) else tableau_named(method)
-        self.interpolates = tableau.interpolant is not None and gradient != "reversible"
+        self.interpolates = tableau.interpolant is not None and not np.isin(ts, grid).all()
 
     def __call__(self, x: dict[str, Any]) -> Tree:
         """The tree ys; NaN where the times are out of order, which ends the steps of differences in ts."""
@@ -129,6 +142,20 @@ class FrozenSolve:
         """f without what it returns beside the slope."""
         result = self.f(t, y) if params is None else self.f(t, y, params)
         return result[0] if self.options.get("has_aux") else result
+
+
+def fine_solve(
+    f: Callable[..., Any], y0: Tree, ts: np.ndarray, params: Tree, options: dict[str, Any]
+) -> FrozenSolve:
+    """The solve that continuous adjoints are compared with."""
+    eps = float(np.finfo(dtype_of(leaves(y0)[0])).eps)
+    fine = {name: value for name, value in options.items() if name not in (*CHOOSE_STEPS, *CONTINUOUS_ONLY)}
+    fine["method"] = "dopri5"
+    fine["rtol"] = max(FINER * options.get("rtol", RTOL), FINEST, 50.0 * eps)
+    fine["atol"] = max(FINER * options.get("atol", ATOL), min(FINEST, options.get("atol", ATOL)))
+    grid = odeint(f, y0, ts, params, **fine).grid
+    joined = np.union1d(grid, ts)
+    return FrozenSolve(f, ts, joined if ts[0] < ts[-1] else joined[::-1], "discrete", fine)
 
 
 def _real_times(ts: Any) -> np.ndarray:

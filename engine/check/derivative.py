@@ -14,7 +14,6 @@ from .directions import checked_direction, relative_size
 from .function import ScalarFunction
 
 ONE_SIDED_START = 1e-2
-DIFFERENCES = "central differences"
 
 
 @dataclass(frozen=True)
@@ -75,20 +74,15 @@ def difference_along(
     function: ScalarFunction, phi: Curve, start: float, *, where: str = "the direction", sides: bool = True
 ) -> Derivative:
     """phi'(0) by differences, with one-sided slopes if `sides`; NonFiniteGradient if phi is finite at no steps."""
-    taken = extrapolated_difference(phi, start, function.eps)
+    taken = extrapolated_difference(phi, start, function.eps, function.noise)
     if not math.isfinite(taken.value):
         raise NonFiniteGradient(
             f"no difference along {where} could be taken: the function is NaN or infinite at the point moved by +h or -h, "
             f"for every h from {start:.1e} down. Move the point away from the border of the domain"
         )
-    plain = Derivative(taken.value, taken.error, DIFFERENCES, taken.step)
-    return with_sides(function, phi, plain, start) if sides else plain
-
-
-def with_sides(function: ScalarFunction, phi: Curve, derivative: Derivative, start: float) -> Derivative:
-    """The derivative with its one-sided slopes, taken at its own step or below."""
-    step = start * ONE_SIDED_START / START
-    if derivative.method == DIFFERENCES:
-        step = min(step, derivative.step)
-    sides = one_sided_slopes(phi, function.value, step, function.eps)
-    return replace(derivative, left=sides.left, right=sides.right, is_kink=sides.is_kink)
+    derivative = Derivative(taken.value, taken.error, "central differences", taken.step)
+    if not sides:
+        return derivative
+    step = min(taken.step, start * ONE_SIDED_START / START)
+    slopes = one_sided_slopes(phi, function.value, step, function.eps, function.noise)
+    return replace(derivative, left=slopes.left, right=slopes.right, is_kink=slopes.is_kink)

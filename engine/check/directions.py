@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import is_array, namespace_of, to_xp
+from ..backend import Array, is_array, namespace_of, to_host, to_xp
 from ..errors import ArgumentError, ArgumentTypeError
 from ..trace import describe, dtype_of, is_weak, shape_of
 from ..tree import Tree, leaves, leaves_with_paths, path_name, same_structure, unflatten
-from .function import host_vector
 
 
 def relative_size(values: Sequence[Any], direction: Sequence[Any]) -> float:
@@ -51,20 +50,19 @@ def _listed(named: list[tuple[str, Any]]) -> str:
 
 
 def random_direction(x: Tree, seed: int = 0) -> Tree:
-    """A tree like x with entries +1 and -1 (of complex leaves also +i and -i, half of them each) drawn from the seed."""
+    """A tree like x with entries of random sign (of complex leaves a unit 1, -1, i or -i) and size 0.5 to 1.5.
+
+    Sizes that differ keep the errors of two entries from cancelling.
+    """
     rng = np.random.default_rng(seed)
-    return unflatten(x, (random_signs(leaf, rng) for leaf in leaves(x)))
+    return unflatten(x, (random_leaf(leaf, rng) for leaf in leaves(x)))
 
 
-def random_signs(leaf: Any, rng: np.random.Generator) -> Any:
-    """Signs shaped like a leaf, in its dtype and array module."""
-    is_complex = dtype_of(leaf).kind == "c"
-    signs = rng.choice([1, -1, 1j, -1j] if is_complex else [1.0, -1.0], shape_of(leaf))
-    if is_weak(leaf):
-        return (
-            signs.item() if isinstance(signs, np.generic) else complex(signs) if is_complex else float(signs)
-        )
-    return like_leaf(leaf, np.asarray(signs))
+def random_leaf(leaf: Any, rng: np.random.Generator) -> Any:
+    """The part of a random direction in one leaf, in its dtype and array module."""
+    units = [1, -1, 1j, -1j] if dtype_of(leaf).kind == "c" else [1.0, -1.0]
+    drawn = np.asarray(rng.choice(units, shape_of(leaf)) * rng.uniform(0.5, 1.5, shape_of(leaf)))
+    return drawn.item() if is_weak(leaf) else like_leaf(leaf, drawn)
 
 
 def like_leaf(leaf: Any, values: np.ndarray) -> Any:
@@ -84,3 +82,8 @@ def pairing(gradient: Sequence[Any], direction: Sequence[Any]) -> float:
 def norm_of(values: Sequence[Any]) -> float:
     """The Euclidean norm of all entries of some leaves."""
     return math.sqrt(sum(float(np.sum(np.abs(host_vector(value)) ** 2)) for value in values))
+
+
+def host_vector(leaf: Any) -> Array:
+    """A leaf as a flat NumPy array."""
+    return np.asarray(to_host(leaf)).reshape(-1)

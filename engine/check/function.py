@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from ..backend import Array, is_array, namespace_of, to_host
+from ..backend import is_array, namespace_of, to_host
 from ..errors import ArgumentError, ArgumentTypeError, ImpureFunctionError, NonFiniteGradient
 from ..trace import describe, dtype_of, is_weak, shape_of
 from ..tree import Tree, leaves, leaves_with_paths, path_name, unflatten
+from .differences import noise_level
+from .directions import random_leaf, relative_size
 
 PACKAGE = __name__.partition(".")[0]
 UNKNOWN_LINE = "an unknown line"
+NOISE_STEP = 1e-6  # relative
 SAME = 64.0  # two evaluations may differ by this many units of round-off: atomic sums on a GPU have no fixed order
 
 
@@ -25,6 +29,7 @@ class ScalarFunction:
         x, leaves, names: the tree, its leaves and what messages call them.
         value: f(x).
         eps: spacing of the floats that f computes with.
+        noise: how far values of f lie from a smooth function near x, where that can be measured.
     Raises: ArgumentError, ArgumentTypeError for a tree that is empty, has integer leaves or values that are not finite,
         and for a result that is not a real scalar; ImpureFunctionError if f writes into x or if two calls differ;
         NonFiniteGradient if f(x) is not finite.
@@ -56,6 +61,12 @@ class ScalarFunction:
                 "that it reads",
                 values=(self.value, again),
             )
+
+    @cached_property
+    def noise(self) -> float:
+        rng = np.random.default_rng(0)
+        v = [random_leaf(leaf, rng) for leaf in self.leaves]
+        return noise_level(self.line(v), NOISE_STEP * relative_size(self.leaves, v))
 
     def at(self, values: Sequence[Any]) -> Any:
         """f of a tree with these leaves, as a Python number; complex for complex values."""
@@ -199,8 +210,3 @@ def line_of(traceback: TracebackType | None) -> str:
 def is_ours(module: str) -> bool:
     """Whether a module of this name belongs to the library or to what it calls, and not to the caller."""
     return module.partition(".")[0] in (PACKAGE, "numpy", "cupy", "contextlib", "functools")
-
-
-def host_vector(leaf: Any) -> Array:
-    """A leaf as a flat NumPy array."""
-    return np.asarray(to_host(leaf)).reshape(-1)

@@ -13,8 +13,8 @@ from ..trace import describe, dtype_of, is_weak, shape_of
 from ..transforms import value_and_grad
 from ..tree import Tree, leaves, leaves_with_paths, path_name, same_structure, unflatten
 from .complex_step import ComplexStepper
-from .directions import norm_of
-from .function import ScalarFunction, check_real_scalar, host_vector
+from .directions import host_vector, norm_of
+from .function import ScalarFunction, check_real_scalar
 from .judge import SURE, empty_leaf, judge_leaf, whole_scale
 from .lines import without_rule
 from .measure import Plan, measure_leaf, place_of
@@ -96,7 +96,8 @@ def compare(
 def traced_gradient(function: ScalarFunction) -> list[Any]:
     """The leaves of the gradient by the engine; ImpureFunctionError if the traced function has another value."""
     try:
-        value, gradient = value_and_grad(function.f)(function.x)
+        with np.errstate(all="ignore"):
+            value, gradient = value_and_grad(function.f)(function.x)
     except NoRuleError as error:
         places = " and ".join(without_rule(function.f, function.x))
         raise NoRuleError(

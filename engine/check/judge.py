@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from ..trace import shape_of
-from .derivative import with_sides
-from .directions import norm_of
-from .function import ScalarFunction, host_vector
+from .derivative import difference_along
+from .directions import host_vector, norm_of
+from .function import ScalarFunction
 from .measure import Measured, Probe, place_of
 from .report import KINK, OK, UNCLEAR, VERDICTS, WRONG, LeafReport, WorstEntry
 
 SURE = (
     10.0  # an error beyond the tolerance by so many estimated errors of the reference is one of the gradient
 )
+
+FACTOR_SHOWN = 1e-4
 
 
 def whole_scale(function: ScalarFunction, gradient: Sequence[Any], measured: Sequence[Measured]) -> float:
@@ -37,7 +39,7 @@ def judge_leaf(
     scale = whole if is_zero else norm
     judge_probes(function, measured, tol * scale)
     smooth = [p.excess for p in measured.entries if p.verdict != KINK]
-    along = [p.excess for p in measured.directions if p.verdict != KINK]
+    along = [p.excess for p in measured.directions if p.verdict != KINK and not measured.is_complete]
     error = max(math.hypot(*smooth), *along, 0.0)
     verdict = max((p.verdict for p in measured.probes), key=VERDICTS.index)
     if verdict in (OK, KINK) and error > tol * scale:
@@ -60,7 +62,7 @@ def judge_leaf(
 
 
 def judge_probes(function: ScalarFunction, measured: Measured, allowed: float) -> None:
-    """Set the verdict of every number: a disagreement is looked at from both sides before it is called an error.
+    """Set the verdict of every number: a disagreement is looked at by differences, from both sides, before it is called an error.
 
     An entry at a kink is right with any slope between those of both sides. A direction that crosses kinks of several
     entries at once has slopes that no choice of slopes of the entries need give, so it says nothing.
@@ -68,18 +70,18 @@ def judge_probes(function: ScalarFunction, measured: Measured, allowed: float) -
     for probe in measured.entries:
         if probe.excess <= allowed:
             continue
-        slope = probe.derivative = with_sides(function, probe.phi, probe.derivative, probe.start)
+        slope = probe.derivative = difference_along(function, probe.phi, probe.start, where=measured.name)
         low, high = sorted((slope.left, slope.right))
         slack = allowed + 0.01 * (high - low)
         if slope.is_kink and low - slack <= probe.found <= high + slack:
             probe.verdict = KINK
-        else:
+        elif probe.excess > allowed:
             probe.verdict = WRONG if slope.is_kink else verdict_of(probe.excess, allowed, slope.error)
     has_kinks = any(probe.derivative.is_kink for probe in measured.probes)
     for probe in measured.directions:
         if probe.derivative.is_kink or (has_kinks and probe.excess > allowed):
             probe.verdict = KINK
-        else:
+        elif not measured.is_complete:
             probe.verdict = verdict_of(probe.excess, allowed, probe.derivative.error)
 
 
@@ -91,10 +93,10 @@ def verdict_of(error: float, allowed: float, uncertainty: float) -> str:
 
 
 def worst_entry(measured: Measured) -> WorstEntry | None:
-    """The compared entry with the largest error."""
+    """The compared entry with the largest error, those at kinks last."""
     if not measured.entries:
         return None
-    index = max(measured.entries, key=lambda p: p.excess).index
+    index = max(measured.entries, key=lambda p: (p.verdict != KINK, p.excess)).index
     expected: complex = 0.0
     for probe in measured.entries:
         if probe.index == index:  # of a complex leaf the slope along i is minus the imaginary part
@@ -125,7 +127,9 @@ def remarks(measured: Measured, verdict: str) -> Iterator[str]:
     if verdict == WRONG and abs(abs(alignment) - 1.0) < 1e-9:
         found = math.hypot(*(p.found for p in measured.entries))
         expected = math.hypot(*(p.derivative.value for p in measured.entries))
-        yield f"the compared entries are {math.copysign(found / expected, alignment):.6g} times the expected ones"
+        factor = math.copysign(found / expected, alignment)
+        if abs(factor - 1.0) > FACTOR_SHOWN:
+            yield f"the compared entries are {factor:.6g} times the expected ones"
 
 
 def _kink_remark(kinks: Sequence[Probe], measured: Measured) -> str:

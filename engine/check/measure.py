@@ -13,8 +13,8 @@ from ..trace import is_weak, shape_of
 from .complex_step import ComplexStepper, agree
 from .derivative import Derivative, difference_along
 from .differences import START, Curve
-from .directions import like_leaf, norm_of, pairing, random_signs, relative_size
-from .function import ScalarFunction, host_vector
+from .directions import host_vector, like_leaf, norm_of, pairing, random_leaf, relative_size
+from .function import ScalarFunction
 from .report import OK
 
 SMALLEST_MOVE = 0.1  # an entry is moved as if it were at least this part of the rms of its leaf
@@ -33,10 +33,11 @@ class Plan:
 
 @dataclass
 class Probe:
-    """One number of the gradient beside its reference: an entry (or its imaginary part), or a direction."""
+    """One number of the gradient beside its reference: an entry (or its imaginary part), or a direction of norm `size`."""
 
     index: int | None
     unit: complex
+    size: float
     phi: Curve
     start: float
     found: float
@@ -63,10 +64,17 @@ class Measured:
         return [*self.entries, *self.directions]
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every entry was compared; then directions can say nothing but that there are kinks."""
+        return len({p.index for p in self.entries}) == host_vector(self.gradient).size
+
+    @property
     def norm(self) -> float:
-        """The larger norm of gradient and reference."""
+        """The larger norm of gradient and reference, of which entries and directions show a part."""
         of_entries = math.hypot(*(p.derivative.value for p in self.entries))
-        return max(norm_of([self.gradient]), of_entries, *(abs(p.derivative.value) for p in self.directions))
+        return max(
+            norm_of([self.gradient]), of_entries, *(abs(p.derivative.value) / p.size for p in self.directions)
+        )
 
     @property
     def uncertainty(self) -> float:
@@ -88,7 +96,7 @@ def measure_leaf(
     leaf, name = function.leaves[k], function.names[k]
     steps_serve = plan.reference == "auto"
     for _ in range(plan.directions):
-        v = random_signs(leaf, rng)
+        v = random_leaf(leaf, rng)
         phi, start = function.line_of_leaf(k, v), START * relative_size([leaf], [v])
         slope = difference_along(function, phi, start, where=f"a random direction in {name}")
         exact = complex_slope(stepper, k, v) if steps_serve else None
@@ -98,7 +106,9 @@ def measure_leaf(
             steps_serve = False
             if not slope.is_kink:  # at a kink the two need not agree
                 measured.notes.append(f"{stepper.reason(plan.explain)}; differences instead")
-        measured.directions.append(Probe(None, 1.0, phi, start, pairing([gradient], [v]), slope))
+        measured.directions.append(
+            Probe(None, 1.0, norm_of([v]), phi, start, pairing([gradient], [v]), slope)
+        )
     values = host_vector(gradient)
     for index, unit, phi, start in entry_curves(function, k, plan.entries, rng):
         exact = complex_slope(stepper, k, unit_vector(leaf, index)) if steps_serve else None
@@ -106,7 +116,7 @@ def measure_leaf(
             where = f"entry {list(place_of(index, shape_of(leaf)))} of {name}"
             exact = difference_along(function, phi, start, where=where, sides=False)
         found = float((values[index] * unit).real)
-        measured.entries.append(Probe(index, unit, phi, start, found, exact))
+        measured.entries.append(Probe(index, unit, 1.0, phi, start, found, exact))
     return measured
 
 

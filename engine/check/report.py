@@ -31,8 +31,9 @@ class LeafReport:
         name, shape: path and shape of the leaf.
         n_entries, n_directions: how many entries and random directions were compared.
         norm: Euclidean norm of the gradient of the leaf.
-        error: largest of |g - reference| over the entries together and |(g - reference) v| over the directions, v of
-            entries +1 and -1, relative to the larger norm of both. Kinks are left out.
+        error: |g - reference| over the compared entries, relative to the larger norm of both; where not all entries were
+            compared, also |(g - reference) v| along the directions, whose entries are about 1 in size, if that is more.
+            Kinks are left out.
         is_scaled_by_whole: the gradient of the leaf cannot be told from 0, so the error is relative to the whole gradient.
         cosine: of the angle between the compared entries and their reference; NaN if either is zero.
         worst: the entry with the largest error; None if no entry was compared.
