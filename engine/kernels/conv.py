@@ -219,39 +219,43 @@ def _forward_phase(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) ->
         offset=(-geometry.padding[0], -geometry.padding[1]),
         first=(0, 0),
         step=(1, 1),
-        count=geometry.y_shape[1:3],
+        counts=geometry.y_shape[1:3],
     )
 
 
 def _input_grad_phases(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) -> list[Phase]:
-    """One phase for each residue (position mod stride) that at least one tap reaches.
+    """One phase for each residue (position mod stride) that at least one tap reaches."""
+    n_in = geometry.w_shape[2]
+    phases = []
+    for (k_h, k_w), place in _phase_places(geometry):
+        reversed_taps = w[k_h, k_w][::-1, ::-1].transpose(0, 1, 3, 2)
+        phases.append(Phase(xp.ascontiguousarray(reversed_taps, dtype=dtype).reshape(-1, n_in), *place))
+    return phases
+
+
+@lru_cache(maxsize=512)
+def _phase_places(geometry: _Geometry) -> tuple[tuple[tuple[slice, slice], tuple[Pair, ...]], ...]:
+    """For each phase the taps of w that reach it, and (taps, offset, first, step, counts) of `Phase`.
 
     x position i = first + s q meets tap k at the output position (i + p - k) / s. Those taps are k = k0 + s j with
     k0 = (first + p) mod s, and the output position is q + (first + p) // s - j: a correlation with reversed taps.
     """
     (stride_h, stride_w), (padding_h, padding_w) = geometry.stride, geometry.padding
-    _, height, width, n_in = geometry.x_shape
-    phases = []
+    _, height, width, _ = geometry.x_shape
+    kernel_h, kernel_w = geometry.w_shape[:2]
+    places = []
     for first_h in range(min(stride_h, height)):
         base_h, k_h = divmod(first_h + padding_h, stride_h)
         for first_w in range(min(stride_w, width)):
             base_w, k_w = divmod(first_w + padding_w, stride_w)
-            reaching = w[k_h::stride_h, k_w::stride_w]
-            taps = reaching.shape[:2]
+            reaching = (slice(k_h, None, stride_h), slice(k_w, None, stride_w))
+            taps = (len(range(k_h, kernel_h, stride_h)), len(range(k_w, kernel_w, stride_w)))
             if 0 in taps:
                 continue
-            reversed_taps = reaching[::-1, ::-1].transpose(0, 1, 3, 2)
-            phases.append(
-                Phase(
-                    matrix=xp.ascontiguousarray(reversed_taps, dtype=dtype).reshape(-1, n_in),
-                    taps=taps,
-                    offset=(base_h - taps[0] + 1, base_w - taps[1] + 1),
-                    first=(first_h, first_w),
-                    step=geometry.stride,
-                    count=(-((first_h - height) // stride_h), -((first_w - width) // stride_w)),
-                )
-            )
-    return phases
+            offset = (base_h - taps[0] + 1, base_w - taps[1] + 1)
+            count = (-((first_h - height) // stride_h), -((first_w - width) // stride_w))
+            places.append((reaching, (taps, offset, (first_h, first_w), geometry.stride, count)))
+    return tuple(places)
 
 
 def _is_narrow(geometry: _Geometry) -> bool:

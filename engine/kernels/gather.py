@@ -5,9 +5,10 @@ Forward, input gradient and weight gradient of a convolution all come down to th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..backend import Array
 from .geometry import Pair
@@ -15,9 +16,8 @@ from .scratch import scratch
 from .tiles import Tile, cut, for_each_tile
 
 
-@dataclass(frozen=True)
-class Phase:
-    """target[first + step * q] = sum over taps j of source[stride * q + offset + j] @ matrix[j], q < count, per axis.
+class Phase(NamedTuple):
+    """target[first + step * q] = sum over taps j of source[stride * q + offset + j] @ matrix[j], q < counts, per axis.
 
     The positions of the target that are `first` modulo `step`; a plain correlation is one phase with step 1.
     """
@@ -27,12 +27,12 @@ class Phase:
     offset: Pair
     first: Pair
     step: Pair
-    count: Pair
+    counts: Pair
 
 
 def correlate(xp: ModuleType, source: Array, phases: list[Phase], target: Array, stride: Pair) -> None:
     """Fill target (B, ., ., N) from source (B, ., ., C), in the dtype of target; positions in no phase are kept."""
-    positions = (max(phase.count[0] for phase in phases), max(phase.count[1] for phase in phases))
+    positions = (max(phase.counts[0] for phase in phases), max(phase.counts[1] for phase in phases))
     depth = max(phase.matrix.shape[0] for phase in phases)
     tiles = cut(xp, source.shape[0], positions, depth, target.shape[3], target.dtype.itemsize)
     for_each_tile(xp, lambda tile: _correlate_tile(xp, source, phases, target, stride, tile), tiles)
@@ -48,15 +48,15 @@ def _correlate_tile(
     )
     highest = (
         max((tile.rows.stop - 1) * stride[0] + phase.offset[0] + phase.taps[0] for phase in phases),
-        max((phase.count[1] - 1) * stride[1] + phase.offset[1] + phase.taps[1] for phase in phases),
+        max((phase.counts[1] - 1) * stride[1] + phase.offset[1] + phase.taps[1] for phase in phases),
     )
     padded = with_border(xp, source[tile.images], lowest, highest, target.dtype)
     for phase in phases:
-        stop = min(tile.rows.stop, phase.count[0])
+        stop = min(tile.rows.stop, phase.counts[0])
         if stop <= start:
             continue
         corner = (start * stride[0] + phase.offset[0] - lowest[0], phase.offset[1] - lowest[1])
-        rows = window_rows(xp, padded, corner, (stop - start, phase.count[1]), phase.taps, stride)
+        rows = window_rows(xp, padded, corner, (stop - start, phase.counts[1]), phase.taps, stride)
         (first_h, first_w), (step_h, step_w) = phase.first, phase.step
         target_rows = slice(first_h + step_h * start, first_h + step_h * (stop - 1) + 1, step_h)
         _product_into(xp, rows, phase.matrix, target[tile.images, target_rows, first_w::step_w])
@@ -86,11 +86,13 @@ def window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: 
     """(n * count_h * count_w, taps_h * taps_w * C): the windows as rows; a view where they lie side by side."""
     n, channels = padded.shape[0], padded.shape[3]
     step_n, step_h, step_w, step_c = padded.strides
-    windows = xp.lib.stride_tricks.as_strided(
-        padded[:, corner[0] :, corner[1] :],
-        shape=(n, *count, *taps, channels),
-        strides=(step_n, step_h * stride[0], step_w * stride[1], step_h, step_w, step_c),
-    )
+    shape = (n, *count, *taps, channels)
+    strides = (step_n, step_h * stride[0], step_w * stride[1], step_h, step_w, step_c)
+    if xp is np and padded.flags.c_contiguous:  # the constructor takes a tenth of the time of as_strided
+        start = corner[0] * step_h + corner[1] * step_w
+        windows = np.ndarray(shape, padded.dtype, padded, start, strides)
+    else:
+        windows = xp.lib.stride_tricks.as_strided(padded[:, corner[0] :, corner[1] :], shape, strides)
     n_rows, depth = n * count[0] * count[1], taps[0] * taps[1] * channels
     if windows.flags.c_contiguous:
         return windows.reshape(n_rows, depth)

@@ -37,7 +37,7 @@ def correlate_narrow(xp: ModuleType, source: Array, phase: Phase, target: Array)
     """Fill target (B, ., ., N) from source (B, ., ., C) by one phase of step 1; C or N is small."""
     n_source, n_target = source.shape[3], target.shape[3]
     tiles = narrow_tiles(
-        xp, source.shape[0], phase.count, n_source, n_target, phase.taps, target.dtype.itemsize
+        xp, source.shape[0], phase.counts, n_source, n_target, phase.taps, target.dtype.itemsize
     )
     work = _from_planes if n_source < n_target else _to_planes
     for_each_tile(
@@ -65,7 +65,7 @@ def _seen_by(xp: ModuleType, source: Array, phase: Phase, target: Array, tile: T
     lowest = (tile.rows.start + phase.offset[0], phase.offset[1])
     highest = (
         tile.rows.stop - 1 + phase.offset[0] + phase.taps[0],
-        phase.count[1] - 1 + phase.offset[1] + phase.taps[1],
+        phase.counts[1] - 1 + phase.offset[1] + phase.taps[1],
     )
     return with_border(xp, source[tile.images], lowest, highest, target.dtype)
 
@@ -77,7 +77,7 @@ def _from_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, til
     xp.matmul(planes.T, phase.matrix, out=product)
     grid = product.reshape(*padded.shape[:3], target.shape[3])
     n_rows = tile.rows.stop - tile.rows.start
-    target[tile.images, tile.rows] = grid[:, :n_rows, : phase.count[1]]
+    target[tile.images, tile.rows] = grid[:, :n_rows, : phase.counts[1]]
 
 
 def _to_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, tile: Tile) -> None:
@@ -97,7 +97,7 @@ def _to_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, tile:
         xp.add(sums, products[tap, :, shift : shift + reach], out=sums)
     grid = total.reshape(n_target, *padded.shape[:3])
     n_rows = tile.rows.stop - tile.rows.start
-    target[tile.images, tile.rows] = grid[:, :, :n_rows, : phase.count[1]].transpose(1, 2, 3, 0)
+    target[tile.images, tile.rows] = grid[:, :, :n_rows, : phase.counts[1]].transpose(1, 2, 3, 0)
 
 
 def _shifted(xp: ModuleType, padded: Array, taps: Pair) -> Array:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
@@ -130,14 +129,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[int]:
+class one_blas_thread:  # noqa: N801  used like a function: with one_blas_thread() as n_threads
     """Hold BLAS at one thread inside the block; gives the number of threads it has outside, which are ours to use."""
-    n_threads = _blas.enter()
-    try:
-        yield n_threads
-    finally:
-        _blas.leave()
+
+    __slots__ = ("_held",)
+
+    def __enter__(self) -> int:
+        self._held = _blas
+        return self._held.enter()
+
+    def __exit__(self, *raised: object) -> None:
+        self._held.leave()
 
 
 def run_shares(work: Share, n_shares: int) -> None:
