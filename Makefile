@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint format clean
+.PHONY: train test nightly lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -32,6 +32,9 @@ lint: $(VENV)/installed-test  ## formatting, lint and types
 
 test: lint  ## lint, types and the whole test suite
 	$(BIN)/python -m pytest -n auto -q
+
+nightly: $(VENV)/installed-test  ## gradients of 2,000 drawn networks
+	ODEGRAD_HYPOTHESIS=nightly $(BIN)/python -m pytest -n auto -q tests/solvers/test_drawn_gradients.py
 
 format: $(VENV)/installed-test  ## rewrite the code in the project's format
 	$(BIN)/ruff format .

@@ -11,6 +11,7 @@ from hypothesis import settings
 
 settings.register_profile("quick", derandomize=True, max_examples=10, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
+settings.register_profile("nightly", max_examples=100, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("ODEGRAD_HYPOTHESIS", "quick"))
 
 
