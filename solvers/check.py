@@ -22,7 +22,7 @@ from ..engine.check.gradients import DOUBLE, TOL_DOUBLE, TOL_SINGLE, check_optio
 from ..engine.check.lines import UNNAMED, not_analytic
 from ..engine.check.measure import Plan
 from ..engine.check.report import GradientReport
-from ..engine.errors import ArgumentTypeError
+from ..engine.errors import ArgumentTypeError, SolveError
 from ..engine.trace import dtype_of, shape_of
 from ..engine.tree import Tree, leaves, tree_map, unflatten
 from .odeint import odeint
@@ -112,19 +112,23 @@ class FrozenSolve:
         self.interpolates = tableau.interpolant is not None and not np.isin(ts, grid).all()
 
     def __call__(self, x: dict[str, Any]) -> Tree:
-        """The tree ys; NaN where the times are out of order, which ends the steps of differences in ts."""
+        """The tree ys; NaN, which differences pass over, where a step is too far: times out of order, a solve that fails."""
         ts = _real_times(x["ts"])
         grid = np.array([ts[0], *self.grid[1:-1], ts[-1]])
         direction = np.sign(self.ts[-1] - self.ts[0])
         if any(np.any(np.diff(times) * direction <= 0.0) for times in (ts, grid)):
-            return tree_map(lambda leaf: np.full((len(ts), *shape_of(leaf)), np.nan), x["y0"])
-        if self.interpolates:
-            return self._walk(x, ts, grid)
-        nodes = np.array([ts[0], *self.ts[1:-1], ts[-1]])
-        ys = self._walk(x, nodes, grid)
-        if np.array_equal(ts, nodes):
-            return ys
-        return self._moved(x, ys, nodes, ts)
+            return self._nothing(x["y0"])
+        try:
+            if self.interpolates:
+                return self._walk(x, ts, grid)
+            nodes = np.array([ts[0], *self.ts[1:-1], ts[-1]])
+            ys = self._walk(x, nodes, grid)
+        except SolveError:
+            return self._nothing(x["y0"])
+        return ys if np.array_equal(ts, nodes) else self._moved(x, ys, nodes, ts)
+
+    def _nothing(self, y0: Tree) -> Tree:
+        return tree_map(lambda leaf: np.nan + ops.zeros_like(ops.stack([leaf] * len(self.ts))), y0)
 
     def _walk(self, x: dict[str, Any], ts: np.ndarray, grid: np.ndarray) -> Tree:
         return odeint(self.f, x["y0"], ts, x["params"], grid=grid, gradient=self.gradient, **self.options).ys

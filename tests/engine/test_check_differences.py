@@ -103,7 +103,7 @@ def test_a_smooth_function_has_no_kink(k):
 @given(seeds)
 def test_a_noisy_function_has_no_kink(seed):
     rng = np.random.default_rng(seed)
-    assert not one_sided_slopes(lambda h: math.sin(h) + 1e-9 * rng.normal(), 0.0, 1e-2, EPS64).is_kink
+    assert not one_sided_slopes(lambda h: math.sin(h) + 1e-9 * rng.normal(), 0.0, 1e-2, EPS64, 1e-9).is_kink
 
 
 def test_a_kink_outside_of_the_steps_is_none():

@@ -147,6 +147,19 @@ def test_a_wrong_rule_in_the_dynamics_is_wrong_by_every_method(gradient, wrong_r
     assert report.wrong == ("params", "ts", "y0")
 
 
+def test_steps_that_are_too_far_for_the_dynamics_are_passed_over():
+    """van der Pol's equation on a grid for mu = 10 explodes with a mu that is some percent larger."""
+
+    def f(t, y, mu):
+        return np.stack([y[1], mu * (1.0 - y[0] ** 2) * y[1] - y[0]])
+
+    y0 = np.array([2.0, 0.0])
+    report = check.solution_gradients(
+        f, y0, [0.0, 20.0], np.array(10.0), entries=0, directions=1, rtol=1e-6, atol=1e-6
+    )
+    report.assert_ok()
+
+
 def test_dynamics_with_a_kink_are_reported():
     """y = 0 stays there, and |y| has no derivative."""
     report = check.solution_gradients(lambda t, y: np.abs(y), np.zeros(2), [0.0, 1.0])
