@@ -124,7 +124,7 @@ def _measured(
     name: str, case: Case, truth: Reference, gradient: str, rtol: float, dtype: np.dtype[Any]
 ) -> Measurement:
     tolerances = _tolerances(case, rtol)
-    seconds, failure, found, stats = np.inf, "", None, None
+    seconds, failure, found, stats, drift = np.inf, "", None, None, 0.0
     try:
         for _ in range(_REPEATS):
             started = time.perf_counter()
@@ -132,6 +132,7 @@ def _measured(
             seconds, stats = min(seconds, time.perf_counter() - started), solution.stats
     except NeuralODEError as error:
         failure = f"{type(error).__name__}: {str(error)[:160]}"
+        drift = getattr(error, "drift", 0.0)  # of a DriftError
     errors = dict.fromkeys(PARTS, np.nan) if found is None else _errors(found, truth.gradient)
     counts = {
         "nfe_forward": getattr(stats, "nfe", 0),
@@ -152,7 +153,7 @@ def _measured(
         evaluations=sum(counts.values()),
         peak_saved_bytes=getattr(stats, "peak_saved_bytes", 0),
         seconds=seconds,
-        drift=getattr(stats, "drift", 0.0),
+        drift=getattr(stats, "drift", drift),
         failure=failure,
         **counts,
     )
@@ -207,6 +208,8 @@ def _distance(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> flo
 def _errors(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, float]:
     least = 1e-3 * _norm(truth)
     return {
-        name: float(np.linalg.norm(found[name] - truth[name]) / max(float(np.linalg.norm(truth[name])), least))
+        name: float(
+            np.linalg.norm(found[name] - truth[name]) / max(float(np.linalg.norm(truth[name])), least)
+        )
         for name in PARTS
     }
