@@ -19,7 +19,7 @@ from ..engine import ops
 from ..engine.backend import namespace_of, to_xp
 from ..engine.check.function import ScalarFunction
 from ..engine.check.gradients import DOUBLE, TOL_DOUBLE, TOL_SINGLE, check_options, compare, traced_gradient
-from ..engine.check.lines import UNNAMED, not_analytic
+from ..engine.check.lines import UNNAMED, not_analytic, without_rule
 from ..engine.check.measure import Plan
 from ..engine.check.report import GradientReport
 from ..engine.errors import ArgumentTypeError, SolveError
@@ -81,7 +81,8 @@ def solution_gradients(
         return loss(odeint(f, x["y0"], x["ts"], x["params"], gradient=gradient, **options).ys)
 
     function = ScalarFunction(solved, x)
-    found = traced_gradient(function)
+    dynamics = DynamicsAtStart(f, float(ts[0]), {"params": params, "y": y0}, bool(options.get("has_aux")))
+    found = traced_gradient(function, dynamics.without_rule)
     if gradient in CONTINUOUS:
         walk = fine_solve(f, y0, ts, params, options)
     else:
@@ -91,9 +92,40 @@ def solution_gradients(
     if tol is None and gradient in CONTINUOUS:
         rtol = max(options.get("rtol", RTOL), options.get("backward_rtol") or 0.0)
         tol = max(DISCRETISATION * rtol, TOL_SINGLE if frozen.eps > DOUBLE else TOL_DOUBLE)
-    plan = Plan(reference, entries, directions, seed, lambda: _what_is_not_analytic(walk, loss, x))
+    plan = Plan(
+        reference,
+        entries,
+        directions,
+        seed,
+        lambda: dynamics.not_analytic() or not_analytic(loss, _complex(walk(x))),
+    )
     title = f"{gradient} against {len(walk.grid) - 1} frozen steps"
     return compare(frozen, found, plan, tol=tol, title=title)
+
+
+class DynamicsAtStart:
+    """f at t0 and {"params", "y"}: inside a solve a trace does not see its operations."""
+
+    def __init__(self, f: Callable[..., Any], t0: float, at: dict[str, Any], has_aux: bool) -> None:
+        self.f, self.t0, self.at, self.has_aux = f, t0, at, has_aux
+
+    def __call__(self, at: dict[str, Any]) -> Tree:
+        return slope_of(self.f, self.t0, at["y"], at["params"], has_aux=self.has_aux)
+
+    def without_rule(self) -> list[str]:
+        """The operations of f without a VJP rule, with their lines."""
+        return without_rule(self, self.at)
+
+    def not_analytic(self) -> str:
+        """What in f is not analytic, or ""."""
+        found = not_analytic(self, _complex(self.at))
+        return "" if found == UNNAMED else found
+
+
+def slope_of(f: Callable[..., Any], t: float, y: Tree, params: Tree, *, has_aux: bool) -> Tree:
+    """f(t, y, params) without what it returns beside the slope."""
+    result = f(t, y) if params is None else f(t, y, params)
+    return result[0] if has_aux else result
 
 
 class FrozenSolve:
@@ -137,15 +169,13 @@ class FrozenSolve:
         """The states at the nodes, moved along the slopes there to the times ts."""
         moved = tree_map(lambda leaf: leaf.copy(), ys)
         for i in np.flatnonzero(ts != nodes).tolist():
-            slope = self.slope(float(nodes[i]), tree_map(lambda leaf, i=i: leaf[i, ...], ys), x["params"])
+            y = tree_map(lambda leaf, i=i: leaf[i, ...], ys)
+            slope = slope_of(
+                self.f, float(nodes[i]), y, x["params"], has_aux=bool(self.options.get("has_aux"))
+            )
             for leaf, part in zip(leaves(moved), leaves(slope), strict=True):
                 leaf[i] += (ts[i] - nodes[i]) * part
         return moved
-
-    def slope(self, t: float, y: Tree, params: Tree) -> Tree:
-        """f without what it returns beside the slope."""
-        result = self.f(t, y) if params is None else self.f(t, y, params)
-        return result[0] if self.options.get("has_aux") else result
 
 
 def fine_solve(
@@ -189,13 +219,6 @@ def _signed_sum(y0: Tree, n_times: int, seed: int) -> Callable[[Tree], Any]:
         return total
 
     return signed_sum
-
-
-def _what_is_not_analytic(walk: FrozenSolve, loss: Callable[[Tree], Any], x: dict[str, Any]) -> str:
-    """What in f or in the loss is not analytic: inside a solve the operations of f cannot be seen."""
-    state = {"params": _complex(x["params"]), "y": _complex(x["y0"])}
-    found = not_analytic(lambda at: walk.slope(float(walk.ts[0]), at["y"], at["params"]), state)
-    return found if found != UNNAMED else not_analytic(loss, _complex(walk(x)))
 
 
 def _complex(tree: Tree) -> Tree:

@@ -79,27 +79,31 @@ def compare(
         tol = TOL_DOUBLE if function.eps < DOUBLE else TOL_SINGLE
     rng = np.random.default_rng(plan.seed)
     stepper = ComplexStepper(reference)
-    measured = [
-        measure_leaf(reference, k, bar, plan, stepper, rng)
+    measured = {
+        k: measure_leaf(reference, k, bar, plan, stepper, rng)
         for k, bar in enumerate(gradient)
         if host_vector(bar).size
-    ]
-    whole = whole_scale(reference, gradient, measured)
-    by_name = {m.name: judge_leaf(reference, m, whole, tol, function.eps) for m in measured}
+    }
+    whole = whole_scale(reference, gradient, list(measured.values()))
     reports = [
-        by_name.get(name) or empty_leaf(name, shape_of(bar))
-        for name, bar in zip(function.names, gradient, strict=True)
+        judge_leaf(reference, measured[k], whole, tol, function.eps)
+        if k in measured
+        else empty_leaf(name, shape_of(bar))
+        for k, (name, bar) in enumerate(zip(function.names, gradient, strict=True))
     ]
     return GradientReport(tuple(reports), function.value, tol, title, notes)
 
 
-def traced_gradient(function: ScalarFunction) -> list[Any]:
-    """The leaves of the gradient by the engine; ImpureFunctionError if the traced function has another value."""
+def traced_gradient(function: ScalarFunction, inside: Callable[[], list[str]] | None = None) -> list[Any]:
+    """The leaves of the gradient by the engine; ImpureFunctionError if the traced function has another value.
+
+    `inside` lists operations without a rule, with their lines, that a trace of the function does not see.
+    """
     try:
         with np.errstate(all="ignore"):
             value, gradient = value_and_grad(function.f)(function.x)
     except NoRuleError as error:
-        places = " and ".join(without_rule(function.f, function.x))
+        places = " and ".join(without_rule(function.f, function.x) or (inside() if inside else []))
         raise NoRuleError(
             f"{error}: {places or 'in the function'}. Give the primitive a rule (@op.vjp), or keep its argument out of "
             "what is differentiated"
@@ -143,10 +147,8 @@ def check_finite(function: ScalarFunction, gradient: Sequence[Any]) -> None:
             )
     if problems:
         raise NonFiniteGradient(
-            "the gradient is not finite in "
-            + ", ".join(problems)
-            + ". Look for division, log or sqrt at 0 and for "
-            "overflow; a gradient with NaN cannot be compared"
+            f"the gradient is not finite in {', '.join(problems)}. Look for division, log or sqrt at 0 and for overflow; "
+            "a gradient with NaN cannot be compared"
         )
 
 

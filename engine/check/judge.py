@@ -62,7 +62,7 @@ def judge_leaf(
 
 
 def judge_probes(function: ScalarFunction, measured: Measured, allowed: float) -> None:
-    """Set the verdict of every number: a disagreement is looked at by differences, from both sides, before it is called an error.
+    """Set the verdict of every number; what disagrees is looked at by differences, from both sides, before it is "wrong".
 
     An entry at a kink is right with any slope between those of both sides. A direction that crosses kinks of several
     entries at once has slopes that no choice of slopes of the entries need give, so it says nothing.

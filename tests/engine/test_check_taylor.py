@@ -158,6 +158,17 @@ def test_a_rule_that_is_not_linear_in_the_cotangent_is_wrong(op):
     assert check.dot_product_test(op, X).verdict == "wrong"
 
 
+def one_sided(ybar, x):
+    """The right cotangent, in which ybar is no longer seen."""
+    return (ops.stop_gradient(ybar) * 3.0 * x * x + 0.0 * ybar,)
+
+
+@pytest.mark.parametrize("op", [one_sided], indirect=True)
+def test_a_jvp_that_is_not_the_transpose_is_wrong(op):
+    report = check.dot_product_test(op, X)
+    assert report.verdict == "wrong" and report.error < 1e-9 and report.transpose_error > 0.01
+
+
 @pytest.mark.parametrize("op", [right], indirect=True)
 def test_the_right_rule_passes(op):
     check.dot_product_test(op, X).assert_ok()

@@ -177,13 +177,22 @@ def test_a_branch_is_located():
         check.solution_gradients(f, np.ones(2), [0.0, 1.0])
 
 
-def test_an_operation_without_a_rule_is_named():
-    op = primitive("without_a_rule")(lambda xp, x: xp.sin(x))
-    try:
-        with pytest.raises(NoRuleError, match="`without_a_rule` has no VJP rule"):
-            check.solution_gradients(lambda t, y: -op(y), np.ones(2), [0.0, 1.0])
-    finally:
-        del PRIMITIVES["without_a_rule"]
+@pytest.fixture
+def no_rule():
+    """A primitive without a rule, which exists during the test only."""
+    yield primitive("without_a_rule")(lambda xp, x: xp.sin(x))
+    del PRIMITIVES["without_a_rule"]
+
+
+def test_an_operation_without_a_rule_is_located(no_rule):
+    def f(t, y):
+        return -no_rule(y)
+
+    line = f.__code__.co_firstlineno + 1
+    with pytest.raises(
+        NoRuleError, match=f"`without_a_rule` has no VJP rule.*`without_a_rule` at {__file__}:{line}"
+    ):
+        check.solution_gradients(f, np.ones(2), [0.0, 1.0])
 
 
 def test_a_slope_of_another_shape():
