@@ -170,7 +170,7 @@ _PAPER: dict[str, Any] = {  # Zheng et al. (2024), the recipe of the experiments
     "augment": False,
     "network": "4-layer",
 }
-_SHORT: dict[str, Any] = {  # a few epochs: the recipe of digits on larger batches
+_SHORT: dict[str, Any] = {  # a few epochs instead of 128
     "lr": 2e-3,
     "schedule": "cosine",
     "warmup_epochs": 0.2,

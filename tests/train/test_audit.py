@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from odegrad.engine.errors import ArgumentError
+from odegrad.engine.errors import ArgumentError, ArgumentTypeError
 from odegrad.train import audit as audits
 from odegrad.train.audit import measure, named_problem, reference
 from odegrad.train.audit.measure import Reference
@@ -174,3 +174,52 @@ def test_the_ode_of_a_run_is_audited(tmp_path, mode):
 
 def test_what_the_package_offers_is_there():
     assert all(hasattr(audits, name) for name in audits.__all__)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gradients", "discret"], "did you mean 'discrete'"),
+        (["--rtols", "2.0"], r"`rtols` must be tolerances in (0, 1); got 2.0"),
+        (["--rtols", "1e-20"], "all `rtols` lie below 10 times the precision"),
+    ],
+)
+def test_wrong_questions_are_refused(tmp_path, capsys, flags, message):
+    code, _, err = call(capsys, "audit", "linear", "--out", str(tmp_path / "out"), *flags)
+    assert code == 2 and message in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f = 1 / 0\n", "line 1: ZeroDivisionError"),
+        ("x = (\n", "line 1: SyntaxError"),
+        ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
+        (FILE + "loss = 3.0\n", "`loss` must be a function; got 3.0"),
+        (FILE + "ts = ['a', 'b']\n", "`ts` must be an array of real times"),
+        (
+            FILE + "y0 = {'x': np.ones(2, int), 'v': np.zeros(2)}\n",
+            "`y0` of real floating-point arrays; got int64",
+        ),
+        (FILE + "loss = lambda ys: 0.0 * ys['x'].sum()\n", "the gradient is zero"),
+        (FILE + "f = lambda t, y, p: {'x': y['x'] ** 2, 'v': y['v']}\n", "the reference solve .* failed"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, text, message):
+    (tmp_path / "a.py").write_text(text)
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=message):
+        reference(problem_of(str(tmp_path / "a.py"), "train", 1))
+
+
+def test_a_file_imports_its_neighbours(tmp_path):
+    (tmp_path / "neighbour_of_a.py").write_text("number = 2.0\n")
+    (tmp_path / "a.py").write_text("import neighbour_of_a\n" + FILE + "ts = [0.0, neighbour_of_a.number]\n")
+    assert problem_of(str(tmp_path / "a.py"), "train", 1).build(FLOAT64).ts[-1] == 2.0
+
+
+def test_a_page_is_written_though_every_method_failed(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "_MOST_STEPS", 4_000)
+        audit(named_problem("lorenz"), tmp_path, ("backsolve",), (1e-3,), ("float64",))
+    assert "| `backsolve` | 1e-03 |" in (tmp_path / "audit.md").read_text()

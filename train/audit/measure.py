@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.errors import ArgumentError, NeuralODEError
+from ...engine.errors import ArgumentError, ArgumentTypeError, NeuralODEError, SolveError
 from ...engine.transforms import value_and_grad
 from ...engine.tree import Tree, leaves
 from ...solvers import odeint
+from ...solvers.options import GRADIENTS
 from ...solvers.solution import Solution
 from .problems import Case, Problem
 
@@ -20,6 +22,7 @@ PARTS = ("y0", "params", "ts")
 _REFERENCE_RTOL = 1e-13
 _REFERENCE_STEPS = 6  # dopri5 steps between breakpoints
 _REPEATS = 3
+_CLOSED_FORM = "closed form"
 _MOST_STEPS = 20_000
 
 
@@ -39,6 +42,11 @@ class Reference:
     gradient: dict[str, np.ndarray]
     uncertainty: float
     source: str
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is a formula, so that `uncertainty` is that of the solve beside it."""
+        return self.source == _CLOSED_FORM
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,17 @@ def reference(problem: Problem) -> Reference:
     breakpoints on many steps, with its distance from the one at a tenfold tolerance or half the steps as uncertainty.
     """
     case = problem.build(np.dtype(np.float64))
+    _check_real(case)
+    try:
+        return _reference(problem, case)
+    except SolveError as error:
+        raise ArgumentError(
+            f"{problem.name}: the reference solve (rtol {_REFERENCE_RTOL:g}, at most {_MOST_STEPS} steps) failed, and without "
+            f"it nothing can be judged: {error}"
+        ) from error
+
+
+def _reference(problem: Problem, case: Case) -> Reference:
     if case.breakpoints:
         source = f"`discrete`, float64, {_REFERENCE_STEPS} steps between breakpoints"
         loss, fine, _ = _gradient(case, "discrete", grid=_divided(case, _REFERENCE_STEPS))
@@ -90,13 +109,26 @@ def reference(problem: Problem) -> Reference:
         source = f"`discrete`, float64, rtol {_REFERENCE_RTOL:g}"
         loss, fine, _ = _gradient(case, "discrete", **_tolerances(case, _REFERENCE_RTOL))
         _, coarse, _ = _gradient(case, "discrete", **_tolerances(case, 10 * _REFERENCE_RTOL))
-    if problem.closed_form is not None:
-        exact = {name: _flat(part) for name, part in problem.closed_form().items()}
-        return Reference(loss, exact, _distance(fine, exact), "closed form")
-    found = Reference(loss, fine, _distance(coarse, fine), source)
     if not all(np.isfinite(part).all() for part in fine.values()):
         raise ArgumentError(f"{problem.name}: the reference gradient has NaN or infinite entries")
-    return found
+    if _norm(fine) == 0:
+        raise ArgumentError(
+            f"{problem.name}: the gradient is zero; the loss depends on nothing that is differentiated"
+        )
+    if problem.closed_form is not None:
+        exact = {name: _flat(part) for name, part in problem.closed_form().items()}
+        return Reference(loss, exact, _distance(fine, exact), _CLOSED_FORM)
+    return Reference(loss, fine, _distance(coarse, fine), source)
+
+
+def _check_real(case: Case) -> None:
+    for name, tree in (("y0", case.y0), ("params", case.params)):
+        kinds = {np.asarray(leaf).dtype for leaf in leaves(tree)}
+        wrong = [str(dtype) for dtype in kinds if dtype.kind != "f"]
+        if wrong or (name == "y0" and not kinds):
+            raise ArgumentTypeError(
+                f"an audit needs a `{name}` of real floating-point arrays; got {', '.join(wrong) or 'no array'}"
+            )
 
 
 def measure(
@@ -108,8 +140,10 @@ def measure(
 ) -> list[Measurement]:
     """Every method at every tolerance in every precision; a solve that fails is a row that says so.
 
-    atol is rtol times the largest entry of y0. Tolerances below 10 times the precision are left out.
+    atol is rtol times the largest entry of y0, at least rtol / 1000. Tolerances below 10 times the precision are left out.
+    Raises: ArgumentError for an unknown method, a tolerance outside (0, 1), or none of either.
     """
+    _check_asked(gradients, rtols, dtypes)
     rows = []
     for dtype in map(np.dtype, dtypes):
         case = problem.build(dtype)
@@ -118,6 +152,26 @@ def measure(
                 if rtol >= 10 * np.finfo(dtype).eps:
                     rows.append(_measured(problem.name, case, truth, gradient, rtol, dtype))
     return rows
+
+
+def _check_asked(gradients: Sequence[str], rtols: Sequence[float], dtypes: Sequence[str]) -> None:
+    unknown = [name for name in gradients if name not in GRADIENTS]
+    if unknown or not gradients:
+        close = difflib.get_close_matches(unknown[0], GRADIENTS, n=1) if unknown else []
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(GRADIENTS)}"
+        raise ArgumentError(
+            f"`gradients` must name gradient methods; got {', '.join(gradients) or 'none'}; {hint}"
+        )
+    if not rtols or not all(0 < rtol < 1 for rtol in rtols):
+        raise ArgumentError(
+            f"`rtols` must be tolerances in (0, 1); got {', '.join(map(str, rtols)) or 'none'}"
+        )
+    if not dtypes:
+        raise ArgumentError("`dtypes` must name precisions, float32 or float64; got none")
+    if min(10 * np.finfo(dtype).eps for dtype in dtypes) > max(rtols):
+        raise ArgumentError(
+            f"all `rtols` lie below 10 times the precision of {', '.join(dtypes)}; got {max(rtols):g} at most"
+        )
 
 
 def _measured(
@@ -130,6 +184,8 @@ def _measured(
             started = time.perf_counter()
             _, found, solution = _gradient(case, gradient, **tolerances)
             seconds, stats = min(seconds, time.perf_counter() - started), solution.stats
+    except (ArgumentError, ArgumentTypeError):
+        raise  # not the method's fault
     except NeuralODEError as error:
         failure = f"{type(error).__name__}: {str(error)[:160]}"
         drift = getattr(error, "drift", 0.0)  # of a DriftError
@@ -163,13 +219,15 @@ def _gradient(case: Case, gradient: str, **options: Any) -> tuple[float, dict[st
     """(loss, its gradient by part, the solution with the statistics of both passes)."""
     kept: list[Solution] = []
 
-    def loss(y0: Tree, params: Tree, ts: Any) -> Any:
-        solution = odeint(case.f, y0, ts, params, gradient=gradient, max_steps=_MOST_STEPS, **options)
+    def loss(at: dict[str, Any]) -> Any:
+        solution = odeint(
+            case.f, at["y0"], at["ts"], at["params"], gradient=gradient, max_steps=_MOST_STEPS, **options
+        )
         kept.append(solution)
         return case.loss(solution.ys)
 
-    value, bars = value_and_grad(loss, (0, 1, 2))(case.y0, case.params, case.ts)
-    return float(value), {name: _flat(bar) for name, bar in zip(PARTS, bars, strict=True)}, kept[0]
+    value, bars = value_and_grad(loss)({"y0": case.y0, "params": case.params, "ts": case.ts})
+    return float(value), {name: _flat(bars[name]) for name in PARTS}, kept[0]
 
 
 def _tolerances(case: Case, rtol: float) -> dict[str, float]:
@@ -188,7 +246,7 @@ def _divided(case: Case, n: int) -> np.ndarray:
 
 
 def _scale(case: Case) -> float:
-    return max(1e-3, *(float(abs(leaf).max()) for leaf in leaves(case.y0) if leaf.size))
+    return max([1e-3, *(float(abs(leaf).max()) for leaf in leaves(case.y0) if leaf.size)])
 
 
 def _flat(tree: Tree) -> np.ndarray:

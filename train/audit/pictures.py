@@ -46,7 +46,8 @@ def _draw(rows: Sequence[Measurement], stem: Path, panels: list[tuple[str, str]]
             for axes, (x, y) in zip(figure.subplots(1, len(panels)), panels, strict=True):
                 _panel(axes, rows, x, y)
             handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=4)
+            if handles:
+                figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return paths
 
 
@@ -64,8 +65,8 @@ def _panel(axes: Any, rows: Sequence[Measurement], x: str, y: str) -> None:
             ]
             colour, mark = _MARKS.get(gradient, (GREY, "."))
             label = f"{gradient}, {dtype}"
-            if points or y == "error":
-                xs, ys = zip(*points, strict=True) if points else ((), ())
+            if points:
+                xs, ys = zip(*points, strict=True)
                 axes.plot(
                     xs,
                     ys,
@@ -75,10 +76,12 @@ def _panel(axes: Any, rows: Sequence[Measurement], x: str, y: str) -> None:
                     label=label,
                     markersize=4,
                 )
-    axes.set(xscale="log", yscale="log", xlabel=_LABELS[x], ylabel=_LABELS[y])
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(NullFormatter())  # over less than a decade they would overlap
+    axes.set(xlabel=_LABELS[x], ylabel=_LABELS[y])
     if not axes.lines:
         axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center")
+        return
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())  # over less than a decade they would overlap
     if x == "rtol":
         axes.invert_xaxis()

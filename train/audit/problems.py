@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,7 +96,7 @@ def linear() -> Problem:
 
 
 def spiral() -> Problem:
-    """The neural ODE benchmark of W1: a 2-50-2 tanh network of the cubed state."""
+    """The neural ODE of `benchmarks/spiral.py`."""
     params = _mlp_weights((2, 50, 2), scale=0.3)
     y0 = np.random.default_rng(0).standard_normal((20, 2)) * 0.5 + np.array([1.0, 0.0])
 
@@ -245,6 +246,10 @@ def named_problem(name: str) -> Problem:
     """The problem of this name; ArgumentError with the nearest one."""
     if name not in PROBLEMS:
         close = difflib.get_close_matches(name, PROBLEMS, n=1)
+        if os.path.isfile(name):
+            raise ArgumentError(
+                f"{name!r} is a file; one with a problem is a Python file, whose name ends in .py"
+            )
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PROBLEMS)}"
         raise ArgumentError(f"no problem, run folder or Python file {name!r}; {hint}")
     return PROBLEMS[name]()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...engine.errors import ArgumentError
 from ...engine.tree import leaves_with_paths, path_name
 from ..atomic import replace_file
 from ..metrics import json_text
@@ -30,12 +31,15 @@ def audit(
     """Measure every method and write audit.md, audit.json and two pictures (PNG and SVG) into `folder`.
 
     Returns: {"page", "pictures", "reference_uncertainty", "best": {target error: method}, "failures"}.
-    Raises: the errors of the reference solve; OSError. A method that fails is a row of the table.
+    Raises: ArgumentError for arguments and where the reference cannot be solved; OSError. A method that fails is a row of
+        the table.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"the page of an audit goes into a folder; {str(folder)!r} is a file")
     truth = reference(problem)
     rows = measure(problem, truth, gradients, rtols, dtypes)
+    folder.mkdir(parents=True, exist_ok=True)
     made = [*draw_errors(rows, folder / "errors"), *draw_costs(rows, folder / "costs")]
     replace_file(folder / "audit.json", [(json_text([asdict(row) for row in rows]) + "\n").encode()])
     page = folder / "audit.md"
@@ -64,13 +68,13 @@ def _page(problem: Problem, truth: Reference, rows: Sequence[Measurement]) -> st
         f"# Gradients of {problem.name}\n",
         problem.about + "\n",
         _sizes(problem),
-        f"Reference: {truth.source}; its own relative error is {truth.uncertainty:.1e}. An error below it means nothing. "
-        f"The loss is {truth.loss:.10g}.\n",
+        _about_reference(truth),
         "An error is |g - reference| / |reference| over y0, params and ts together. Evaluations are those of f, forward "
-        "and backward, and pull-backs to state and parameters, added up. atol is rtol times the largest entry of y0. "
+        "and backward, and pull-backs to state and parameters, added up. atol is rtol times the largest entry of y0, or a "
+        "thousandth of rtol. "
         "Drift is that of a state which a method reconstructs backwards, in units of atol + rtol |y|.\n",
         "## Which method\n",
-        _advice(rows),
+        _advice(rows, truth),
         "![Relative error against tolerance and against evaluations](errors.png)\n",
         "![Relative error against memory and time, and drift against tolerance](costs.png)\n",
     ]
@@ -88,10 +92,21 @@ def _sizes(problem: Problem) -> str:
     return f"State: {state}; {n_params} parameters; {len(ts)} output times in [{ts[0]:g}, {ts[-1]:g}].\n"
 
 
-def _advice(rows: Sequence[Measurement]) -> str:
+def _about_reference(truth: Reference) -> str:
+    if truth.is_exact:
+        return f"Reference: {truth.source}; a solve at the tightest tolerance is {truth.uncertainty:.1e} away from it. The loss is {truth.loss:.10g}.\n"
+    return (
+        f"Reference: {truth.source}; its own relative error is {truth.uncertainty:.1e}. An error below it means nothing. "
+        f"The loss is {truth.loss:.10g}.\n"
+    )
+
+
+def _advice(rows: Sequence[Measurement], truth: Reference) -> str:
     lines = []
     for target in _TARGETS:
         best = cheapest(rows, target)
+        if target <= truth.uncertainty and not truth.is_exact:
+            best = "the reference is not good enough to tell"
         lines.append(f"* Error {target:g}: {best or 'no method reached it at these tolerances'}.")
     for gradient in dict.fromkeys(row.gradient for row in rows):
         failed = [row for row in rows if row.gradient == gradient and row.failure]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import runpy
+import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from ...engine import ops
 from ...engine.errors import ArgumentError
 from ...layers import Chain, Layer, ODEBlock, TABatchNorm
 from ...layers.chain import Skip
+from ...solvers.options import output_times
 from .. import run_folder
 from ..data import load_dataset
 from ..model import Model
@@ -42,22 +45,44 @@ def file_problem(path: str) -> Problem:
     """The problem in a Python file that defines `f(t, y, params)`, `y0`, `ts`, `params` and, if it likes, `loss(ys)`.
 
     The file is run: audit only files that you trust.
+    Raises: FileNotFoundError; ArgumentError for a file that fails, lacks a part or has one of the wrong kind.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no file {path!r} with a problem (f, y0, ts, params)")
-    found = runpy.run_path(path)
+    found = _run_file(path)
     missing = [name for name in _FILE_NAMES if name not in found]
     if missing:
         raise ArgumentError(
             f"{path} defines no {', '.join(missing)}; expected f(t, y, params), y0, ts, params and, if wanted, loss(ys)"
         )
     loss = found.get("loss", half_square)
-    case = Case(found["f"], found["y0"], np.asarray(found["ts"], np.float64), found["params"], loss)
+    for name, value in (("f", found["f"]), ("loss", loss)):
+        if not callable(value):
+            raise ArgumentError(f"{path}: `{name}` must be a function; got {value!r}")
+    case = Case(found["f"], found["y0"], output_times(found["ts"]), found["params"], loss)
     return arrays_problem(Path(path).stem, f"The problem in `{Path(path).name}`.", case)
+
+
+def _run_file(path: str) -> dict[str, Any]:
+    """What the file defines; its folder can be imported from while it runs."""
+    folder = os.path.dirname(os.path.abspath(path))
+    sys.path.insert(0, folder)
+    try:
+        return runpy.run_path(path)
+    except (Exception, SystemExit) as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
+        ]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        raise ArgumentError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
 
 
 def run_problem(run: run_folder.RunFolder, mode: str, batch_size: int) -> Problem:
     """The first ODE of a run's network on its first test images, with the loss that the rest of the network gives."""
+    if batch_size < 2:
+        raise ArgumentError(f"`batch_size` must be at least 2 images, for batch statistics; got {batch_size}")
     model, _ = restored(run, "last")
     data = load_dataset(model.config.dataset, model.config.data_dir)
     images, labels = model.inputs(data.test_images[:batch_size]), data.test_labels[:batch_size]
