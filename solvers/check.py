@@ -22,7 +22,7 @@ from ..engine.check.gradients import DOUBLE, TOL_DOUBLE, TOL_SINGLE, check_optio
 from ..engine.check.lines import UNNAMED, not_analytic, without_rule
 from ..engine.check.measure import Plan
 from ..engine.check.report import GradientReport
-from ..engine.errors import ArgumentTypeError, SolveError
+from ..engine.errors import ArgumentError, ArgumentTypeError, SolveError
 from ..engine.trace import dtype_of, shape_of
 from ..engine.tree import Tree, leaves, tree_map, unflatten
 from .odeint import odeint
@@ -37,6 +37,7 @@ RTOL, ATOL = 1e-5, 1e-7  # what odeint takes where none are given
 DISCRETISATION = 100.0  # times rtol: how near to the exact gradient a continuous adjoint is to come
 FINER = 1e-3  # the tolerances of its reference over its own, down to FINEST and to 50 units of round-off
 FINEST = 1e-12
+COARSEST = 0.1  # largest relative error that may pass for right by itself
 
 
 def solution_gradients(
@@ -65,7 +66,8 @@ def solution_gradients(
             analytic; output times are real, so differences serve for them.
         tol: relative error up to which a leaf is "ok". Default: 1e-7 (1e-3 for float32) for "tape", "discrete" and
             "reversible", which are exact about the steps taken; for "backsolve" and "interpolated", which are compared
-            with a finer solve, 100 times the larger of rtol and `backward_rtol`, if that is more.
+            with a finer solve, 100 times the larger of rtol and `backward_rtol`, if that is more, but at most 0.1. With
+            given steps these two need a `tol`.
         options: method, rtol, atol, ... of `odeint`.
     Returns: GradientReport with the leaves "params/...", "ts", "y0".
     Raises: what `gradients` and `odeint` raise.
@@ -90,8 +92,8 @@ def solution_gradients(
         walk = FrozenSolve(f, ts, grid, gradient, options)
     frozen = ScalarFunction(lambda x: loss(walk(x)), x)
     if tol is None and gradient in CONTINUOUS:
-        rtol = max(options.get("rtol", RTOL), options.get("backward_rtol") or 0.0)
-        tol = max(DISCRETISATION * rtol, TOL_SINGLE if frozen.eps > DOUBLE else TOL_DOUBLE)
+        least = TOL_SINGLE if frozen.eps > DOUBLE else TOL_DOUBLE
+        tol = max(least, _discretisation(gradient, options))
     plan = Plan(
         reference,
         entries,
@@ -99,8 +101,21 @@ def solution_gradients(
         seed,
         lambda: dynamics.not_analytic() or not_analytic(loss, _complex(walk(x))),
     )
-    title = f"{gradient} against {len(walk.grid) - 1} frozen steps"
+    finer = "a finer solve of " if gradient in CONTINUOUS else ""
+    title = f"{gradient} against {finer}{len(walk.grid) - 1} frozen steps"
     return compare(frozen, found, plan, tol=tol, title=title)
+
+
+def _discretisation(gradient: str, options: dict[str, Any]) -> float:
+    """How far a continuous adjoint may be from the derivative of the exact solution, by its tolerances."""
+    method = options.get("method", "dopri5")
+    used = method if isinstance(method, Tableau) else tableau_named(method)
+    if not used.is_adaptive or options.get("grid") is not None:
+        raise ArgumentError(
+            f"`tol` is needed: on given steps of {used.name}, {gradient!r} is as far from the exact derivative as these steps "
+            "are coarse; say how far that may be"
+        )
+    return min(DISCRETISATION * max(options.get("rtol", RTOL), options.get("backward_rtol") or 0.0), COARSEST)
 
 
 class DynamicsAtStart:

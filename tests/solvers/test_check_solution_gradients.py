@@ -232,3 +232,19 @@ def report_value(grid: np.ndarray) -> float:
     """The default loss of that solve: all states, with signs drawn from seed 0."""
     ys = odeint(lambda t, y: -y * y, np.ones(2), [0.0, 1.0], grid=grid).ys
     return float(np.sum(ys * np.random.default_rng(0).choice([1.0, -1.0], (2, 2))))
+
+
+@pytest.mark.parametrize("steps", [{"method": "euler", "step_size": 0.1}, {"grid": [0.0, 0.5, 1.0]}])
+def test_a_continuous_adjoint_on_given_steps_needs_a_tolerance(steps):
+    with pytest.raises(ArgumentError, match="`tol` is needed"):
+        check.solution_gradients(
+            lambda t, y, p: -p * y, np.ones(2), [0.0, 1.0], np.ones(2), gradient="backsolve", **steps
+        )
+
+
+def test_loose_tolerances_do_not_make_a_zero_gradient_right():
+    """At rtol 0.02 a hundred tolerances are more than the whole gradient."""
+    report = check.solution_gradients(
+        lambda t, y, p: -p * y, np.ones(2), [0.0, 1.0], np.ones(2), gradient="backsolve", rtol=0.02, atol=0.02
+    )
+    assert report.tol <= 0.1
