@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ImpureFunctionError, NeuralODEError, NonFiniteGradient, NoRuleError
+from ..errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ImpureFunctionError,
+    NeuralODEError,
+    NonFiniteGradient,
+    NoRuleError,
+)
 from ..ops import astype
 from ..trace import describe, dtype_of, is_weak, shape_of
 from ..transforms import value_and_grad
@@ -130,6 +137,11 @@ def given_gradient(function: ScalarFunction, gradient: Tree) -> list[Any]:
         expected = ", ".join(f"{name}: {describe(leaf)}" for name, leaf in pairs)
         raise ArgumentError(f"`gradient` must be shaped like params; got {listed}, expected {expected}")
     found = leaves(gradient)
+    for name, leaf, bar in zip(function.names, function.leaves, found, strict=True):
+        if dtype_of(bar).kind == "c" and dtype_of(leaf).kind != "c":
+            raise ArgumentTypeError(
+                f"`gradient` must be real where params are; got {describe(bar)} for {name}"
+            )
     check_finite(function, found)
     return found
 
@@ -178,9 +190,13 @@ def check_options(reference: str, entries: int | None, directions: int, tol: flo
         raise ArgumentError(
             f"`reference` must be one of {', '.join(map(repr, REFERENCES))}; got {reference!r}"
         )
-    if entries is not None and entries < 0:
+    if entries is not None and not _is_count(entries, 0):
         raise ArgumentError(f"`entries` must be None or a number from 0 up; got {entries!r}")
-    if directions < 1:
+    if not _is_count(directions, 1):
         raise ArgumentError(f"`directions` must be at least 1; got {directions!r}")
-    if tol is not None and not 0.0 < tol < 1.0:
+    if tol is not None and not (isinstance(tol, (int, float, np.number)) and 0.0 < tol < 1.0):
         raise ArgumentError(f"`tol` must lie between 0 and 1; got {tol!r}")
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)

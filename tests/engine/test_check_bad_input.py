@@ -287,3 +287,17 @@ def test_a_setting_that_is_none(name):
     value, message = OPTIONS[name]
     with pytest.raises(ArgumentError, match=message):
         check.gradients(total, {"w": X}, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"entries": "all"}, {"entries": 2.5}, {"directions": None}, {"directions": True}, {"tol": "x"}]
+)
+def test_settings_of_another_type_are_refused(wrong):
+    with pytest.raises(ArgumentError, match=f"`{next(iter(wrong))}`"):
+        check.gradients(lambda p: np.sum(p**2), np.ones(2), **wrong)
+
+
+def test_a_complex_gradient_of_a_real_leaf_is_refused():
+    """Its real part may be right: 2 + 5j for 2."""
+    with pytest.raises(ArgumentTypeError, match="must be real where params are"):
+        check.gradients(lambda p: np.sum(p**2), np.ones(2), gradient=np.array([2 + 5j, 2 + 5j]))
