@@ -19,9 +19,8 @@ from .errors import ArgumentTypeError, NoRuleError, TracedValueError
 from .tree import leaves
 
 Static = dict[str, Any]
-NUMBERS = frozenset(
-    (bool, int, float, complex)
-)  # exact types: numpy.float64 is a float, but not a weak scalar
+# exact types: numpy.float64 is a float, but not a weak scalar
+NUMBERS = frozenset((bool, int, float, complex))
 
 
 class Operation(Protocol):

@@ -37,8 +37,8 @@ def first_advance(n_steps: int, n_states: int) -> int:
 class Checkpoints:
     """At most `capacity` states of one trajectory, that of its start included, and the latest one.
 
-    The forward solve gives each state it reaches to `append` (that after the last step is not needed); the sweep back asks
-    `restore` for them, the last one first.
+    The forward solve gives each state it reaches to `append` (that after the last step is not needed); the sweep back
+    asks `restore` for them, the last one first.
 
     Attributes:
         states: the stored ones by index of their accepted time, ascending.

@@ -89,7 +89,8 @@ class Dynamics:
     """f(t, y, params), recorded at (t0, y0).
 
     Attributes:
-        y0, params_leaves, hidden: the state, the parameters and what f captured, as given: perhaps values of outer traces.
+        y0, params_leaves, hidden: the state, the parameters and what f captured, as given: perhaps values of outer
+            traces.
         program: what the call did; its hidden inputs are `hidden`.
         slope0: f(t0, y0) flat (n,), on plain arrays: the first stage, so that recording wastes no evaluation.
         aux0: what f returned beside the slope in that call (leaves), with `has_aux`.

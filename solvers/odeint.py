@@ -74,8 +74,9 @@ def odeint(
         execution: "replay" (traced once, then NumPy calls into reused buffers) or "eager" (f is called each time).
         keep: which stage residuals `discrete` keeps: "auto" (of up to 64 steps, while they fit in keep_bytes), "all" or
             "none".
-        checkpoints: number of states that `discrete` stores, for very long solves; the others are computed again, as rarely
-            as that number allows (default: the states of all steps are stored). The gradient is the same to the bit.
+        checkpoints: number of states that `discrete` stores, for very long solves; the others are computed again, as
+            rarely as that number allows (default: the states of all steps are stored). The gradient is the same to the
+            bit.
         max_steps: attempted steps after which TooManySteps is raised.
         max_step, first_step: limits on the size of steps, in the unit of ts.
         step_size: largest step of a method with fixed steps (default: from output time to output time).
@@ -83,11 +84,11 @@ def odeint(
         controller: step-size control other than the default `PIController`.
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` and `interpolated` (default: rtol,
             atol).
-        drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` or `reversible` solves
-            back to an output time and the one stored there; with fixed steps, which have no tolerances, `backsolve`
-            takes a thousandth of the largest |y| as the unit; math.inf accepts any.
-        coupling: lam of "reversible", in (0, 1]. The way back magnifies round-off by 1/lam a step; the way forth is stable
-            for steps h |a| < -log(lam) along a rate a of f, so that strongly damped problems want a smaller one.
+        drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` or `reversible`
+            solves back to an output time and the one stored there; with fixed steps, which have no tolerances,
+            `backsolve` takes a thousandth of the largest |y| as the unit; math.inf accepts any.
+        coupling: lam of "reversible", in (0, 1]. The way back magnifies round-off by 1/lam a step; the way forth is
+            stable for steps h |a| < -log(lam) along a rate a of f, so that strongly damped problems want a smaller one.
         callback: called after every attempted step with a `StepInfo`.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution` (from a

@@ -31,9 +31,8 @@ from .stepping import RowStep
 from .tableau import Tableau
 from .trajectory import Trajectory
 
-LARGEST_DISAGREEMENT = (
-    0.1  # of the two increments of a step, in tolerances: with lam = 0.99 a distance of 10 at most
-)
+# of the two increments of a step, in tolerances: with lam = 0.99 a distance of 10 at most
+LARGEST_DISAGREEMENT = 0.1
 
 
 class ReversibleStep(RowStep):
@@ -99,8 +98,8 @@ class ReversibleStep(RowStep):
 class ReversibleIntegrator(Integrator):
     """`Integrator` of the reversible step: ends a step at each output time exactly, since nothing is interpolated.
 
-    The error test is that of Psi_h from z, made before the second half, and then that of the disagreement. `observed`: times and values (leaves) of what f returned
-    beside the slope in the stages that the step made sums.
+    The error test is that of Psi_h from z, made before the second half, and then that of the disagreement. `observed`:
+    times and values (leaves) of what f returned beside the slope in the stages that the step made sums.
     """
 
     stages: ForwardStages

@@ -129,7 +129,8 @@ class Solve(Primitive):
             )
         if self.options.gradient not in ("tape", "discrete"):
             raise NeuralODEError(
-                f"gradient={self.options.gradient!r} gives first derivatives only; use 'tape' or 'discrete' for higher ones"
+                f"gradient={self.options.gradient!r} gives first derivatives only; use 'tape' or 'discrete' for higher "
+                "ones"
             )
 
     def _pull_by_walking(

@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-PARTIAL = (
-    ".partial"  # suffix of a file that is being written; a killed writer leaves one, the next write reuses it
-)
+PARTIAL = ".partial"  # suffix of a file being written; a killed writer leaves one, the next write reuses it
 
 
 def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:

@@ -1,4 +1,4 @@
-"""Every primitive at drawn values, and the elementwise ones at drawn shapes: hypothesis looks for what fixed cases miss."""
+"""Every primitive at drawn values, the elementwise ones at drawn shapes: hypothesis finds what fixed cases miss."""
 
 from dataclasses import replace
 

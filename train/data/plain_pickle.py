@@ -19,9 +19,8 @@ _DTYPES = ("u1", "i4", "i8")
 _RECONSTRUCT = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
 _GLOBALS = {*_RECONSTRUCT, "numpy ndarray", "numpy dtype"}
 _MARK = object()
-_MAX_OPCODES = (
-    2_000_000  # the largest published file has 0.3 million; an object an opcode must fit into memory
-)
+# the largest published file has 0.3 million; an object an opcode must fit into memory
+_MAX_OPCODES = 2_000_000
 
 
 class PickleRefused(ValueError):

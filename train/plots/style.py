@@ -31,7 +31,10 @@ _STYLE: Any = {
 
 @contextmanager
 def picture(path: str | os.PathLike[str], width: float, height: float) -> Iterator[Any]:
-    """An empty figure of the project's style, inches wide and high, which the block fills; then it is saved as the suffix of `path` says."""
+    """An empty figure of the project's style, inches wide and high, for the block to fill.
+
+    Then it is saved, in the format that the suffix of `path` names.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
