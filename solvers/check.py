@@ -25,10 +25,9 @@ from ..engine.check.report import GradientReport
 from ..engine.errors import ArgumentError, ArgumentTypeError, SolveError
 from ..engine.trace import dtype_of, shape_of
 from ..engine.tree import Tree, leaves, tree_map, unflatten
+from .methods import method_named
 from .odeint import odeint
 from .options import initial_state, output_times
-from .tableau import Tableau
-from .tableaus import tableau as tableau_named
 
 CHOOSE_STEPS = ("first_step", "max_step", "step_size", "controller", "callback", "grid")
 CONTINUOUS = ("backsolve", "interpolated")
@@ -109,7 +108,7 @@ def solution_gradients(
 def _discretisation(gradient: str, options: dict[str, Any]) -> float:
     """How far a continuous adjoint may be from the derivative of the exact solution, by its tolerances."""
     method = options.get("method", "dopri5")
-    used = method if isinstance(method, Tableau) else tableau_named(method)
+    used = method_named(method)
     if not used.is_adaptive or options.get("grid") is not None:
         raise ArgumentError(
             f"`tol` is needed: on given steps of {used.name}, {gradient!r} is as far from the exact derivative as these steps "
@@ -155,8 +154,7 @@ class FrozenSolve:
         self.f, self.ts, self.grid, self.gradient = f, ts, grid, gradient
         self.options = {name: value for name, value in options.items() if name not in CHOOSE_STEPS}
         method = options.get("method", "dopri5")
-        tableau = method if isinstance(method, Tableau) else tableau_named(method)
-        self.interpolates = tableau.interpolant is not None and not np.isin(ts, grid).all()
+        self.interpolates = method_named(method).interpolates and not np.isin(ts, grid).all()
 
     def __call__(self, x: dict[str, Any]) -> Tree:
         """The tree ys; NaN, which differences pass over, where a step is too far: times out of order, a solve that fails."""

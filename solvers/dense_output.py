@@ -59,19 +59,8 @@ class DenseOutput:
 class StepPolynomials(DenseOutput):
     """From the interpolant of the method."""
 
-    def __init__(self, integrator: Integrator) -> None:
-        super().__init__(integrator)
-        interpolant = integrator.tableau.as_floats().interpolant
-        assert interpolant is not None
-        self._interpolant = interpolant.T
-
     def _blocks_of(self, integrator: Integrator) -> list[Array]:
-        rows, h = integrator.stages.rows, integrator.t - integrator.t_start
-        block = self.xp.empty((len(self._interpolant) + 1, rows.shape[1]), self.dtype)
-        block[0] = rows[0]
-        weights = to_xp(self.xp, (h * self._interpolant).astype(self.dtype))
-        self.xp.dot(weights, rows[1:], out=block[1:])
-        return [block]
+        return [integrator.step.polynomial(integrator.t - integrator.t_start)]
 
     def _read(self, step: int, theta: float, h: float, out: Array) -> None:
         block = self.blocks[step]
@@ -109,4 +98,4 @@ class CubicHermite(DenseOutput):
 
 def dense_output(integrator: Integrator) -> DenseOutput:
     """An empty record of the solve that `integrator` is about to make."""
-    return (CubicHermite if integrator.tableau.interpolant is None else StepPolynomials)(integrator)
+    return (StepPolynomials if integrator.method.interpolates else CubicHermite)(integrator)

@@ -16,10 +16,13 @@ from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
 from .dense_output import dense_output
 from .dynamics import Dynamics
 from .loop import Control, Integrator
+from .method import AnyStep
 from .options import Options, walking_grid
 from .reversible_steps import ReversibleIntegrator, run_reversible
 from .solution import Solution, Stats, StepInfo
 from .stages import EagerStages, ForwardStages, ReplayStages
+from .stepping import RowStep
+from .tableau import Tableau
 from .trajectory import Trajectory
 
 # More steps are not kept by keep="auto": binding buffers costs a millisecond a step the first time, and where there are
@@ -80,11 +83,11 @@ def stages_for(
     dynamics: Dynamics, options: Options, purpose: Purpose
 ) -> tuple[ForwardStages, Compiled | None]:
     """ForwardStages loaded with the parameters of this solve, and the compiled program they are given back to."""
-    tableau = options.tableau
+    method = options.method
     if options.execution == "eager" or dynamics.xp is not np:
-        return EagerStages(dynamics, purpose, tableau.stages, tableau.fsal), None
+        return EagerStages(dynamics, purpose, method.stages, method.fsal), None
     compiled = compiled_for(dynamics, purpose)
-    key = (tableau.stages, tableau.fsal)
+    key = (method.stages, method.fsal)
     stages = checkout(compiled, key, lambda: ReplayStages(compiled, dynamics, purpose, *key))
     stages.load(dynamics)
     return stages, compiled
@@ -120,6 +123,12 @@ def begin_rows(stages: ForwardStages, dynamics: Dynamics, stats: Stats) -> None:
     """The state and its slope at t0; recording f was that evaluation."""
     stages.rows[0], stages.rows[1] = dynamics.initial_state(), dynamics.slope0
     stats.nfe += 1
+
+
+def step_of(options: Options, stages: ForwardStages, dynamics: Dynamics) -> AnyStep:
+    """What makes the steps of a solve."""
+    method = options.method
+    return RowStep(stages, method) if isinstance(method, Tableau) else method.step_on(stages, dynamics)
 
 
 def control_of(options: Options) -> Control:
@@ -173,7 +182,7 @@ def _run(
     wants_time: bool,
     keeps_path: bool,
 ) -> None:
-    tableau, times = options.tableau, trajectory.ts
+    method, times = options.method, trajectory.ts
     on_attempt = _reporter(dynamics, options.callback) if options.callback else None
     if options.gradient == "reversible":
         run_reversible(
@@ -183,13 +192,14 @@ def _run(
         return
     integrator = Integrator(
         stages,
-        tableau,
+        method,
         control_of(options),
         float(times[0]),
         float(times[-1]),
         stats,
         grid=walking_grid(options, times),
         on_attempt=on_attempt,
+        step=step_of(options, stages, dynamics),
     )
     integrator.start()
     trajectory.path = dense_output(integrator) if keeps_path else None
@@ -199,8 +209,9 @@ def _run(
         trajectory.grid.append(integrator.t)
         trajectory.write_outputs(integrator)
         trajectory.write_slope(integrator.t_start, stages.rows[1])
-        trajectory.write_aux(stages, tableau.as_floats().c, integrator, first_aux)
-        first_aux = 1 if tableau.fsal else 0
+        if isinstance(method, Tableau):
+            trajectory.write_aux(stages, method.as_floats().c, integrator, first_aux)
+        first_aux = 1 if method.fsal else 0
         if trajectory.path is not None:
             stats.peak_saved_bytes += trajectory.path.add(integrator)
         if isinstance(trajectory.states, Checkpoints):

@@ -13,6 +13,7 @@ from ..engine.backend import Array
 from ..engine.errors import NonFiniteDynamics, StepSizeUnderflow, TooManySteps
 from .controller import PIController, Verdict
 from .first_step import first_step, probe_step
+from .method import AnyStep, Method
 from .solution import Stats
 from .stages import Stages
 from .stepping import ErrorNorm, RowStep
@@ -34,15 +35,17 @@ class Control:
 class Integrator:
     """Walks from t0 to t1, a step at a time.
 
+    `step` is made for a tableau; another method gives its own (`Method.step_on`).
     `grid` None: adaptive steps under `control`. Otherwise exactly these times, without an error test.
     After `advance()` the step lies between `t_start` and `t`; the stages still hold it: y and the slopes in
-    `stages.rows`, the new state in `y`, its scaled error in `error_norm` (0 on a given grid). The next `advance()` moves on from there.
+    `stages.rows`, the new state in `y`, its scaled error in `error_norm` (0 on a given grid). The next `advance()` moves
+    on from there.
     """
 
     def __init__(
         self,
         stages: Stages,
-        tableau: Tableau,
+        method: Tableau | Method,
         control: Control,
         t0: float,
         t1: float,
@@ -51,9 +54,10 @@ class Integrator:
         grid: np.ndarray | None = None,
         name: str = "odeint",
         on_attempt: Callable[[float, float, float, bool, Array], None] | None = None,
+        step: AnyStep | None = None,
     ) -> None:
-        self.stages, self.tableau, self.control, self.stats = stages, tableau, control, stats
-        self.step = RowStep(stages, tableau)
+        self.stages, self.method, self.control, self.stats = stages, method, control, stats
+        self.step = step or _row_step(stages, method)
         self.t0, self.t1 = t0, t1
         self.stop = t1  # no step goes beyond it
         self.t_start = self.t = t0
@@ -70,8 +74,8 @@ class Integrator:
         if grid is None:
             rows = stages.rows
             self._norm = ErrorNorm(rows.shape[1], rows.dtype, stages.xp, control.rtol, control.atol)
-            assert tableau.error_order is not None
-            self._controller = control.controller or PIController(order=tableau.error_order)
+            assert method.error_order is not None
+            self._controller = control.controller or PIController(order=method.error_order)
 
     @property
     def y(self) -> Array:
@@ -105,15 +109,15 @@ class Integrator:
         self.stages.evaluate(1, self.t0 + h0)
         self.stats.nfe += 1
         change = self._norm(self.stages.rows[2] - slope, y, y) / abs(h0)
-        assert self.tableau.error_order is not None
-        return first_step(h0, f_norm, change, self.tableau.error_order, interval)
+        assert self.method.error_order is not None
+        return first_step(h0, f_norm, change, self.method.error_order, interval)
 
     def advance(self) -> None:
         """Make one accepted step. Raises NonFiniteDynamics, StepSizeUnderflow or TooManySteps."""
         if self.t != self.t_start:
             self.step.shift()
             self.t_start = self.t
-            if not self.tableau.fsal:
+            if not self.method.fsal:
                 self._has_slope = False
         if not self._has_slope:
             self.step.evaluate_start(self.t)
@@ -178,7 +182,7 @@ class Integrator:
             )  # fmt: skip
         self._attempts += 1
         self.step.advance(self.t, t_next)
-        self.stats.nfe += self.tableau.stages - 1
+        self.stats.nfe += self.step.n_evaluations
 
     def _accept(self, t_next: float, error: float) -> None:
         if self._on_attempt is not None:
@@ -207,7 +211,7 @@ class Integrator:
 
     def _non_finite(self, t: float, h: float, first_h: float) -> NonFiniteDynamics:
         rows, xp = self.stages.rows, self.stages.xp
-        finite = [xp.isfinite(rows[i + 1]) for i in range(self.tableau.stages)]
+        finite = [xp.isfinite(rows[i + 1]) for i in range(self.method.stages)]
         counts = [int(row.size - row.sum()) for row in finite]
         if t == self.t0 and h == 0.0:
             where, n_bad, shrunk = f"f(t0, y0) is non-finite at t={t:.6g}", counts[0], ""
@@ -218,7 +222,7 @@ class Integrator:
                 where = f"the state after the step from t={t:.6g} stayed non-finite"
             else:
                 n_bad = counts[stage]
-                where = f"f(t, y) stayed non-finite at t={t:.6g} (stage {stage + 1} of {self.tableau.stages})"
+                where = f"f(t, y) stayed non-finite at t={t:.6g} (stage {stage + 1} of {self.method.stages})"
             shrunk = (
                 f" while h shrank from {abs(first_h):.1e} to {abs(h):.1e}"
                 if first_h != h
@@ -231,3 +235,8 @@ class Integrator:
             "division near this state.",
             t=t, h=h, stats=self.stats, n_bad=n_bad,
         )  # fmt: skip
+
+
+def _row_step(stages: Stages, method: Tableau | Method) -> AnyStep:
+    assert isinstance(method, Tableau)
+    return RowStep(stages, method)

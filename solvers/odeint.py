@@ -13,7 +13,9 @@ from ..engine.tree import Tree
 from .controller import PIController
 from .dynamics import Dynamics
 from .forward import aux_of
+from .method import Method
 from .options import (
+    check_method,
     check_tolerances,
     checked_options,
     initial_state,
@@ -32,7 +34,7 @@ def odeint(
     ts: Any,
     params: Tree = None,
     *,
-    method: str | Tableau = "dopri5",
+    method: str | Tableau | Method = "dopri5",
     rtol: float = 1e-5,
     atol: float = 1e-7,
     gradient: str = "discrete",
@@ -109,6 +111,7 @@ def odeint(
     refuse_subclasses("params", params)
     dynamics = Dynamics(f, times[0], y0, params, has_aux=has_aux)
     check_tolerances(options, dynamics.layout.dtype)
+    check_method(options, y0, has_aux=has_aux)
     constants = [*dynamics.params_leaves, *dynamics.hidden]
     args = [dynamics.layout.flatten(dynamics.y0), ts if type(ts) is Var else times, *constants]
     solve = Solve(dynamics, options, times, args)

@@ -16,9 +16,10 @@ from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.trace import Var, base_value, is_weak
 from ..engine.tree import Tree, leaves_with_paths, path_name, tree_map
 from .controller import PIController
+from .method import Method
+from .methods import method_named
 from .solution import StepInfo
 from .tableau import Tableau
-from .tableaus import tableau as tableau_named
 
 GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
 KEEPS = ("auto", "all", "none")
@@ -32,7 +33,7 @@ MAY_BE_INFINITE = ("max_step", "step_size", "drift_limit")
 class Options:
     """Everything about a solve but the problem itself; see `odeint` for what each means."""
 
-    tableau: Tableau
+    method: Tableau | Method
     rtol: float
     atol: float
     gradient: str
@@ -53,9 +54,20 @@ class Options:
     checkpoints: int | None = None
 
     @property
+    def tableau(self) -> Tableau:
+        """The method as a tableau, for those who have asked `is_tableau`."""
+        assert isinstance(self.method, Tableau)
+        return self.method
+
+    @property
+    def is_tableau(self) -> bool:
+        """Whether the method is an explicit Runge-Kutta tableau, which derivatives of the solve need."""
+        return isinstance(self.method, Tableau)
+
+    @property
     def interpolates(self) -> bool:
         """Whether output times may lie inside steps."""
-        return self.tableau.interpolant is not None and self.gradient != "reversible"
+        return self.method.interpolates and self.gradient != "reversible"
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -70,7 +82,7 @@ class Options:
         )
 
 
-def checked_options(method: str | Tableau, **given: Any) -> Options:
+def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
     """Options, or ArgumentError with one line for each that does not fit."""
     problems = [
         _choice(name, given[name], allowed)
@@ -92,21 +104,21 @@ def checked_options(method: str | Tableau, **given: Any) -> Options:
         problems.append(f"`callback` must be a function of a StepInfo; got {given['callback']!r}")
     if given["controller"] is not None and not hasattr(given["controller"], "judge"):
         problems.append(f"`controller` must be a PIController; got {given['controller']!r}")
-    tableau = method if isinstance(method, Tableau) else tableau_named(method)
+    chosen = method_named(method)
     if given["grid"] is not None:
         given["grid"] = _as_times(given["grid"])
     if given["step_size"] is not None and given["grid"] is not None:
         problems.append("`step_size` and `grid` exclude each other")
-    if given["step_size"] is not None and tableau.is_adaptive:
+    if given["step_size"] is not None and chosen.is_adaptive:
         problems.append(
-            f"`step_size` is for methods with fixed steps; {tableau.name} chooses its own (`first_step`)"
+            f"`step_size` is for methods with fixed steps; {chosen.name} chooses its own (`first_step`)"
         )
     found = [problem for problem in problems if problem]
     if found:
         raise ArgumentError("; ".join(found))
     if given["max_step"] is None:
         given["max_step"] = math.inf
-    return Options(tableau=tableau, **given)
+    return Options(method=chosen, **given)
 
 
 def initial_state(y0: Tree) -> Tree:
@@ -142,12 +154,24 @@ def refuse_subclasses(name: str, tree: Tree) -> None:
             )
 
 
+def check_method(options: Options, y0: Tree, *, has_aux: bool) -> None:
+    """ArgumentError where the method cannot advance this state, or cannot say what f returned beside the slope."""
+    if isinstance(options.method, Tableau):
+        return
+    options.method.check(y0)
+    if has_aux or options.gradient == "reversible":
+        wanted = "has_aux=True" if has_aux else "gradient='reversible'"
+        raise ArgumentError(
+            f"{wanted} needs an explicit Runge-Kutta method (dopri5); got method={options.method.name!r}"
+        )
+
+
 def check_tolerances(options: Options, dtype: np.dtype) -> None:
     """ArgumentError for an absolute tolerance that is zero in the dtype of the state."""
     real = np.zeros((), dtype).real.dtype
     for name in ("atol", "backward_atol"):
         value = getattr(options, name)
-        if options.tableau.is_adaptive and value is not None and real.type(value) == 0:
+        if options.method.is_adaptive and value is not None and real.type(value) == 0:
             raise ArgumentError(
                 f"`{name}` = {value:g} is zero in the dtype of the state, {dtype}, whose smallest number is "
                 f"{np.finfo(real).smallest_subnormal:.1e}; enlarge it"
@@ -191,10 +215,10 @@ def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
     """The times to walk: given ones, or those of a method with fixed steps; None where steps are chosen."""
     if options.grid is not None:
         return _checked_grid(options.grid, options, ts)
-    if options.tableau.is_adaptive:
-        if options.tableau.interpolant is None and options.gradient != "reversible" and len(ts) > 2:
+    if options.method.is_adaptive:
+        if not options.method.interpolates and options.gradient != "reversible" and len(ts) > 2:
             raise ArgumentError(
-                f"`ts` must be two times, since {options.tableau.name} has no dense output; got {len(ts)}. Give a `grid` "
+                f"`ts` must be two times, since {options.method.name} has no dense output; got {len(ts)}. Give a `grid` "
                 "that holds every output time, or use a method with dense output (dopri5)"
             )
         return None
@@ -202,7 +226,7 @@ def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
         return _even_steps(options.step_size, options.max_steps, ts)
     if len(ts) - 1 > options.max_steps:
         raise ArgumentError(
-            f"{options.tableau.name} makes a step from each output time to the next, {len(ts) - 1} of them, more than "
+            f"{options.method.name} makes a step from each output time to the next, {len(ts) - 1} of them, more than "
             f"`max_steps` = {options.max_steps}; raise `max_steps`"
         )
     return ts
@@ -245,7 +269,7 @@ def _checked_grid(grid: np.ndarray, options: Options, ts: np.ndarray) -> np.ndar
         )
     if not options.interpolates and not np.isin(ts, grid).all():
         missing = ts[~np.isin(ts, grid)][0]
-        has_none = f"{options.tableau.name} has" if options.gradient != "reversible" else "'reversible' uses"
+        has_none = f"{options.method.name} has" if options.gradient != "reversible" else "'reversible' uses"
         raise ArgumentError(
             f"`grid` must hold every output time, since {has_none} no dense output; {missing:g} is not in it"
         )

@@ -49,6 +49,11 @@ class Solve(Primitive):
         self._times: np.ndarray | None = times
         is_differentiated = [_is_differentiated(value) for value in args]
         self.is_differentiated = any(is_differentiated)
+        if self.is_differentiated and not options.is_tableau:
+            raise NeuralODEError(
+                f"a solve with method={options.method.name!r} has no derivative; differentiate through an explicit "
+                "Runge-Kutta method (dopri5)"
+            )
         self.keeps_states = self.is_differentiated and options.gradient == "discrete"
         self.keeps_path = self.is_differentiated and options.gradient == "interpolated"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")

@@ -15,9 +15,11 @@ from ..engine.tree import Tree, leaves
 from .compiled import Purpose, give_back
 from .controller import PIController
 from .dynamics import Dynamics, StateLayout
-from .forward import begin_rows, control_of, stages_for, trust
+from .forward import begin_rows, control_of, stages_for, step_of, trust
 from .loop import Integrator
+from .method import Method
 from .options import (
+    check_method,
     check_tolerances,
     checked_options,
     initial_state,
@@ -26,7 +28,6 @@ from .options import (
     walking_grid,
 )
 from .solution import Stats
-from .stepping import dense_weights
 from .tableau import Tableau
 
 
@@ -47,26 +48,23 @@ class Step:
     y1: Tree
     k: list[Tree]
     error_norm: float
-    _rows: Array = field(repr=False)
-    _tableau: Tableau = field(repr=False)
+    _polynomial: Array | None = field(repr=False)  # (p + 1, n), where the method has dense output
     _layout: StateLayout = field(repr=False)
+    _method: str = field(repr=False)
 
     def interpolate(self, t: Any) -> Tree:
         """The state at a time (or at times (m,), then with a leading axis m) within the step.
 
         Raises ArgumentError outside of the step, or where the method has no dense output.
         """
-        interpolant = self._tableau.as_floats().interpolant
-        if interpolant is None:
-            raise ArgumentError(
-                f"{self._tableau.name} has no dense output; make the step end at the time you need"
-            )
+        if self._polynomial is None:
+            raise ArgumentError(f"{self._method} has no dense output; make the step end at the time you need")
         times = np.asarray(t, dtype=np.float64)
         thetas = (times.reshape(-1) - self.t0) / (self.t1 - self.t0)
         if times.ndim > 1 or not np.all((thetas >= 0.0) & (thetas <= 1.0)):
             raise ArgumentError(f"`t` must lie in the step from {self.t0:g} to {self.t1:g}; got {t!r}")
-        weights = dense_weights(interpolant, thetas, self.t1 - self.t0).astype(self._rows.dtype)
-        rows = to_xp(namespace_of(self._rows), weights) @ self._rows
+        powers = thetas[:, None] ** np.arange(len(self._polynomial))
+        rows = to_xp(namespace_of(self._polynomial), powers.astype(self._polynomial.dtype)) @ self._polynomial
         return self._layout.unflatten(rows if times.ndim else rows[0], times.shape)
 
 
@@ -96,7 +94,7 @@ class Stepper:
         t1: float,
         params: Tree = None,
         *,
-        method: str | Tableau = "dopri5",
+        method: str | Tableau | Method = "dopri5",
         rtol: float = 1e-5,
         atol: float = 1e-7,
         execution: str = "replay",
@@ -117,6 +115,7 @@ class Stepper:
         refuse_subclasses("params", params)
         dynamics = Dynamics(f, times[0], y0, params, has_aux=False)
         check_tolerances(options, dynamics.layout.dtype)
+        check_method(options, y0, has_aux=False)
         if any(type(value) is Var for value in (*leaves(y0), *dynamics.params_leaves, *dynamics.hidden)):
             raise ArgumentTypeError(
                 "a Stepper works on arrays; inside a function that is differentiated use odeint"
@@ -128,8 +127,8 @@ class Stepper:
             trust(self._stages, self._compiled, dynamics, times, self.stats)
             begin_rows(self._stages, dynamics, self.stats)
             self._integrator = Integrator(
-                self._stages, options.tableau, control_of(options), float(times[0]), float(times[1]), self.stats,
-                grid=walking_grid(options, times), name="Stepper",
+                self._stages, options.method, control_of(options), float(times[0]), float(times[1]), self.stats,
+                grid=walking_grid(options, times), name="Stepper", step=step_of(options, self._stages, dynamics),
             )  # fmt: skip
             self._integrator.start()
         self._y = self._layout.unflatten(self._integrator.y.copy())
@@ -160,12 +159,13 @@ class Stepper:
         y0 = self._y
         with np.errstate(all="ignore"):
             integrator.advance()
-        rows = self._stages.rows.copy()
+        has_dense = integrator.method.interpolates
+        polynomial = integrator.step.polynomial(integrator.t - integrator.t_start) if has_dense else None
         self._y = layout.unflatten(integrator.y.copy())
-        slopes = [layout.unflatten(row) for row in rows[1:]]
+        slopes = [layout.unflatten(row) for row in self._stages.rows[1:].copy()]
         step = Step(
             integrator.t_start, integrator.t, y0, self._y, slopes, integrator.error_norm,
-            rows, integrator.tableau, layout,
+            polynomial, layout, integrator.method.name,
         )  # fmt: skip
         if integrator.is_done and self._compiled is not None:
             give_back(self._stages)

@@ -66,6 +66,7 @@ class RowStep:
         numbers = tableau.as_floats()
         self.stages, self.tableau = stages, tableau
         self.n = tableau.stages
+        self.n_evaluations = self.n - 1
         xp, dtype = stages.xp, stages.rows.dtype
         weights = np.zeros((self.n + 2, self.n + 1))
         for i, a_i in enumerate(numbers.a):
@@ -127,6 +128,16 @@ class RowStep:
         if self.tableau.fsal:
             self.stages.rows[1] = self.stages.rows[self.n]
             self.stages.shift()
+
+    def polynomial(self, h: float) -> Array:
+        """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        assert self._interpolant is not None
+        rows, powers = self.stages.rows, self._interpolant.T
+        block = self.stages.xp.empty((len(powers) + 1, rows.shape[1]), rows.dtype)
+        block[0] = rows[0]
+        weights = to_xp(self.stages.xp, (h * powers).astype(rows.dtype))
+        self.stages.xp.dot(weights, rows[1:], out=block[1:])
+        return block
 
     def interpolation_weights(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> np.ndarray:
         """`dense_weights` of this method."""

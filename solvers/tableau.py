@@ -73,6 +73,11 @@ class Tableau:
         return self.b[-1] == 0 and self.a[-1] == self.b[:-1]
 
     @property
+    def interpolates(self) -> bool:
+        """Whether there is dense output."""
+        return self.interpolant is not None
+
+    @property
     def is_adaptive(self) -> bool:
         """Whether there is an embedded formula, hence an error estimate."""
         return self.b_embedded is not None

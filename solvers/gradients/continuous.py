@@ -25,6 +25,7 @@ from ..loop import Control, Integrator
 from ..norms import inner
 from ..solution import Stats
 from ..stages import Stages
+from ..stepping import RowStep
 from ..tableau import Tableau
 from ..trajectory import Trajectory
 from .discrete import Cotangents
@@ -77,8 +78,10 @@ class AdjointStages(Stages):
         """param_bars -= h sum_i b_i (df/dparams)^T a_i over the step just made (h < 0 when t falls); pull-backs made."""
         start, end = integrator.t_start, integrator.t
         chosen = [i for i, weight in enumerate(self._weights) if weight != 0.0]
+        step = integrator.step
+        assert isinstance(step, RowStep)
         for i in chosen:
-            t = integrator.step.stage_time(i, start, end)
+            t = step.stage_time(i, start, end)
             self.evaluations.add_params(self._order[i], t, (start - end) * self._weights[i])
         return len(chosen)
 

@@ -1,0 +1,23 @@
+"""Every method that `odeint` knows, by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from ..engine.errors import ArgumentError
+from .method import Method
+from .tableau import Tableau
+from .tableaus import TABLEAUS
+
+METHODS: dict[str, Tableau | Method] = {**TABLEAUS}
+
+
+def method_named(name: str | Tableau | Method) -> Tableau | Method:
+    """The method called `name` (a method itself is returned as it is); ArgumentError with the nearest name."""
+    if isinstance(name, (Tableau, Method)):
+        return name
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name]
+    nearest = get_close_matches(str(name).lower(), METHODS, n=1, cutoff=0.4)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ArgumentError(f"`method` must be one of {', '.join(map(repr, METHODS))}; got {name!r}.{hint}")
