@@ -85,7 +85,8 @@ class Trajectory:
 
     @staticmethod
     def _xp_stack(leaves: list[Any]) -> Array:
-        return namespace_of(*leaves).stack([namespace_of(*leaves).asarray(leaf) for leaf in leaves])
+        xp = namespace_of(*leaves)
+        return xp.stack([xp.asarray(leaf) for leaf in leaves])
 
     def sorted_aux(self) -> tuple[np.ndarray, list[Array]]:
         """Times (N,) in the order of integration (ties by order of evaluation) and leaves with a leading axis N."""
