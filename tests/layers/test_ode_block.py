@@ -21,6 +21,7 @@ from odegrad.layers import (
     solves,
     uniform_nodes,
 )
+from odegrad.solvers.options import GRADIENTS
 from oracles import assert_close, complex_step, inner_all, norm
 from scipy.integrate import solve_ivp
 
@@ -240,7 +241,7 @@ def test_running_twice_gives_the_same_statistics():
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "tape", "backsolve"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
 def test_a_backward_pass_is_not_seen(gradient):
     """Neither the steps that `discrete` recomputes nor those that `backsolve` takes add an observation."""
     block = ODEBlock(dynamics(), gradient=gradient, keep="none")

@@ -16,6 +16,7 @@ from odegrad.engine.errors import (
     TracedValueError,
 )
 from odegrad.solvers import Tableau
+from odegrad.solvers.options import GRADIENTS
 from odegrad.solvers.tableau import rationals
 
 Y0 = np.ones(3)
@@ -340,7 +341,7 @@ def test_a_wrong_number_of_arguments_is_pythons_own_error(f):
         odeint(f, Y0, [0.0, 1.0])
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "tape", "backsolve"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
 def test_a_gradient_of_what_the_solution_does_not_depend_on(gradient):
     with pytest.raises(NotReachedError, match="nothing that is differentiated reaches the result: 0/w"):
         grad(lambda p: np.sum(odeint(lambda t, y, p: -y, Y0, [0, 1], p, gradient=gradient).ys))(

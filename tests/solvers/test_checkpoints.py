@@ -1,4 +1,4 @@
-"""`checkpoints`: the gradient of `discrete` to the bit from few stored states, and as few steps as possible made again."""
+"""`checkpoints`: the gradient of `discrete` to the bit from few stored states, with as few steps made again as can be."""
 
 from __future__ import annotations
 

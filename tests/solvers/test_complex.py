@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from odegrad import odeint, vjp
+from odegrad.solvers.options import GRADIENTS
 from solving import distance
 
 Y0 = np.array([1.0 + 0.5j, -0.3 + 2.0j])
@@ -34,7 +35,7 @@ def closed_form(rates):
 
 @pytest.mark.parametrize("rates", RATES)
 @pytest.mark.parametrize("execution", EXECUTIONS)
-@pytest.mark.parametrize("gradient", ["discrete", "backsolve", "tape"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
 def test_the_gradient_is_that_of_the_closed_form(gradient, execution, rates):
     found = gradients(RATES[rates], gradient=gradient, execution=execution)
     assert distance(found, closed_form(RATES[rates])) <= 1e-8

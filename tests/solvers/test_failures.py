@@ -8,6 +8,7 @@ from odegrad import NonFiniteDynamics, StepSizeUnderflow, TooManySteps, grad, od
 from odegrad.engine.errors import NeuralODEError, SolveError
 from odegrad.engine.trace import base_value
 from odegrad.solvers import PIController
+from odegrad.solvers.options import GRADIENTS
 from solving import METHODS, Counted, random_case
 
 EXECUTIONS = ("replay", "eager")
@@ -101,7 +102,7 @@ def test_a_stiff_problem_and_few_steps(execution):
     assert len(error.solution.ys) == 2 and np.allclose(error.solution.ys[-1], np.cos(1e-4), atol=1e-6)
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "tape", "backsolve"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
 def test_a_failure_while_a_gradient_is_taken(gradient):
     with pytest.raises(StepSizeUnderflow):
         grad(lambda y: np.sum(odeint(blow_up, y, [0.0, 2.0], gradient=gradient).ys))(np.ones(1))

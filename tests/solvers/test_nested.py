@@ -60,7 +60,7 @@ def test_gradients_through_nested_solves(options):
     assert found == pytest.approx(central_difference(loss, [w], [direction], h=0.1), rel=1e-3)
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "backsolve"])
+@pytest.mark.parametrize("gradient", ["discrete", "backsolve", "interpolated", "reversible"])
 def test_a_replayed_derivative_through_a_nested_solve_is_refused(gradient):
     with pytest.raises(errors.NeuralODEError, match="calls odeint itself.*gradient='tape'"):
         grad(lambda w: np.sum(odeint(nested(w), Y0, [0, 1], gradient=gradient).ys))(np.eye(3))

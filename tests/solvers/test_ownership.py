@@ -12,6 +12,8 @@ METHODS = [
     pytest.param({"gradient": "discrete", "keep": "none"}, id="discrete-none"),
     pytest.param({"gradient": "backsolve"}, id="backsolve"),
     pytest.param({"gradient": "tape"}, id="tape"),
+    pytest.param({"gradient": "interpolated"}, id="interpolated"),
+    pytest.param({"gradient": "reversible"}, id="reversible"),
 ]
 EXECUTIONS = ("replay", "eager")
 
