@@ -21,7 +21,7 @@ from .options import Options, walking_grid
 from .reversible_steps import ReversibleIntegrator, run_reversible
 from .solution import Solution, Stats, StepInfo
 from .stages import EagerStages, ForwardStages, ReplayStages
-from .stepping import RowStep
+from .stepping import ErrorNorm, RowStep
 from .tableau import Tableau
 from .trajectory import Trajectory
 
@@ -125,10 +125,13 @@ def begin_rows(stages: ForwardStages, dynamics: Dynamics, stats: Stats) -> None:
     stats.nfe += 1
 
 
-def step_of(options: Options, stages: ForwardStages, dynamics: Dynamics) -> AnyStep:
+def step_of(options: Options, stages: ForwardStages, dynamics: Dynamics, stats: Stats) -> AnyStep:
     """What makes the steps of a solve."""
-    method = options.method
-    return RowStep(stages, method) if isinstance(method, Tableau) else method.step_on(stages, dynamics)
+    method, rows = options.method, stages.rows
+    if isinstance(method, Tableau):
+        return RowStep(stages, method)
+    norm = ErrorNorm(rows.shape[1], rows.dtype, stages.xp, options.rtol, options.atol)
+    return method.step_on(stages, dynamics, norm, stats)
 
 
 def control_of(options: Options) -> Control:
@@ -199,7 +202,7 @@ def _run(
         stats,
         grid=walking_grid(options, times),
         on_attempt=on_attempt,
-        step=step_of(options, stages, dynamics),
+        step=step_of(options, stages, dynamics, stats),
     )
     integrator.start()
     trajectory.path = dense_output(integrator) if keeps_path else None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..engine.backend import Array
 from .dynamics import Dynamics
+from .solution import Stats
 from .stages import Stages
+
+Norm = Callable[[Array, Array, Array], float]  # (difference, y, y_new) in units of the tolerances
 
 
 class AnyStep(Protocol):
@@ -73,8 +77,11 @@ class Method(ABC):
         return self.error_order is not None
 
     @abstractmethod
-    def step_on(self, stages: Stages, dynamics: Dynamics) -> AnyStep:
-        """The step of this method for one solve."""
+    def step_on(self, stages: Stages, dynamics: Dynamics, norm: Norm, stats: Stats) -> AnyStep:
+        """The step of this method for one solve.
+
+        A method that iterates does so until `norm` is small, and counts in `stats` what the loop does not see.
+        """
 
     def check(self, y0: Any) -> None:
         """Raise ArgumentError for an initial state (a tree of arrays) that this method cannot advance."""

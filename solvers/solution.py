@@ -17,6 +17,8 @@ class Stats:
     Attributes:
         nfe: evaluations of f, those of rejected steps and of the first-step probe included.
         n_accepted, n_rejected: attempted steps.
+        n_jacobians, n_factorizations: Jacobians and LU factorisations of an implicit method.
+        n_newton: its Newton iterations, one evaluation of f each.
         n_checks: plain calls of f that a new program was compared with (0 or 1), not part of nfe.
         nfe_backward: evaluations of f in backward passes.
         n_recomputed: steps made again in backward passes to reach states that were not stored (`checkpoints`).
@@ -30,6 +32,9 @@ class Stats:
     nfe: int = 0
     n_accepted: int = 0
     n_rejected: int = 0
+    n_jacobians: int = 0
+    n_factorizations: int = 0
+    n_newton: int = 0
     n_checks: int = 0
     nfe_backward: int = 0
     n_recomputed: int = 0

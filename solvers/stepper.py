@@ -128,7 +128,8 @@ class Stepper:
             begin_rows(self._stages, dynamics, self.stats)
             self._integrator = Integrator(
                 self._stages, options.method, control_of(options), float(times[0]), float(times[1]), self.stats,
-                grid=walking_grid(options, times), name="Stepper", step=step_of(options, self._stages, dynamics),
+                grid=walking_grid(options, times), name="Stepper",
+                step=step_of(options, self._stages, dynamics, self.stats),
             )  # fmt: skip
             self._integrator.start()
         self._y = self._layout.unflatten(self._integrator.y.copy())
