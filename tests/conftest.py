@@ -1,8 +1,9 @@
-"""Hypothesis profiles and the array module under test."""
+"""Hypothesis profiles, Ctrl-C, and the array module under test."""
 
 from __future__ import annotations
 
 import os
+import signal
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +14,9 @@ settings.register_profile("quick", derandomize=True, max_examples=10, deadline=N
 settings.register_profile("thorough", max_examples=200, deadline=None)
 settings.register_profile("nightly", max_examples=100, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("ODEGRAD_HYPOTHESIS", "quick"))
+
+# A shell's background jobs ignore Ctrl-C, and so would the programs that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def cupy_or_skip() -> ModuleType:
