@@ -13,6 +13,7 @@ from ..engine.errors import ImpureDynamicsError, SolveError
 from ..engine.trace import base_value
 from .checkpoints import Checkpoints
 from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
+from .dense import Dense
 from .dense_output import dense_output
 from .dynamics import Dynamics
 from .loop import Control, Integrator
@@ -45,10 +46,18 @@ class Forward:
 
     def solution(self, status: str = "finished") -> Solution:
         """What was reached, on arrays of its own."""
-        trajectory = self.trajectory
-        ts, ys = trajectory.ts[: trajectory.reached].copy(), trajectory.ys[: trajectory.reached].copy()
-        grid = np.array(trajectory.grid)
-        return Solution(ts, self.dynamics.layout.unflatten(ys, (len(ts),)), grid, self.stats, status=status)
+        ts, ys = self.trajectory.outputs()
+        tree = self.dynamics.layout.unflatten(ys, (len(ts),))
+        grid = np.array(self.trajectory.grid)
+        return Solution(ts, tree, grid, self.stats, status=status, dense=self.dense())
+
+    def dense(self) -> Dense | None:
+        """The solution as a function of time as far as it was reached, where it was kept."""
+        path = self.trajectory.path
+        if path is None:
+            return None
+        path.trim()
+        return Dense(path, self.dynamics.layout) if path.n_readable else None
 
 
 def solve_forward(
@@ -68,7 +77,7 @@ def solve_forward(
         trajectory = _begin(stages, dynamics, options, times, stats, keeps_states, purpose.time)
         done = Forward(dynamics, times, trajectory, stats)
         try:
-            _run(stages, dynamics, options, trajectory, stats, purpose.time, keeps_path)
+            _run(stages, dynamics, options, trajectory, stats, purpose.time, keeps_path or options.dense)
         except SolveError as error:
             error.solution = done.solution(type(error).__name__)
             raise
@@ -159,6 +168,8 @@ def _begin(
     ys = stages.xp.empty((len(times), dynamics.layout.size), dynamics.layout.dtype)
     ys[0] = stages.rows[0]
     trajectory = Trajectory(times, ys, [float(times[0])])
+    if options.save == "steps":
+        trajectory.steps = [ys[0].copy()]
     if keeps_states:
         trajectory.states = _first_states(options, times, ys[0].copy())
     if wants_time:
@@ -205,11 +216,12 @@ def _run(
         step=step_of(options, stages, dynamics, stats),
     )
     integrator.start()
-    trajectory.path = dense_output(integrator) if keeps_path else None
+    if keeps_path:
+        trajectory.path = dense_output(integrator, interpolates=method.interpolates)
     first_aux = 1
     while not integrator.is_done:
         integrator.advance()
-        trajectory.grid.append(integrator.t)
+        trajectory.write_step(integrator)
         trajectory.write_outputs(integrator)
         trajectory.write_slope(integrator.t_start, stages.rows[1])
         if isinstance(method, Tableau):

@@ -16,6 +16,7 @@ from .forward import aux_of
 from .method import Method
 from .options import (
     check_method,
+    check_outputs,
     check_tolerances,
     checked_options,
     initial_state,
@@ -54,6 +55,8 @@ def odeint(
     coupling: float = 0.99,
     checkpoints: int | None = None,
     callback: Callable[[StepInfo], None] | None = None,
+    save: str = "ts",
+    dense: bool = False,
 ) -> Solution:
     """Solve y' = f(t, y, params), y(ts[0]) = y0, and return y at every time in ts.
 
@@ -92,6 +95,9 @@ def odeint(
         coupling: lam of "reversible", in (0, 1]. The way back magnifies round-off by 1/lam a step; the way forth is
             stable for steps h |a| < -log(lam) along a rate a of f, so that strongly damped problems want a smaller one.
         callback: called after every attempted step with a `StepInfo`.
+        save: "ts" (the states at the output times) or "steps" (ts = (t0, t1): those at every accepted step, with the
+            times as sol.ts); steps are not differentiated.
+        dense: whether sol.dense is the solution as a function of time, with `.derivative`; not differentiated.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution` (from a
         backward solve, with the whole forward solution); DriftError, likewise, beyond `drift_limit`;
@@ -103,10 +109,11 @@ def odeint(
         method, rtol=rtol, atol=atol, gradient=gradient, execution=execution, keep=keep, keep_bytes=keep_bytes,
         max_steps=max_steps, max_step=max_step, first_step=first_step, step_size=step_size, grid=grid,
         controller=controller, backward_rtol=backward_rtol, backward_atol=backward_atol, callback=callback,
-        drift_limit=drift_limit, coupling=coupling, checkpoints=checkpoints,
+        drift_limit=drift_limit, coupling=coupling, checkpoints=checkpoints, save=save, dense=dense,
     )  # fmt: skip
     ts = joined_times(ts)
     times = output_times(ts)
+    check_outputs(options, times)
     y0 = initial_state(y0)
     refuse_subclasses("params", params)
     dynamics = Dynamics(f, times[0], y0, params, has_aux=has_aux)
@@ -119,8 +126,10 @@ def odeint(
     done = solve.done
     assert done is not None
     aux = Aux(*aux_of(done)) if has_aux else None
-    grid = np.array(done.trajectory.grid)
-    return Solution(times.copy(), dynamics.layout.unflatten(ys, (len(times),)), grid, done.stats, aux)
+    if save == "steps":
+        times, ys = done.trajectory.outputs()
+    tree, grid = dynamics.layout.unflatten(ys, (len(times),)), np.array(done.trajectory.grid)
+    return Solution(times.copy(), tree, grid, done.stats, aux, dense=done.dense() if dense else None)
 
 
 def check_options(**options: Any) -> None:

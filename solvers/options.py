@@ -24,6 +24,7 @@ from .tableau import Tableau
 GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
 KEEPS = ("auto", "all", "none")
 EXECUTIONS = ("replay", "eager")
+SAVES = ("ts", "steps")
 POSITIVE = ("rtol", "atol", "drift_limit")
 POSITIVE_OR_NONE = ("max_step", "first_step", "step_size", "backward_rtol", "backward_atol")
 MAY_BE_INFINITE = ("max_step", "step_size", "drift_limit")
@@ -52,6 +53,8 @@ class Options:
     drift_limit: float = math.inf
     coupling: float = 0.99
     checkpoints: int | None = None
+    save: str = "ts"
+    dense: bool = False
 
     @property
     def tableau(self) -> Tableau:
@@ -84,10 +87,8 @@ class Options:
 
 def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
     """Options, or ArgumentError with one line for each that does not fit."""
-    problems = [
-        _choice(name, given[name], allowed)
-        for name, allowed in (("gradient", GRADIENTS), ("keep", KEEPS), ("execution", EXECUTIONS))
-    ]
+    choices = {"gradient": GRADIENTS, "keep": KEEPS, "execution": EXECUTIONS, "save": SAVES}
+    problems = [_choice(name, given.get(name, allowed[0]), allowed) for name, allowed in choices.items()]
     problems += [
         _positive(name, given[name])
         for name in (*POSITIVE, *POSITIVE_OR_NONE)
@@ -105,6 +106,7 @@ def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
     if given["controller"] is not None and not hasattr(given["controller"], "judge"):
         problems.append(f"`controller` must be a PIController; got {given['controller']!r}")
     chosen = method_named(method)
+    problems.append(_dense(given.get("dense", False), given["gradient"], chosen))
     if given["grid"] is not None:
         given["grid"] = _as_times(given["grid"])
     if given["step_size"] is not None and given["grid"] is not None:
@@ -176,6 +178,15 @@ def check_tolerances(options: Options, dtype: np.dtype) -> None:
                 f"`{name}` = {value:g} is zero in the dtype of the state, {dtype}, whose smallest number is "
                 f"{np.finfo(real).smallest_subnormal:.1e}; enlarge it"
             )
+
+
+def check_outputs(options: Options, ts: np.ndarray) -> None:
+    """ArgumentError for output times between which the steps themselves are asked for."""
+    if options.save == "steps" and len(ts) > 2:
+        raise ArgumentError(
+            f"save='steps' returns every accepted step between two times, `ts` = (t0, t1); got {len(ts)} times. Leave the "
+            "others out, or leave out `save`; with dense=True the solution can be read anywhere"
+        )
 
 
 def joined_times(ts: Any) -> Any:
@@ -295,6 +306,18 @@ def _fraction(name: str, value: Any) -> str:
     if not _positive(name, value) and value <= 1:
         return ""
     return f"`{name}` must be a number in (0, 1]; got {value!r}"
+
+
+def _dense(value: Any, gradient: str, method: Tableau | Method) -> str:
+    if not isinstance(value, (bool, np.bool_)):
+        return f"`dense` must be True or False; got {value!r}"
+    if value and gradient == "reversible":
+        return (
+            "gradient='reversible' has no dense output; leave out `dense`, or choose another gradient method"
+        )
+    if value and not isinstance(method, Tableau) and not method.interpolates:
+        return f"{method.name} has no dense output; leave out `dense`, or choose another method (dopri5)"
+    return ""
 
 
 def _checkpoints(value: Any, gradient: str, keep: str) -> str:

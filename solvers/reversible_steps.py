@@ -193,7 +193,7 @@ def run_reversible(integrator: ReversibleIntegrator, trajectory: Trajectory) -> 
     integrator.stats.peak_saved_bytes += partners[1:].nbytes
     while not integrator.is_done:
         integrator.advance()
-        trajectory.grid.append(integrator.t)
+        trajectory.write_step(integrator)
         if integrator.t == trajectory.ts[trajectory.reached]:
             partners[trajectory.reached] = integrator.step.z_new
         trajectory.write_outputs(integrator)

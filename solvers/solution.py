@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.tree import Tree
+from .dense import Dense
 
 
 @dataclass
@@ -67,12 +68,13 @@ class Solution:
     """The solution at the output times.
 
     Attributes:
-        ts: output times (T,), float64.
+        ts: output times (T,), float64; with save="steps" the accepted times.
         ys: state at these times: a tree shaped like y0, each leaf (T, *shape).
         grid: the accepted times (N + 1,); odeint(..., grid=sol.grid) walks exactly these again.
         stats: counts; a backward pass adds to them.
         aux: with has_aux=True what f returned beside the slope.
         status: "finished", or the name of the error that ended a partial solution.
+        dense: with dense=True the solution as a function of time.
     """
 
     ts: np.ndarray
@@ -81,6 +83,7 @@ class Solution:
     stats: Stats = field(default_factory=Stats)
     aux: Aux | None = None
     status: str = "finished"
+    dense: Dense | None = None
 
     def __repr__(self) -> str:
         return f"Solution({self.status}, {len(self.ts)} times in [{self.ts[0]:g}, {self.ts[-1]:g}], {self.stats})"

@@ -54,10 +54,20 @@ class Solve(Primitive):
                 f"a solve with method={options.method.name!r} has no derivative; differentiate through an explicit "
                 "Runge-Kutta method (dopri5)"
             )
+        self._refuse_outputs(args)
         self.keeps_states = self.is_differentiated and options.gradient == "discrete"
         self.keeps_path = self.is_differentiated and options.gradient == "interpolated"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
         self.done: Forward | None = None
+
+    def _refuse_outputs(self, args: Sequence[Any]) -> None:
+        """NeuralODEError where a derivative would silently pass by what is returned beside the output times."""
+        asked = "save='steps'" if self.options.save == "steps" else "dense=True"
+        if (self.options.save == "steps" or self.options.dense) and any(type(value) is Var for value in args):
+            raise NeuralODEError(
+                f"{asked} is not differentiated and not traced: only the states at given output times are. Solve once "
+                "outside of the function that is differentiated, then pass ts=sol.grid and grid=sol.grid inside of it"
+            )
 
     def structure(self) -> tuple[Any, ...]:
         """Equal for solves that do the same with equal arguments."""

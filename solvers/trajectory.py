@@ -33,7 +33,8 @@ class Trajectory:
         held: buffers of the stages of each step, None where they were not kept.
         slopes: time derivative of the interpolant at the output times (T, n), where `ts` is differentiated.
         partners: the second copy z of the state at the output times (T, n) (`reversible`).
-        path: the solution between the grid times (`interpolated`).
+        path: the solution between the grid times (`interpolated`, dense=True).
+        steps: flat states at the grid times, with save="steps".
         aux_ts, aux: times and values (leaves) of what f returned beside the slope.
     """
 
@@ -46,6 +47,7 @@ class Trajectory:
     slopes: Array | None = None
     partners: Array | None = None
     path: DenseOutput | None = None
+    steps: list[Array] | None = None
     aux_ts: list[float] | None = None
     aux: list[list[Any]] = field(default_factory=list)
 
@@ -66,6 +68,18 @@ class Trajectory:
             self.ys[last] = integrator.y
             last += 1
         self.reached = last
+
+    def write_step(self, integrator: Integrator) -> None:
+        """The end of the step just made: its time, and its state where those are what was asked for."""
+        self.grid.append(integrator.t)
+        if self.steps is not None:
+            self.steps.append(integrator.y.copy())
+
+    def outputs(self) -> tuple[np.ndarray, Array]:
+        """Times (T,) and states (T, n) that were asked for, as far as they were reached."""
+        if self.steps is not None:
+            return np.array(self.grid), namespace_of(self.ys).stack(self.steps)
+        return self.ts[: self.reached].copy(), self.ys[: self.reached].copy()
 
     def write_slope(self, t: float, slope: Array) -> None:
         """The slope at a grid time that is an output time as well."""
