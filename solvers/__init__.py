@@ -1,6 +1,8 @@
 """Adaptive and fixed-step Runge-Kutta solvers, and the ways to differentiate through them."""
 
+from .adams import AdamsBashforth, AdamsBashforthMoulton
 from .controller import PIController
+from .leapfrog import Leapfrog
 from .odeint import odeint
 from .solution import Aux, Solution, Stats, StepInfo
 from .stepper import Step, Stepper
@@ -10,7 +12,10 @@ from .tableaus import TABLEAUS, tableau
 
 __all__ = [
     "TABLEAUS",
+    "AdamsBashforth",
+    "AdamsBashforthMoulton",
     "Aux",
+    "Leapfrog",
     "PIController",
     "Solution",
     "Stats",

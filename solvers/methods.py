@@ -5,11 +5,18 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from ..engine.errors import ArgumentError
+from .adams import AdamsBashforth, AdamsBashforthMoulton
+from .leapfrog import Leapfrog
 from .method import Method
 from .tableau import Tableau
 from .tableaus import TABLEAUS
 
-METHODS: dict[str, Tableau | Method] = {**TABLEAUS}
+METHODS: dict[str, Tableau | Method] = {
+    **TABLEAUS,
+    "leapfrog": Leapfrog(),
+    "adams_bashforth": AdamsBashforth(),
+    "adams_bashforth_moulton": AdamsBashforthMoulton(),
+}
 
 
 def method_named(name: str | Tableau | Method) -> Tableau | Method:
