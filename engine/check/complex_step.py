@@ -14,6 +14,7 @@ from ..errors import NeuralODEError
 from ..ops import astype
 from ..trace import dtype_of, is_weak
 from ..tree import Tree, unflatten
+from .arguments import SURE, check_function
 from .derivative import Derivative, difference_along
 from .differences import START
 from .directions import checked_direction, relative_size
@@ -33,6 +34,7 @@ def complex_step(f: Callable[[Tree], Any], x: Tree, direction: Tree) -> Derivati
     Cost: about 20 evaluations of f, most of them differences to see whether f is analytic.
     Source: Squire & Trapp (1998), SIAM Rev. 40(1), 110-112.
     """
+    check_function("complex_step(f, x, direction)", f, x)
     function = ScalarFunction(f, x)
     v = checked_direction(x, direction)
     start = START * relative_size(function.leaves, v)
@@ -96,5 +98,5 @@ def agree(found: Derivative, expected: Derivative) -> bool:
     """Whether a complex step agrees with differences as far as these can tell."""
     scale = max(abs(found.value), abs(expected.value))
     return math.isfinite(found.value) and (
-        abs(found.value - expected.value) <= 10.0 * expected.error + AGREEMENT * scale
+        abs(found.value - expected.value) <= SURE * expected.error + AGREEMENT * scale
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import NonFiniteGradient
 from ..tree import Tree
+from .arguments import check_function, check_settings
 from .differences import START, Curve, extrapolated_difference, one_sided_slopes
 from .directions import checked_direction, relative_size
 from .function import ScalarFunction
@@ -58,12 +59,14 @@ def central_difference(
         f: pure function of a tree of float or complex arrays to a real scalar.
         x: the point.
         direction: v, a tree shaped like x.
-        step: largest h (default: it changes x by a twentieth of its size).
+        step: largest h, positive (default: it changes x by a twentieth of its size).
     Returns: Derivative; it says whether the slopes from both sides differ.
     Raises: ImpureFunctionError, ArgumentError and ArgumentTypeError as `gradients` does; NonFiniteGradient if f is not
         finite on both sides of x at any step.
     Cost: about 20 evaluations of f.
     """
+    check_function("central_difference(f, x, direction)", f, x)
+    check_settings(seed=0, step=step)
     function = ScalarFunction(f, x)
     v = checked_direction(x, direction)
     start = (START * relative_size(function.leaves, v)) if step is None else step
@@ -77,8 +80,8 @@ def difference_along(
     taken = extrapolated_difference(phi, start, function.eps, function.noise)
     if not math.isfinite(taken.value):
         raise NonFiniteGradient(
-            f"no difference along {where} could be taken: the function is NaN or infinite at the point moved by +h or -h, "
-            f"for every h from {start:.1e} down. Move the point away from the border of the domain"
+            f"no difference along {where} could be taken: the function is NaN or infinite at the point moved by +h or "
+            f"-h, for every h from {start:.1e} down. Move the point away from the border of the domain"
         )
     derivative = Derivative(taken.value, taken.error, "central differences", taken.step)
     if not sides:

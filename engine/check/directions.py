@@ -12,6 +12,7 @@ from ..backend import Array, is_array, namespace_of, to_host, to_xp
 from ..errors import ArgumentError, ArgumentTypeError
 from ..trace import describe, dtype_of, is_weak, shape_of
 from ..tree import Tree, leaves, leaves_with_paths, path_name, same_structure, unflatten
+from .arguments import check_leaves, check_settings
 
 
 def relative_size(values: Sequence[Any], direction: Sequence[Any]) -> float:
@@ -53,7 +54,11 @@ def random_direction(x: Tree, seed: int = 0) -> Tree:
     """A tree like x with entries of random sign (of complex leaves a unit 1, -1, i or -i) and size 0.5 to 1.5.
 
     Sizes that differ keep the errors of two entries from cancelling.
+
+    Raises: ArgumentError for a tree without leaves and a seed that is none; ArgumentTypeError for integer leaves.
     """
+    check_leaves(x)
+    check_settings(seed=seed)
     rng = np.random.default_rng(seed)
     return unflatten(x, (random_leaf(leaf, rng) for leaf in leaves(x)))
 

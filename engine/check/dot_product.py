@@ -11,14 +11,14 @@ from ..errors import ArgumentError, NonFiniteGradient
 from ..trace import describe, dtype_of
 from ..transforms import jvp, vjp
 from ..tree import Tree, leaves, leaves_with_paths, path_name, unflatten
+from .arguments import SURE, check_function, check_point, check_settings, default_tol, is_differentiable
 from .derivative import Derivative, difference_along
 from .differences import START
 from .directions import norm_of, pairing, random_leaf, relative_size
-from .function import ScalarFunction, call_pure, check_leaves, described, guarded
+from .function import ScalarFunction, call_pure, described, guarded
 from .report import KINK, OK, UNCLEAR, WRONG
 
 TRANSPOSE_TOL = 1e4  # units of round-off, times the larger of |ybar| |J v| and |J^T ybar| |v|
-DOUBLE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ def dot_product_test(
     Raises: what `gradients` raises; ArgumentError for a result without float leaves.
     Cost: about 25 evaluations of f, one pull-back, one JVP.
     """
-    check_leaves(x)
+    check_function("dot_product_test(f, x)", f, x)
+    check_settings(seed=seed, tol=tol)
+    check_point(x)
     primals = leaves(x)
     result = call_pure(f, unflatten(x, [guarded(leaf) for leaf in primals]), primals)
     _check_result(result)
@@ -100,14 +102,14 @@ def dot_product_test(
     function.eps = eps
     reference = difference_along(function, function.line(v), START * relative_size(primals, v))
     scale = max(norm_of(ybar) * norm_of(ydot), norm_of(xbar) * norm_of(v), abs(reference.value))
-    tol = (1e-7 if eps < DOUBLE else 1e-3) if tol is None else tol
+    tol = default_tol(eps) if tol is None else tol
     transpose_gap, gap = abs(by_vjp - by_jvp), abs(by_vjp - reference.value)
     if transpose_gap > TRANSPOSE_TOL * eps * scale:
         verdict = WRONG
     elif reference.is_kink:
         verdict = KINK
     elif gap > tol * scale:
-        verdict = WRONG if gap > tol * scale + 10.0 * reference.error else UNCLEAR
+        verdict = WRONG if gap > tol * scale + SURE * reference.error else UNCLEAR
     else:
         verdict = OK
     over = scale or 1.0
@@ -118,9 +120,7 @@ def _check_result(result: Tree) -> None:
     wrong = [
         f"{path_name(path)}: {describe(leaf)}"
         for path, leaf in leaves_with_paths(result)
-        if not hasattr(leaf, "dtype")
-        and type(leaf) not in (float, complex)
-        or dtype_of(leaf).kind not in "fc"
+        if not is_differentiable(leaf)
     ]
     if wrong or not leaves(result):
         raise ArgumentError(

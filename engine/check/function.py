@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import is_array, namespace_of, to_host
-from ..errors import ArgumentError, ArgumentTypeError, ImpureFunctionError, NonFiniteGradient
+from ..errors import ArgumentError, ImpureFunctionError, NonFiniteGradient
 from ..trace import describe, dtype_of, is_weak, shape_of
 from ..tree import Tree, leaves, leaves_with_paths, path_name, unflatten
+from .arguments import check_point
 from .differences import noise_level
 from .directions import random_leaf, relative_size
 
@@ -37,7 +38,7 @@ class ScalarFunction:
     """
 
     def __init__(self, f: Callable[[Tree], Any], x: Tree) -> None:
-        check_leaves(x)
+        check_point(x)
         self.f, self.x = f, x
         self.leaves = leaves(x)
         self.names = [path_name(path) for path, _ in leaves_with_paths(x)]
@@ -147,28 +148,6 @@ def guarded(leaf: Any) -> Any:
     view = leaf.view()
     view.flags.writeable = False
     return view
-
-
-def check_leaves(x: Tree) -> None:
-    """An error unless x has leaves, all of them finite float or complex arrays or numbers."""
-    found = [(path_name(path), leaf) for path, leaf in leaves_with_paths(x)]
-    if not found:
-        raise ArgumentError("the tree to differentiate has no leaves; got " + repr(x))
-    wrong = [(name, leaf) for name, leaf in found if not _is_differentiable(leaf)]
-    if wrong:
-        listed = ", ".join(f"{name}: {describe(leaf)}" for name, leaf in wrong)
-        raise ArgumentTypeError(
-            f"only float and complex leaves have a gradient; got {listed}. Convert it with numpy.asarray(x, "
-            "dtype=float), or let the function capture what is not differentiated (indices, labels, counts)"
-        )
-    for name, leaf in found:
-        bad = ~np.isfinite(to_host(leaf))
-        if bad.any():
-            raise ArgumentError(f"the leaf {name} has {int(bad.sum())} of {bad.size} values NaN or infinite")
-
-
-def _is_differentiable(leaf: Any) -> bool:
-    return (is_weak(leaf) or hasattr(leaf, "dtype")) and dtype_of(leaf).kind in "fc"
 
 
 def check_real_scalar(result: Any) -> None:

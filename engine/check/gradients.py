@@ -19,17 +19,15 @@ from ..ops import astype
 from ..trace import describe, dtype_of, is_weak, shape_of
 from ..transforms import value_and_grad
 from ..tree import Tree, leaves, leaves_with_paths, path_name, same_structure, unflatten
+from .arguments import SINGLE, SURE, check_function, check_settings, default_tol
 from .complex_step import ComplexStepper
 from .directions import host_vector, norm_of
 from .function import ScalarFunction, check_real_scalar
-from .judge import SURE, empty_leaf, judge_leaf, whole_scale
+from .judge import empty_leaf, judge_leaf, whole_scale
 from .lines import without_rule
 from .measure import Plan, measure_leaf, place_of
 from .report import GradientReport
 
-REFERENCES = ("auto", "differences")
-DOUBLE = 1e-10  # a larger spacing of floats is single precision
-TOL_DOUBLE, TOL_SINGLE = 1e-7, 1e-3
 TRACED_AGREES = 1e-6  # the traced function may sum in another order
 
 
@@ -65,7 +63,8 @@ def gradients(
 
     float32 leaves are compared with derivatives in float64, at the same point, if loss computes in float64 there.
     """
-    check_options(reference, entries, directions, tol)
+    check_function("gradients(loss, params)", loss, params)
+    check_settings(seed=seed, tol=tol, reference=reference, entries=entries, directions=directions)
     function = ScalarFunction(loss, params)
     found = traced_gradient(function) if gradient is None else given_gradient(function, gradient)
     plan = Plan(reference, entries, directions, seed)
@@ -82,8 +81,7 @@ def compare(
 ) -> GradientReport:
     """The report on a gradient, given as the leaves of a tree like function.x."""
     reference, notes = in_double(function)
-    if tol is None:
-        tol = TOL_DOUBLE if function.eps < DOUBLE else TOL_SINGLE
+    tol = default_tol(function.eps) if tol is None else tol
     rng = np.random.default_rng(plan.seed)
     stepper = ComplexStepper(reference)
     measured = {
@@ -173,7 +171,7 @@ def in_double(function: ScalarFunction) -> tuple[ScalarFunction, tuple[str, ...]
         reference = ScalarFunction(function.f, unflatten(function.x, wide))
     except (NeuralODEError, TypeError, ValueError) as error:
         return function, (f"differences in single precision; in double: {type(error).__name__}: {error}",)
-    if reference.eps > DOUBLE:
+    if reference.eps > SINGLE:
         return function, (
             "differences in single precision: the function computes in it whatever it is given",
         )
@@ -182,21 +180,3 @@ def in_double(function: ScalarFunction) -> tuple[ScalarFunction, tuple[str, ...]
 
 def _double(leaf: Any) -> np.dtype:
     return np.dtype(np.complex128 if dtype_of(leaf).kind == "c" else np.float64)
-
-
-def check_options(reference: str, entries: int | None, directions: int, tol: float | None) -> None:
-    """ArgumentError unless the settings of a comparison are ones."""
-    if reference not in REFERENCES:
-        raise ArgumentError(
-            f"`reference` must be one of {', '.join(map(repr, REFERENCES))}; got {reference!r}"
-        )
-    if entries is not None and not _is_count(entries, 0):
-        raise ArgumentError(f"`entries` must be None or a number from 0 up; got {entries!r}")
-    if not _is_count(directions, 1):
-        raise ArgumentError(f"`directions` must be at least 1; got {directions!r}")
-    if tol is not None and not (isinstance(tol, (int, float, np.number)) and 0.0 < tol < 1.0):
-        raise ArgumentError(f"`tol` must lie between 0 and 1; got {tol!r}")
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)

@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..trace import shape_of
+from .arguments import SURE
 from .derivative import difference_along
 from .directions import host_vector, norm_of
 from .function import ScalarFunction
 from .measure import Measured, Probe, place_of
 from .report import KINK, OK, UNCLEAR, VERDICTS, WRONG, LeafReport, WorstEntry
 
-SURE = (
-    10.0  # an error beyond the tolerance by so many estimated errors of the reference is one of the gradient
-)
-
-FACTOR_SHOWN = 1e-4
+FACTOR_SHOWN = 1e-4  # by which a gradient that is a multiple of the right one differs from it
 
 
 def whole_scale(function: ScalarFunction, gradient: Sequence[Any], measured: Sequence[Measured]) -> float:

@@ -33,7 +33,10 @@ class Plan:
 
 @dataclass
 class Probe:
-    """One number of the gradient beside its reference: an entry (or its imaginary part), or a direction of norm `size`."""
+    """One number of the gradient beside its reference.
+
+    That is an entry, its imaginary part (`unit` 1j), or what a direction of norm `size` gives (`index` None).
+    """
 
     index: int | None
     unit: complex

@@ -34,7 +34,8 @@ class LeafReport:
         error: |g - reference| over the compared entries, relative to the larger norm of both; where not all entries were
             compared, also |(g - reference) v| along the directions, whose entries are about 1 in size, if that is more.
             Kinks are left out.
-        is_scaled_by_whole: the gradient of the leaf cannot be told from 0, so the error is relative to the whole gradient.
+        is_scaled_by_whole: the gradient of the leaf cannot be told from 0, so the error is relative to the whole
+            gradient.
         cosine: of the angle between the compared entries and their reference; NaN if either is zero.
         worst: the entry with the largest error; None if no entry was compared.
         reference_error: estimated error of the reference, relative like `error`.

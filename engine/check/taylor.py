@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import NonFiniteGradient
 from ..transforms import hvp
 from ..tree import Tree, leaves
+from .arguments import check_function, check_settings
 from .differences import one_sided_slopes
 from .directions import checked_direction, norm_of, pairing, random_direction, relative_size
 from .function import ScalarFunction
@@ -95,6 +96,8 @@ def taylor_test(
     Cost: about 50 evaluations of the loss, one gradient, one Hessian-vector product.
     Source: Farrell, Ham, Funke & Rognes (2013), SIAM J. Sci. Comput. 35(4), section 6 (the test of first order).
     """
+    check_function("taylor_test(loss, params)", loss, params)
+    check_settings(seed=seed)
     function = ScalarFunction(loss, params)
     tree = random_direction(params, seed) if direction is None else direction
     v = checked_direction(params, tree)

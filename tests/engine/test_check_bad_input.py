@@ -21,6 +21,13 @@ from odegrad.engine.primitive import PRIMITIVES, primitive
 
 X = np.array([1.0, -2.0, 0.5])
 HERE = __file__
+CALLS = {
+    "gradients": check.gradients,
+    "taylor_test": check.taylor_test,
+    "dot_product_test": check.dot_product_test,
+    "central_difference": lambda f, x: check.central_difference(f, x, X),
+    "complex_step": lambda f, x: check.complex_step(f, x, X),
+}
 TOOLS = {
     "gradients": check.gradients,
     "taylor_test": check.taylor_test,
@@ -167,6 +174,23 @@ def test_nothing_reached():
         check.gradients(lambda p: np.sum(X), {"w": X})
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_swapped_arguments(name):
+    with pytest.raises(
+        ArgumentTypeError, match=rf"{name}\(.*\) takes a function first; got dict; it came second, so swap"
+    ):
+        CALLS[name]({"w": X}, total)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("f", [None, 3.0, X, "loss"])
+def test_a_function_that_is_none(name, f):
+    with pytest.raises(
+        ArgumentTypeError, match=rf"{name}\(.*\) takes a function first; got {type(f).__name__}$"
+    ):
+        CALLS[name](f, X)
+
+
 def test_an_error_of_the_function_passes():
     with pytest.raises(ZeroDivisionError):
         check.gradients(lambda x: np.sum(x) / (1 // 0), X)
@@ -226,6 +250,24 @@ def test_an_empty_tree(tool, empty):
         tool(lambda p: 1.0, empty)
 
 
+@pytest.mark.parametrize("empty", [{}, [], None])
+def test_an_empty_tree_has_no_direction(empty):
+    with pytest.raises(ArgumentError, match="has no leaves"):
+        check.random_direction(empty)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "kind"),
+    [(np.arange(3), r"int64\[3\]"), (3, "int"), (np.ones(2, bool), r"bool\[2\]"), ("a", "str")],
+)
+def test_a_leaf_without_a_direction(leaf, kind):
+    """A direction in its dtype would be rounded to 0 and 1."""
+    with pytest.raises(
+        ArgumentTypeError, match=f"only float and complex leaves have a gradient; got n: {kind}"
+    ):
+        check.random_direction({"w": X, "n": leaf})
+
+
 @pytest.mark.parametrize(
     "leaf, kind", [(np.arange(3), r"int64\[3\]"), (3, "int"), (np.ones(2, bool), r"bool\[2\]")]
 )
@@ -276,9 +318,10 @@ def test_a_direction_that_does_not_fit(tool, direction):
 
 OPTIONS = {
     "reference": ("exact", "`reference` must be one of 'auto', 'differences'; got 'exact'"),
-    "entries": (-1, "`entries` must be None or a number from 0 up; got -1"),
-    "directions": (0, "`directions` must be at least 1; got 0"),
+    "entries": (-1, "`entries` must be None or an integer from 0 up; got -1"),
+    "directions": (0, "`directions` must be an integer from 1 up; got 0"),
     "tol": (0.0, r"`tol` must lie between 0 and 1; got 0\.0"),
+    "seed": (-1, "`seed` must be an integer from 0 up; got -1"),
 }
 
 
@@ -290,11 +333,59 @@ def test_a_setting_that_is_none(name):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"entries": "all"}, {"entries": 2.5}, {"directions": None}, {"directions": True}, {"tol": "x"}]
+    "wrong",
+    [
+        {"entries": "all"},
+        {"entries": 2.5},
+        {"directions": None},
+        {"directions": True},
+        {"tol": "x"},
+        {"tol": True},
+        {"seed": None},
+        {"seed": 1.5},
+        {"seed": True},
+    ],
+    ids=str,
 )
 def test_settings_of_another_type_are_refused(wrong):
     with pytest.raises(ArgumentError, match=f"`{next(iter(wrong))}`"):
         check.gradients(lambda p: np.sum(p**2), np.ones(2), **wrong)
+
+
+def test_several_wrong_settings_come_in_one_message():
+    with pytest.raises(ArgumentError, match="(?s)`seed`.*`tol`.*`entries`"):
+        check.gradients(total, {"w": X}, seed=-1, tol=2.0, entries=-3)
+
+
+@pytest.mark.parametrize("step", [0, 0.0, -1, np.nan, np.inf, "1e-3", True])
+def test_a_step_that_is_no_positive_number(step):
+    with pytest.raises(ArgumentError, match=f"`step` must be a positive number; got {step!r}"):
+        check.central_difference(np.sum, X, X, step=step)
+
+
+@pytest.mark.parametrize("tol", [-1, 0.0, 1.0, np.nan, "x", True])
+def test_a_tolerance_of_dot_products_that_is_none(tol):
+    """With NaN every comparison would be passed."""
+    with pytest.raises(ArgumentError, match=f"`tol` must lie between 0 and 1; got {tol!r}"):
+        check.dot_product_test(np.sin, X, tol=tol)
+
+
+SEEDED = {
+    "dot_product_test": lambda seed: check.dot_product_test(np.sin, X, seed=seed),
+    "taylor_test": lambda seed: check.taylor_test(np.sum, X, seed=seed),
+    "random_direction": lambda seed: check.random_direction(X, seed),
+}
+
+
+@pytest.mark.parametrize("tool", SEEDED.values(), ids=SEEDED)
+@pytest.mark.parametrize("seed", [-1, 0.5, None, "x"])
+def test_a_seed_that_is_none(tool, seed):
+    with pytest.raises(ArgumentError, match=f"`seed` must be an integer from 0 up; got {seed!r}"):
+        tool(seed)
+
+
+def test_a_numpy_integer_is_a_seed():
+    assert np.array_equal(check.random_direction(X, np.int64(3)), check.random_direction(X, 3))
 
 
 def test_a_complex_gradient_of_a_real_leaf_is_refused():

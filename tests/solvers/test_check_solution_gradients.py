@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from odegrad import check, odeint
-from odegrad.engine.errors import ArgumentError, ArgumentTypeError, NoRuleError, TracedValueError
+from odegrad.engine.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ImpureFunctionError,
+    NeuralODEError,
+    NonFiniteGradient,
+    NoRuleError,
+    TracedValueError,
+)
 from odegrad.engine.primitive import PRIMITIVES, primitive
 from odegrad.solvers.gradients import discrete
 from oracles import central_difference
@@ -210,9 +219,107 @@ def test_a_loss_that_is_no_scalar():
         check.solution_gradients(lambda t, y: -y, np.ones(2), [0.0, 1.0], loss=lambda ys: ys[-1])
 
 
-def test_an_unknown_option_of_the_solve():
-    with pytest.raises(TypeError, match="no_such_option"):
-        check.solution_gradients(lambda t, y: -y, np.ones(2), [0.0, 1.0], no_such_option=1)
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("rtl", "did you mean 'rtol'"),
+        ("metod", "did you mean 'method'"),
+        ("entires", "did you mean 'entries'"),
+        ("x", "there are method, rtol, atol"),
+    ],
+)
+def test_an_unknown_option(name, hint):
+    with pytest.raises(ArgumentTypeError, match=f"have no option '{name}'; {hint}"):
+        check.solution_gradients(lambda t, y: -y, np.ones(2), [0.0, 1.0], **{name: 1})
+
+
+def test_swapped_arguments():
+    with pytest.raises(
+        ArgumentTypeError, match="takes a function first; got ndarray; it came second, so swap"
+    ):
+        check.solution_gradients(np.ones(2), lambda t, y: -y, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("loss", [3.0, "sum", np.ones(2)])
+def test_a_loss_that_is_no_function(loss):
+    with pytest.raises(
+        ArgumentTypeError, match=f"`loss` must be a function of the states `ys`; got {type(loss).__name__}"
+    ):
+        check.solution_gradients(lambda t, y: -y, np.ones(2), [0.0, 1.0], loss=loss)
+
+
+@pytest.mark.parametrize("execution", ["replay", "eager"])
+def test_dynamics_that_change_between_calls(execution):
+    n_calls = itertools.count()
+
+    def f(t, y):
+        return -y * next(n_calls)
+
+    with pytest.raises(
+        ImpureFunctionError, match=r"f is not pure: two calls at t=0.5 gave slopes that differ by 1.414e\+00"
+    ):
+        check.solution_gradients(f, np.ones(2), [0.5, 1.0], execution=execution)
+
+
+def test_dynamics_that_draw_random_numbers():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ImpureFunctionError, match="Draw random numbers from a key or a seed"):
+        check.solution_gradients(lambda t, y: -y * rng.normal(), np.ones(2), [0.0, 1.0])
+
+
+def writes_state(t, y, p):
+    y *= -1.0
+    return y * p
+
+
+def writes_params(t, y, p):
+    p[0] = 3.0
+    return -y * p
+
+
+@pytest.mark.parametrize("f", [writes_state, writes_params])
+def test_dynamics_that_write_into_their_arguments(f):
+    y0, params = np.ones(2), np.ones(2)
+    line = f.__code__.co_firstlineno + 1
+    with pytest.raises(ImpureFunctionError, match=f"writes into its argument at {__file__}:{line}"):
+        check.solution_gradients(f, y0, [0.0, 1.0], params)
+    assert np.array_equal(y0, np.ones(2)) and np.array_equal(params, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("slope", "message"),
+    [
+        (None, "structure of y; got nothing"),
+        ([], "structure of y; got nothing"),
+        (3, "shape of y; got f: int"),
+        ("y", "shape of y; got f: str"),
+    ],
+)
+def test_a_result_that_is_no_slope(slope, message):
+    with pytest.raises(NeuralODEError, match=message):
+        check.solution_gradients(lambda t, y: slope, np.ones(2), [0.0, 1.0])
+
+
+def test_an_impure_loss():
+    n_calls = itertools.count()
+    with pytest.raises(ImpureFunctionError, match="not pure: two calls with the same argument"):
+        check.solution_gradients(
+            lambda t, y: -y, np.ones(2), [0.0, 1.0], loss=lambda ys: np.sum(ys) * next(n_calls)
+        )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_the_comparison(value):
+    with pytest.raises(NonFiniteGradient, match=f"the function is {value} at the point"):
+        check.solution_gradients(lambda t, y: -y, np.ones(2), [0.0, 1.0], loss=lambda ys: np.sum(ys) * value)
+
+
+def test_a_reference_that_is_not_finite_stops_the_comparison():
+    """The root has no value for a smaller y0, and no finite gradient."""
+    with pytest.raises(NonFiniteGradient, match="the gradient is not finite in y0"):
+        check.solution_gradients(
+            lambda t, y: -y, np.zeros(2), [0.0, 1.0], loss=lambda ys: np.sum(np.sqrt(ys[0]))
+        )
 
 
 @pytest.mark.parametrize("ts", [[0.0], [0.0, 0.0], [0.0, 1.0, 0.5], [0.0, np.nan]])
