@@ -48,7 +48,7 @@ class AdamsBashforth(Method):
     Args:
         order: 1 (explicit Euler) to 5.
     Cost: 1 nfe a step (a starting one: 3 by bosh3 and 6 by dopri5 more). Dense output: the same polynomial, of the order
-        of the method.
+        of the method (in the starting steps that of the starting method).
     Raises: ArgumentError for another order.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section III.1, (1.5), and III.5, (5.4), for uneven times.
     """
