@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engine.errors import NeuralODEError
 from ..engine.partition import Plan, partition
-from ..engine.program import optimise
+from ..engine.program import Program, optimise
 from .buffer_pool import BufferPool
 from .dynamics import Dynamics
 
@@ -22,8 +22,8 @@ class Purpose:
     """What the program of a solve must be able to do.
 
     Attributes:
-        kind: "solve" (slopes only), "discrete" (the whole pull-back at once), or "backsolve" or "interpolated" (the
-            cotangents of state and parameters at different moments).
+        kind: "solve" (slopes only), "discrete" (the whole pull-back at once), "backsolve" or "interpolated" (the
+            cotangents of state and parameters at different moments), or "linearize" (slopes, then their tangents).
         wanted: which parameters and captured values get cotangents: positions among parameters, then captured.
         time: whether the cotangent of t is wanted.
     """
@@ -38,7 +38,8 @@ class Compiled:
     """A partitioned program and the names of its slots.
 
     Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters), for the continuous
-    adjoints "state" and "params"; "time" where asked for.
+    adjoints "state" and "params"; "time" where asked for. For "linearize" the second group is "push": `tangents` of the
+    state give `slope_tangents`.
     """
 
     plan: Plan
@@ -50,6 +51,8 @@ class Compiled:
     state_bars: tuple[int, ...] = ()
     param_bars: tuple[int, ...] = ()
     time_bar: int | None = None
+    tangents: tuple[int, ...] = ()
+    slope_tangents: tuple[int, ...] = ()
     is_trusted: bool = False
 
     def is_saved(self, slots: Sequence[int]) -> bool:
@@ -108,6 +111,8 @@ def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
             "f calls odeint itself, and the derivative of that call cannot be replayed; pass gradient='tape' or "
             "execution='eager' to the outer solve"
         )
+    if purpose.kind == "linearize":
+        return _compile_linearized(program, state, n_slopes)
     chosen = [(*params, *program.hidden)[position] for position in purpose.wanted]
     joint = program.vjp((*state, *chosen, *([time] if purpose.time else [])), n_slopes)
     time, given, seeds = (
@@ -136,4 +141,27 @@ def _compile(dynamics: Dynamics, purpose: Purpose) -> Compiled:
         state_bars=state_bars,
         param_bars=param_bars,
         time_bar=bars[-1] if purpose.time else None,
+    )
+
+
+def _compile_linearized(program: Program, state: Sequence[int], n_slopes: int) -> Compiled:
+    """f and its JVP: the pull-back is linear in its cotangent, and the pull-back of that is the JVP."""
+    n_inputs, n_forward, n_states = len(program.inputs), len(program.outputs), len(state)
+    joint = program.vjp(state, n_slopes)
+    seeds, bars = joint.inputs[n_inputs:], joint.outputs[n_forward:]
+    pulled = replace(joint, outputs=(*bars, *joint.outputs[:n_forward]))
+    twice = pulled.vjp(seeds, n_states)
+    time, given = twice.inputs[0], twice.inputs[1:n_inputs]
+    unused, tangents = twice.inputs[n_inputs:-n_states], twice.inputs[-n_states:]
+    forward, pushed = twice.outputs[n_states:-n_slopes], twice.outputs[-n_slopes:]
+    inputs = {"slope": given[:n_states], "push": (*tangents, *unused)}
+    return Compiled(
+        plan=partition(twice, {"slope": forward, "push": pushed}, inputs, time),
+        constants=(*given[n_states:], *twice.hidden),
+        state=given[:n_states],
+        slopes=forward[:n_slopes],
+        aux=forward[n_slopes:],
+        seeds=unused,
+        tangents=tangents,
+        slope_tangents=pushed,
     )

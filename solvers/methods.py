@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from ..engine.errors import ArgumentError
 from .adams import AdamsBashforth, AdamsBashforthMoulton
+from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Rosenbrock23, Trapezoid
 from .leapfrog import Leapfrog
 from .method import Method
 from .tableau import Tableau
@@ -16,6 +17,11 @@ METHODS: dict[str, Tableau | Method] = {
     "leapfrog": Leapfrog(),
     "adams_bashforth": AdamsBashforth(),
     "adams_bashforth_moulton": AdamsBashforthMoulton(),
+    "implicit_euler": ImplicitEuler(),
+    "trapezoid": Trapezoid(),
+    "rosenbrock23": Rosenbrock23(),
+    "kvaerno5": Kvaerno5(),
+    "esdirk5": Esdirk5(),
 }
 
 

@@ -1,0 +1,200 @@
+"""Diagonally implicit Runge-Kutta methods: what a user chooses, and their step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...engine.backend import Array
+from ...engine.errors import ArgumentError
+from ..dynamics import Dynamics
+from ..method import AnyStep, Method, Norm
+from ..solution import Stats
+from ..stages import EagerStages, Stages
+from .dirk_tableau import DirkTableau
+from .dirk_tableaus import ESDIRK5, IMPLICIT_EULER, KVAERNO5, TRAPEZOID
+from .linear_solvers import LinearSolver, krylov_solver, lu_solver
+from .newton import Newton
+from .on_numpy import check_numpy
+
+LINEAR_SOLVERS = ("dense", "krylov")
+SLOW = 0.1  # a rate of the Newton iteration that is worth a new Jacobian
+
+
+@dataclass(frozen=True)
+class DiagonallyImplicit(Method):
+    """A diagonally implicit Runge-Kutta method; its stages are solved by simplified Newton iterations.
+
+    Args:
+        linear_solver: "dense" (Jacobian as a matrix, LU factorisations) or "krylov" (GMRES on products with the
+            Jacobian: no matrix, for large states).
+    """
+
+    linear_solver: str = "dense"
+
+    tableau: ClassVar[DirkTableau]
+
+    def __init_subclass__(cls) -> None:
+        tableau = cls.tableau
+        cls.name, cls.source = tableau.name, tableau.source
+        cls.order, cls.error_order = tableau.order, tableau.error_order
+        cls.stages, cls.fsal, cls.interpolates = tableau.stages, True, tableau.b_embedded is not None
+
+    def __post_init__(self) -> None:
+        if self.linear_solver not in LINEAR_SOLVERS:
+            raise ArgumentError(
+                f"`linear_solver` must be one of {', '.join(map(repr, LINEAR_SOLVERS))}; got {self.linear_solver!r}"
+            )
+
+    def check(self, y0: Any) -> None:
+        check_numpy(self.name, y0)
+
+    def step_on(self, stages: Stages, dynamics: Dynamics, norm: Norm, stats: Stats) -> AnyStep:
+        make = krylov_solver if self.linear_solver == "krylov" else lu_solver
+        solver = make(dynamics, eager=isinstance(stages, EagerStages), stats=stats)
+        return DirkStep(
+            stages, self.tableau, solver, norm, stats, keeps_jacobian=self.linear_solver == "dense"
+        )
+
+
+@dataclass(frozen=True)
+class ImplicitEuler(DiagonallyImplicit):
+    """Implicit Euler: order 1, L-stable, fixed steps. rtol and atol say how exactly each step is solved."""
+
+    tableau = IMPLICIT_EULER
+
+
+@dataclass(frozen=True)
+class Trapezoid(DiagonallyImplicit):
+    """The trapezoidal rule: order 2, A-stable, not L-stable, fixed steps. rtol and atol say how exactly each is solved."""
+
+    tableau = TRAPEZOID
+
+
+@dataclass(frozen=True)
+class Kvaerno5(DiagonallyImplicit):
+    """Kvaerno's 5(4) pair: L-stable, six implicit stages."""
+
+    tableau = KVAERNO5
+
+
+@dataclass(frozen=True)
+class Esdirk5(DiagonallyImplicit):
+    """Kennedy and Carpenter's ESDIRK5(4)7L[2]SA2: L-stable, six implicit stages, a smaller error constant."""
+
+    tableau = ESDIRK5
+
+
+class DirkStep:
+    """A step on the rows [y, k_1, ..., k_s] of `Stages`, k_i = (Y_i - y - h sum_{j < i} a_ij k_j) / (h gamma).
+
+    The slopes are taken from the stages and not from f, which would magnify what is left of a stiff component's error.
+    The Jacobian of one state serves later ones too while the Newton iteration converges fast with it.
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        tableau: DirkTableau,
+        solver: LinearSolver,
+        norm: Norm,
+        stats: Stats,
+        *,
+        keeps_jacobian: bool,
+    ) -> None:
+        self.stages, self.tableau, self.solver = stages, tableau, solver
+        self.numbers = tableau.numbers
+        self.n_evaluations = 0  # of the latest step
+        self.failure = ""
+        self.newton = Newton(stages, solver, norm, stats)
+        self._stats = stats
+        self._keeps_jacobian = keeps_jacobian
+        self._is_current, self._is_slow = False, True  # whether J is that of row 0; whether it ought to be
+        s, rows = tableau.stages, stages.rows
+        self.y_new: Array = rows[0]
+        self._h = 0.0
+        self._base = np.empty(rows.shape[1], rows.dtype)
+        self._end = stages.input(s - 1)
+        a = self.numbers.a
+        guesses = a - np.diag(np.diag(a)) + self.numbers.gamma * self.numbers.predictor
+        self._weights = np.stack([a - np.diag(np.diag(a)), guesses])  # (2, s, s), times h
+        self._scaled = np.ones((2, s, s + 1), rows.dtype)
+        self._heads = [rows[: i + 1] for i in range(s)]
+
+    def evaluate_start(self, t: float) -> None:
+        """k_1 = f(t, y) for the state in row 0."""
+        self.stages.input(0)[...] = self.stages.rows[0]
+        self.stages.evaluate(0, t)
+
+    def advance(self, t: float, t_next: float) -> None:
+        """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says why."""
+        before = self._stats.n_newton
+        self.failure = ""
+        if self._is_slow and not self._is_current:
+            self._linearize(t)
+        is_solved = self._solve_stages(t, t_next)
+        if not is_solved and not self._is_current:
+            self._linearize(t)
+            is_solved = self._solve_stages(t, t_next)
+        self.y_new = self._end
+        if not is_solved:
+            self.failure = self.newton.failure
+            self.y_new = np.full_like(self._end, np.nan)
+        self.n_evaluations = self._stats.n_newton - before
+
+    def _linearize(self, t: float) -> None:
+        self.solver.linearize(t, self.stages.rows[0])
+        self._is_current, self._is_slow = True, False
+
+    def _solve_stages(self, t: float, t_next: float) -> bool:
+        self._h = h = t_next - t
+        stages, rows, c = self.stages, self.stages.rows, self.numbers.c
+        alpha = h * self.numbers.gamma
+        np.multiply(self._weights, h, out=self._scaled[:, :, 1:], casting="same_kind")
+        self.solver.prepare(alpha)
+        self.newton.slowest = 0.0
+        for i in range(1, self.tableau.stages):
+            known, guess = self._scaled[:, i, : i + 1]
+            np.dot(known, self._heads[i], out=self._base)
+            np.dot(guess, self._heads[i], out=stages.input(i))
+            t_i = t_next if c[i] == 1.0 else t + float(c[i]) * h
+            if not self.newton.solve(i, t_i, alpha, self._base):
+                return False
+            np.subtract(stages.input(i), self._base, out=rows[i + 1])
+            rows[i + 1] /= rows.dtype.type(alpha)
+        return True
+
+    def error_estimate(self) -> Array:
+        """h sum_i (b_i - b_embedded_i) k_i."""
+        if self.failure:
+            return np.full_like(self._end, np.inf)
+        assert self.numbers.b_error is not None
+        return np.dot((self._h * self.numbers.b_error).astype(self._end.dtype), self.stages.rows[1:])
+
+    def shift(self) -> None:
+        """The new state becomes row 0 and the slope at its end row 1."""
+        rows = self.stages.rows
+        rows[0] = self.y_new
+        rows[1] = rows[self.tableau.stages]
+        self._is_current = False
+        self._is_slow = not self._keeps_jacobian or self.newton.slowest > SLOW
+
+    def _powers(self, h: float) -> np.ndarray:
+        """(5, s + 1): weights of [y, k_1, ..., k_s] in each coefficient of the polynomial."""
+        assert self.numbers.interpolant is not None
+        weights = np.zeros((5, self.tableau.stages + 1))
+        weights[0, 0] = 1.0
+        weights[1:, 1:] = h * self.numbers.interpolant.T
+        return weights
+
+    def polynomial(self, h: float) -> Array:
+        """(5, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        return np.dot(self._powers(h).astype(self._end.dtype), self.stages.rows)
+
+    def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
+        """The state (or its time derivative) at several points of the step, (m, n)."""
+        column, powers = thetas[:, None], np.arange(5)
+        basis = powers * column ** np.maximum(powers - 1, 0) / h if derivative else column**powers
+        return np.dot((basis @ self._powers(h)).astype(self._end.dtype), self.stages.rows)

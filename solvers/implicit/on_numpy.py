@@ -1,0 +1,22 @@
+"""What implicit methods ask of a state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...engine.backend import namespace_of
+from ...engine.errors import ArgumentTypeError
+from ...engine.trace import base_value
+from ...engine.tree import leaves
+
+
+def check_numpy(name: str, y0: Any) -> None:
+    """ArgumentTypeError for a state that is not on NumPy arrays: the factorisations are those of LAPACK on the host."""
+    xp = namespace_of(*(base_value(leaf) for leaf in leaves(y0)))
+    if xp is not np:
+        raise ArgumentTypeError(
+            f"method={name!r} solves its equations on NumPy arrays; got `y0` of {xp.__name__}. Use an explicit method "
+            "(dopri5), or move the state to the host"
+        )
