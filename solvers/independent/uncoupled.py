@@ -1,0 +1,75 @@
+"""Whether the rows of a batch depend on each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...engine.backend import Array, to_host, to_xp
+from ...engine.errors import ArgumentError
+from .batch import Batch
+
+N_PARTITIONS = 2
+
+
+def check_uncoupled(batch: Batch, t0: float, rows: Array) -> int:
+    """ArgumentError where the slope of a row changes when other rows leave the batch; returns the calls of f made.
+
+    f is called on all rows (B, n), moved a little so that no two are equal, and on the halves of two random partitions:
+    that is what the solve will do as rows finish. Two rows of which one depends on the other are found unless both
+    partitions leave them together, which is certain not to happen where each row depends on many, as through a mean.
+    Cost: five calls, three batches' worth.
+    """
+    if batch.size < 2 or batch.width == 0:
+        return 0
+    rng = np.random.default_rng(0)
+    moved = _moved(batch, rows, rng)
+    whole = _slope(batch, t0, moved, "an array of times (B, 1, ..., 1), one for each row")
+    for _ in range(N_PARTITIONS):
+        order = rng.permutation(batch.size)
+        for half in np.split(order, [batch.size // 2]):
+            half.sort()
+            chosen = to_xp(batch.xp, half)
+            alone = _slope(batch, t0, moved[chosen], f"{len(half)} of the {batch.size} rows")
+            _compare(batch, half, alone, whole[chosen])
+    return 1 + 2 * N_PARTITIONS
+
+
+def _moved(batch: Batch, rows: Array, rng: np.random.Generator) -> Array:
+    """The rows moved away from zero by a tenth, each value differently; signs are kept."""
+    size = abs(rows)
+    typical = float((size**2).mean()) ** 0.5 or 1.0
+    factor = to_xp(batch.xp, rng.uniform(0.05, 0.15, rows.shape).astype(size.dtype))
+    sign = batch.xp.where(rows.real < 0, -1.0, 1.0).astype(size.dtype)
+    return rows + factor * sign * (size + 0.1 * typical)
+
+
+def _slope(batch: Batch, t0: float, rows: Array, what: str) -> Array:
+    try:
+        return batch.slope(np.full(len(rows), t0), rows)
+    except Exception as error:
+        raise ArgumentError(
+            f"independent=True calls f with {what}, and it failed: {type(error).__name__}: {error}. f must take t as an "
+            "array that broadcasts against y, and any number of rows: what belongs to single rows, in params or captured, "
+            "must be a part of the state (with slope zero)"
+        ) from error
+
+
+def _compare(batch: Batch, half: np.ndarray, alone: Array, together: Array) -> None:
+    """ArgumentError where the slopes of these rows differ; rows with values that are not finite say nothing."""
+    change, size = to_host(abs(alone - together)), to_host(abs(together))
+    usable = np.isfinite(change).all(axis=1) & np.isfinite(size).all(axis=1)
+    if not usable.any():
+        return
+    largest = np.where(usable, size.max(axis=1, initial=0.0), 0.0)
+    scale = np.maximum(largest, 1e-3 * largest.max())
+    worst = np.where(usable, change.max(axis=1, initial=0.0), 0.0)
+    is_coupled = worst > 1e3 * float(np.finfo(batch.dtype).eps) * scale
+    if is_coupled.any():
+        i = int(np.argmax(np.where(is_coupled, worst / np.where(scale > 0, scale, 1.0), 0.0)))
+        raise ArgumentError(
+            f"independent=True needs rows that do not depend on each other: the slope of row {int(half[i])} (size "
+            f"{size[i].max():.3e}) changes by {worst[i]:.3e} when {batch.size - len(half)} of the {batch.size} rows leave "
+            "the batch. Statistics over the batch, and sums, neighbours or products along its first axis couple rows: "
+            "solve it as one system, without independent=True",
+            row=int(half[i]),
+        )
