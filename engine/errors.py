@@ -71,6 +71,10 @@ class DriftError(SolveError, ArithmeticError):
     """The state that a gradient method solved back is further from the stored one than `drift_limit` allows."""
 
 
+class StiffnessWarning(UserWarning):
+    """Stability, and not the tolerances, holds the steps of an explicit method small: an implicit one would be better."""
+
+
 class ConfigError(NeuralODEError, ValueError):
     """A configuration that names an unknown field or holds a value that is not allowed."""
 

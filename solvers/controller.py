@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..engine.errors import ArgumentError
 
@@ -26,6 +27,14 @@ class Verdict:
     h: float
     next_h: float
     last_accepted_error: float | None = None
+
+
+class Controller(Protocol):
+    """Whatever decides about steps, without memory of its own: what it needs, it reads in its latest verdict."""
+
+    def judge(self, error_norm: float, h: float, previous: Verdict | None = None) -> Verdict:
+        """Accept or reject the step of signed size h whose scaled error has norm `error_norm`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,18 @@ from ..engine.errors import ImpureDynamicsError, SolveError
 from ..engine.trace import base_value
 from .checkpoints import Checkpoints
 from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
+from .controllers import controller_for
 from .dense import Dense
 from .dense_output import dense_output
-from .dynamics import Dynamics
+from .dynamics import Dynamics, StateLayout
 from .loop import Control, Integrator
 from .method import AnyStep
+from .norms import norm_of
 from .options import Options, walking_grid
 from .reversible_steps import ReversibleIntegrator, run_reversible
 from .solution import Solution, Stats, StepInfo
 from .stages import EagerStages, ForwardStages, ReplayStages
-from .stepping import ErrorNorm, RowStep
+from .stepping import RowStep
 from .tableau import Tableau
 from .trajectory import Trajectory
 
@@ -139,19 +141,25 @@ def step_of(options: Options, stages: ForwardStages, dynamics: Dynamics, stats: 
     method, rows = options.method, stages.rows
     if isinstance(method, Tableau):
         return RowStep(stages, method)
-    norm = ErrorNorm(rows.shape[1], rows.dtype, stages.xp, options.rtol, options.atol)
+    norm = norm_of(options.norm, dynamics.layout, rows, stages.xp, options.rtol, options.atol)
     return method.step_on(stages, dynamics, norm, stats)
 
 
-def control_of(options: Options) -> Control:
-    """The part of the options that chooses steps."""
+def control_of(options: Options, layout: StateLayout | None = None) -> Control:
+    """The part of the options that chooses steps; `layout` is that of the state, where it is the user's."""
+    order = options.method.error_order
     return Control(
         options.rtol,
         options.atol,
         options.max_steps,
         options.max_step,
         options.first_step,
-        options.controller,
+        None if order is None else controller_for(options.controller, order),
+        options.min_step or 0.0,
+        options.norm,
+        layout,
+        options.breakpoints,
+        options.warn_stiff,
     )
 
 
@@ -198,16 +206,16 @@ def _run(
 ) -> None:
     method, times = options.method, trajectory.ts
     on_attempt = _reporter(dynamics, options.callback) if options.callback else None
+    control = control_of(options, dynamics.layout)
     if options.gradient == "reversible":
         run_reversible(
-            ReversibleIntegrator(stages, options, control_of(options), trajectory, stats, on_attempt),
-            trajectory,
+            ReversibleIntegrator(stages, options, control, trajectory, stats, on_attempt), trajectory
         )
         return
     integrator = Integrator(
         stages,
         method,
-        control_of(options),
+        control,
         float(times[0]),
         float(times[-1]),
         stats,

@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..engine.backend import Array
-from ..engine.errors import NonFiniteDynamics, StepSizeUnderflow, TooManySteps
-from .controller import PIController, Verdict
+from ..engine.errors import NonFiniteDynamics
+from ..engine.tree import Tree
+from .controller import Controller, PIController, Verdict
+from .dynamics import StateLayout
+from .failures import (
+    Standing,
+    below_min_step,
+    below_the_spacing,
+    component_name,
+    first_bad,
+    non_finite,
+    too_many_steps,
+)
 from .first_step import first_step, probe_step
 from .method import AnyStep, Method
+from .norms import norm_of
 from .solution import Stats
 from .stages import Stages
-from .stepping import ErrorNorm, RowStep
+from .stepping import RowStep
+from .stiffness import EVERY, StiffnessWatch
 from .tableau import Tableau
 
 
 @dataclass(frozen=True)
 class Control:
-    """How steps are chosen: tolerances, limits, and what to start with."""
+    """How steps are chosen: tolerances, limits, and what to start with.
 
-    rtol: float
-    atol: Any  # a number, or an array that broadcasts against the state
+    rtol, atol are numbers, or arrays (n,) like the flat state, which `layout` describes. A step ends at each of the
+    `breakpoints` that lies inside of the interval.
+    """
+
+    rtol: Any
+    atol: Any
     max_steps: int
     max_step: float = math.inf
     first_step: float | None = None
-    controller: PIController | None = None
+    controller: Controller | None = None
+    min_step: float = 0.0
+    norm: str | Callable[[Tree], float] = "rms"
+    layout: StateLayout | None = None
+    breakpoints: tuple[float, ...] = ()
+    warns_stiff: bool = False
 
 
 class Integrator:
     """Walks from t0 to t1, a step at a time.
 
     `step` is made for a tableau; another method gives its own (`Method.step_on`).
-    `grid` None: adaptive steps under `control`. Otherwise exactly these times, without an error test.
+    `grid` None: adaptive steps under `control`, which end at each of `stops` too. Otherwise exactly these times,
+    without an error test.
     After `advance()` the step lies between `t_start` and `t`; the stages still hold it: y and the slopes in
     `stages.rows`, the new state in `y`, its scaled error in `error_norm` (0 on a given grid). The next `advance()` moves
     on from there.
@@ -55,11 +78,13 @@ class Integrator:
         name: str = "odeint",
         on_attempt: Callable[[float, float, float, bool, Array], None] | None = None,
         step: AnyStep | None = None,
+        stops: Iterable[float] = (),
     ) -> None:
         self.stages, self.method, self.control, self.stats = stages, method, control, stats
         self.step = step or _row_step(stages, method)
         self.t0, self.t1 = t0, t1
-        self.stop = t1  # no step goes beyond it
+        self._stops = iter(_inside({*stops, *control.breakpoints}, t0, t1))
+        self.stop = next(self._stops)  # no step goes beyond it
         self.t_start = self.t = t0
         self.h = 0.0
         self.error_norm = 0.0
@@ -71,9 +96,13 @@ class Integrator:
         self._on_attempt = on_attempt
         self._attempts = 0
         self._has_slope = True
+        self._uncut_h = 0.0
+        self._watch: StiffnessWatch | None = None
+        self._next_look: float = EVERY if control.warns_stiff and grid is None else math.inf
         if grid is None:
-            rows = stages.rows
-            self._norm = ErrorNorm(rows.shape[1], rows.dtype, stages.xp, control.rtol, control.atol)
+            self._norm = norm_of(
+                control.norm, control.layout, stages.rows, stages.xp, control.rtol, control.atol
+            )
             assert method.error_order is not None
             self._controller = control.controller or PIController(order=method.error_order)
 
@@ -98,15 +127,16 @@ class Integrator:
             h = math.copysign(min(control.first_step, abs(interval)), interval)
         else:
             h = self._chosen_first_step(interval)
-        self.h = math.copysign(min(abs(h), control.max_step), interval)
+        self.h = math.copysign(min(max(abs(h), control.min_step), control.max_step), interval)
 
     def _chosen_first_step(self, interval: float) -> float:
         """Hairer's first step: one probing evaluation of f."""
         y, slope = self.stages.rows[0], self.stages.rows[1]
         f_norm = self._norm(slope, y, y)
-        h0 = probe_step(self._norm(y, y, y), f_norm, interval)
+        h0 = probe_step(self._norm(y, y, y), f_norm, self.stop - self.t0)
         self.stages.input(1)[...] = y + y.dtype.type(h0) * slope
-        self.stages.evaluate(1, self.t0 + h0)
+        is_beyond = (self.stop - (self.t0 + h0)) * self._direction < 0  # by rounding
+        self.stages.evaluate(1, self.stop if is_beyond else self.t0 + h0)
         self.stats.nfe += 1
         change = self._norm(self.stages.rows[2] - slope, y, y) / abs(h0)
         assert self.method.error_order is not None
@@ -147,13 +177,30 @@ class Integrator:
             error = self._scaled_error(t_next)
             verdict = self._controller.judge(error, t_next - self.t, self._verdict)
             self._verdict = verdict
-            self.h = self._direction * min(abs(verdict.next_h), self.control.max_step)
+            self._choose(verdict, t_next)
             if verdict.is_accepted:
                 self._accept(t_next, error)
                 return
             self.stats.n_rejected += 1
             if self._on_attempt is not None:
                 self._on_attempt(self.t, t_next - self.t, error, False, self.step.y_new)
+            self._refuse_shorter(verdict, t_next)
+
+    def _choose(self, verdict: Verdict, t_next: float) -> None:
+        """The size of the step that is tried next."""
+        size = abs(verdict.next_h)
+        if verdict.is_accepted and t_next == self.stop and abs(self._uncut_h) > size:
+            size = abs(self._uncut_h)  # the step was cut to end there; the next one need not be
+        self.h = self._direction * min(max(size, self.control.min_step), self.control.max_step)
+
+    def _refuse_shorter(self, verdict: Verdict, t_next: float) -> None:
+        """The error where the step just rejected cannot become shorter: `min_step` forbids it."""
+        tried = abs(t_next - self.t)
+        if tried > self.control.min_step:
+            return
+        if self._was_non_finite:
+            raise self._non_finite(self.t, tried * self._direction, tried * self._direction)
+        raise below_min_step(self._standing(self.t, verdict.next_h), self.control.min_step)
 
     def _scaled_error(self, t_next: float) -> float:
         """The scaled error estimate of the step attempted."""
@@ -165,6 +212,7 @@ class Integrator:
 
     def _target(self) -> float:
         """Where the step ends; the last one lands on `stop` exactly, and no sliver is left for a further one."""
+        self._uncut_h = self.h
         t_next = self.t + self.h
         rest = (self.stop - t_next) * self._direction
         return self.stop if rest <= 1e-10 * abs(self.h) else t_next
@@ -173,13 +221,7 @@ class Integrator:
         if self._attempts >= self.control.max_steps:
             if self._was_non_finite:
                 raise self._non_finite(self.t, t_next - self.t, first_h)
-            raise TooManySteps(
-                f"{self.name}: {self.control.max_steps} steps (`max_steps`) reached t={self.t:.6g} of the interval "
-                f"[{self.t0:g}, {self.t1:g}], the last with h={self.h:.1e}; {self.stats}. Loosen rtol or atol, raise "
-                "`max_steps`, or, if the steps stay small where the solution is smooth, use an implicit method: the "
-                "problem is stiff.",
-                t=self.t, h=self.h, stats=self.stats,
-            )  # fmt: skip
+            raise too_many_steps(self._standing(self.t, self.h), self.control.max_steps)
         self._attempts += 1
         self.step.advance(self.t, t_next)
         self.stats.nfe += self.step.n_evaluations
@@ -189,6 +231,22 @@ class Integrator:
             self._on_attempt(self.t, t_next - self.t, error, True, self.step.y_new)
         self.stats.n_accepted += 1
         self.t, self.error_norm = t_next, error
+        if t_next == self.stop:
+            self.stop = next(self._stops, self.t1)
+        if self.stats.n_accepted >= self._next_look:
+            self._look_for_stiffness()
+
+    def _look_for_stiffness(self) -> None:
+        """Rarely: whether it is stability that holds the steps."""
+        watch = self._watch = self._watch or StiffnessWatch.of(self.method)
+        if watch is None:
+            self._next_look = math.inf
+            return
+        h = self.t - self.t_start
+        is_stiff = watch.look(self.stats.n_accepted, h, self.stages.rows, self.stages.xp)
+        self._next_look = watch.next_look
+        if is_stiff:
+            watch.warn(self.name, self.t, h)
 
     def _check_limits(self, t_next: float, first_h: float) -> None:
         smallest = 10.0 * np.spacing(max(abs(self.t), abs(t_next)))
@@ -196,13 +254,7 @@ class Integrator:
             return
         if self._was_non_finite:
             raise self._non_finite(self.t, t_next - self.t, first_h)
-        raise StepSizeUnderflow(
-            f"{self.name}: the error test asks for a step of {self.h:.1e} at t={self.t:.6g}, below the spacing of "
-            f"numbers there ({smallest / 10:.1e}); interval [{self.t0:g}, {self.t1:g}], {self.stats}. The solution may "
-            "blow up or jump here: end the interval before it; or rtol and atol are below what the dtype of the state "
-            f"({self.stages.rows.dtype}) can resolve.",
-            t=self.t, h=self.h, stats=self.stats,
-        )  # fmt: skip
+        raise below_the_spacing(self._standing(self.t, self.h), smallest / 10)
 
     @property
     def _was_non_finite(self) -> bool:
@@ -211,30 +263,45 @@ class Integrator:
 
     def _non_finite(self, t: float, h: float, first_h: float) -> NonFiniteDynamics:
         rows, xp = self.stages.rows, self.stages.xp
-        finite = [xp.isfinite(rows[i + 1]) for i in range(self.method.stages)]
-        counts = [int(row.size - row.sum()) for row in finite]
-        if t == self.t0 and h == 0.0:
-            where, n_bad, shrunk = f"f(t0, y0) is non-finite at t={t:.6g}", counts[0], ""
-        else:
-            stage = next((i for i, n in enumerate(counts) if n), None)
-            if stage is None:
-                n_bad = int(rows.shape[1] - xp.isfinite(self.step.y_new).sum())
-                where = f"the state after the step from t={t:.6g} stayed non-finite"
-            else:
-                n_bad = counts[stage]
-                where = f"f(t, y) stayed non-finite at t={t:.6g} (stage {stage + 1} of {self.method.stages})"
-            shrunk = (
-                f" while h shrank from {abs(first_h):.1e} to {abs(h):.1e}"
-                if first_h != h
-                else f" with h={h:.1e}"
-            )
-        y_max = float(abs(rows[0]).max()) if rows.shape[1] else 0.0
-        return NonFiniteDynamics(
-            f"{self.name}: {where}{shrunk}: {n_bad} of {rows.shape[1]} values; interval [{self.t0:g}, {self.t1:g}], "
-            f"{self.stats}. The state before the step has max |y| = {y_max:.3e}. Look for overflow, log, sqrt or "
-            "division near this state.",
-            t=t, h=h, stats=self.stats, n_bad=n_bad,
+        n_slopes = 1 if h == 0.0 else self.method.stages
+        found = [first_bad(xp, rows[i + 1]) for i in range(n_slopes)]
+        stage = next((i for i, (n_bad, _) in enumerate(found) if n_bad), None)
+        n_bad, index = first_bad(xp, self.step.y_new) if stage is None else found[stage]
+        return non_finite(
+            self._standing(t, h, index),
+            stage=stage, stages=self.method.stages, n_bad=n_bad, first_h=first_h,
         )  # fmt: skip
+
+    def _standing(self, t: float, h: float, index: int | None = None) -> Standing:
+        """Where the solve stands; `index`: the component at fault, by default that with the largest scaled error."""
+        row, layout = self.stages.rows[0], self.control.layout
+        verdict, size = self._verdict, self.stages.rows.shape[1]
+        if index is None and verdict is not None and not verdict.is_accepted and size:
+            index = self._worst()
+        y = row.copy()
+        return Standing(
+            name=self.name, t0=self.t0, t1=self.t1, t=t, h=h,
+            error_norm=math.nan if verdict is None else verdict.error_norm,
+            component="" if index is None else component_name(layout, index), index=index,
+            y=y if layout is None else layout.unflatten(y),
+            y_max=float(abs(row).max()) if size else 0.0, size=size, dtype=row.dtype, stats=self.stats,
+        )  # fmt: skip
+
+    def _worst(self) -> int:
+        """The component with the largest scaled error of the step rejected, the first that is not finite if there is
+        one.
+        """
+        y, y_new, control = self.stages.rows[0], self.step.y_new, self.control
+        xp = self.stages.xp
+        scale = xp.asarray(control.atol) + xp.asarray(control.rtol) * xp.maximum(abs(y), abs(y_new))
+        ratio = abs((self.step.error_estimate() + 0.0 * y_new) / scale)
+        return int(xp.where(xp.isnan(ratio), math.inf, ratio).argmax())
+
+
+def _inside(times: set[float], t0: float, t1: float) -> list[float]:
+    """Those strictly between t0 and t1 in the direction of time, then t1."""
+    low, high = min(t0, t1), max(t0, t1)
+    return [*sorted((t for t in times if low < t < high), reverse=t1 < t0), t1]
 
 
 def _row_step(stages: Stages, method: Tableau | Method) -> AnyStep:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_host
+from ..engine.backend import Array, to_host, to_xp
+from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.tree import Tree
+from .dynamics import StateLayout
+
+NORMS = ("rms", "max", "leaves")
+Norm = Callable[[Array, Array, Array], float]  # of (error, y, y_new), in units of the tolerances
 
 
 def scaled_norm(
@@ -35,6 +43,107 @@ def scaled_norm(
         flat = ratio.reshape(-1)
         mean_square = float(xp.vdot(flat, flat).real) / flat.size
     return math.sqrt(mean_square)
+
+
+class ErrorNorm:
+    """`scaled_norm` in buffers of its own for NumPy arrays of real numbers; elsewhere the plain one.
+
+    NaN where y_new has overflowed: an infinite scale would make every error look small.
+    """
+
+    def __init__(self, size: int, dtype: Any, xp: Any, rtol: float, atol: Any) -> None:
+        self.rtol, self.atol, self.xp = rtol, atol, xp
+        self._is_fast = xp is np and np.dtype(dtype).kind == "f" and size > 0
+        if self._is_fast:
+            self._scale, self._other = np.empty(size, dtype), np.empty(size, dtype)
+            self._rtol = np.asarray(rtol, dtype)
+            self._atol = np.asarray(atol, dtype)
+            self._zeros = np.zeros(size, dtype)
+            self._inverse_size = 1.0 / size
+
+    def __call__(self, error: Array, y: Array, y_new: Array) -> float:
+        if not self._is_fast:
+            return scaled_norm(self.xp, error + 0.0 * y_new, y, y_new, self.rtol, self.atol)
+        scale, other = self._scale, self._other
+        np.absolute(y, out=scale)
+        np.absolute(y_new, out=other)
+        np.maximum(scale, other, out=scale)
+        np.multiply(scale, self._rtol, out=scale)
+        np.add(scale, self._atol, out=scale)
+        np.divide(error, scale, out=scale)
+        overflow = float(np.dot(y_new, self._zeros))
+        return math.sqrt(float(np.dot(scale, scale)) * self._inverse_size) + overflow
+
+
+class ReducedNorm:
+    """Another norm of the scaled errors error / (atol + rtol max(|y|, |y_new|)): `reduce` of the array (n,) of them.
+
+    NaN where one of them is, or where y_new has overflowed, whatever `reduce` makes of it.
+    """
+
+    def __init__(self, reduce: Callable[[Array], float], xp: ModuleType, rtol: Any, atol: Any) -> None:
+        self.reduce, self.xp, self.rtol, self.atol = reduce, xp, rtol, atol
+
+    def __call__(self, error: Array, y: Array, y_new: Array) -> float:
+        if error.size == 0:
+            return 0.0
+        scale = self.atol + self.rtol * self.xp.maximum(abs(y), abs(y_new))
+        ratio = (error + 0.0 * y_new) / scale
+        return self.reduce(ratio) if bool(self.xp.isfinite(ratio).all()) else math.nan
+
+
+def norm_of(
+    norm: str | Callable[[Tree], float],
+    layout: StateLayout | None,
+    rows: Array,
+    xp: ModuleType,
+    rtol: Any,
+    atol: Any,
+) -> Norm:
+    """The norm called `norm`, or a user's function of the tree of scaled errors, for a state (n,) like the last axis of
+    `rows`; rtol and atol are numbers or arrays (n,). `layout` says how its leaves lie in it; "rms" needs none.
+    """
+    rtol, atol = (
+        tol if np.ndim(tol) == 0 else to_xp(xp, np.asarray(tol, rows.real.dtype)) for tol in (rtol, atol)
+    )
+    if norm == "rms":
+        return ErrorNorm(rows.shape[-1], rows.dtype, xp, rtol, atol)
+    reductions = {"max": lambda ratio: float(abs(ratio).max())}
+    if isinstance(norm, str) and norm in reductions:
+        return ReducedNorm(reductions[norm], xp, rtol, atol)
+    assert layout is not None
+    reduce = _LargestLeaf(layout) if norm == "leaves" else _UserNorm(layout, norm)
+    return ReducedNorm(reduce, xp, rtol, atol)
+
+
+class _LargestLeaf:
+    """The largest root mean square of a leaf; an empty leaf has none."""
+
+    def __init__(self, layout: StateLayout) -> None:
+        self.layout = layout
+
+    def __call__(self, ratio: Array) -> float:
+        parts = [part for part in self.layout.split(ratio) if part.size]
+        return max(math.sqrt(float((abs(part) ** 2).mean())) for part in parts)
+
+
+class _UserNorm:
+    """A user's function of the tree of scaled errors."""
+
+    def __init__(self, layout: StateLayout, function: Any) -> None:
+        self.layout, self.function = layout, function
+
+    def __call__(self, ratio: Array) -> float:
+        value = self.function(self.layout.unflatten(ratio))
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise ArgumentTypeError(
+                f"`norm` must return a number; got {type(value).__name__} from a state of finite scaled errors"
+            ) from error
+        if number < 0.0:
+            raise ArgumentError(f"`norm` must return a number that is not negative; got {number:g}")
+        return number
 
 
 def inner(bar: Array, tangent: Array) -> float:

@@ -10,14 +10,13 @@ import numpy as np
 
 from ..engine.trace import Var
 from ..engine.tree import Tree
-from .controller import PIController
+from .controller import Controller
 from .dynamics import Dynamics
 from .forward import aux_of
 from .method import Method
 from .options import (
     check_method,
     check_outputs,
-    check_tolerances,
     checked_options,
     initial_state,
     joined_times,
@@ -27,6 +26,7 @@ from .options import (
 from .solution import Aux, Solution, StepInfo
 from .solve import Solve
 from .tableau import Tableau
+from .tolerances import flat_tolerances
 
 
 def odeint(
@@ -36,8 +36,8 @@ def odeint(
     params: Tree = None,
     *,
     method: str | Tableau | Method = "dopri5",
-    rtol: float = 1e-5,
-    atol: float = 1e-7,
+    rtol: Any = 1e-5,
+    atol: Any = 1e-7,
     gradient: str = "discrete",
     has_aux: bool = False,
     execution: str = "replay",
@@ -48,15 +48,19 @@ def odeint(
     first_step: float | None = None,
     step_size: float | None = None,
     grid: Any = None,
-    controller: PIController | None = None,
-    backward_rtol: float | None = None,
-    backward_atol: float | None = None,
+    controller: str | Controller | None = None,
+    backward_rtol: Any = None,
+    backward_atol: Any = None,
     drift_limit: float = 1e3,
     coupling: float = 0.99,
     checkpoints: int | None = None,
     callback: Callable[[StepInfo], None] | None = None,
     save: str = "ts",
     dense: bool = False,
+    min_step: float | None = None,
+    norm: str | Callable[[Tree], Any] = "rms",
+    breakpoints: Any = None,
+    warn_stiff: bool = True,
 ) -> Solution:
     """Solve y' = f(t, y, params), y(ts[0]) = y0, and return y at every time in ts.
 
@@ -110,6 +114,7 @@ def odeint(
         max_steps=max_steps, max_step=max_step, first_step=first_step, step_size=step_size, grid=grid,
         controller=controller, backward_rtol=backward_rtol, backward_atol=backward_atol, callback=callback,
         drift_limit=drift_limit, coupling=coupling, checkpoints=checkpoints, save=save, dense=dense,
+        min_step=min_step, norm=norm, breakpoints=breakpoints, warn_stiff=warn_stiff,
     )  # fmt: skip
     ts = joined_times(ts)
     times = output_times(ts)
@@ -117,7 +122,7 @@ def odeint(
     y0 = initial_state(y0)
     refuse_subclasses("params", params)
     dynamics = Dynamics(f, times[0], y0, params, has_aux=has_aux)
-    check_tolerances(options, dynamics.layout.dtype)
+    options = flat_tolerances(options, dynamics.layout)
     check_method(options, y0, has_aux=has_aux)
     constants = [*dynamics.params_leaves, *dynamics.hidden]
     args = [dynamics.layout.flatten(dynamics.y0), ts if type(ts) is Var else times, *constants]

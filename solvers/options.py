@@ -14,10 +14,12 @@ from ..engine import ops
 from ..engine.backend import to_host
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.trace import Var, base_value, is_weak
-from ..engine.tree import Tree, leaves_with_paths, path_name, tree_map
-from .controller import PIController
+from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, tree_map
+from .controller import Controller
+from .controllers import CONTROLLERS
 from .method import Method
 from .methods import method_named
+from .norms import NORMS
 from .solution import StepInfo
 from .tableau import Tableau
 
@@ -25,8 +27,9 @@ GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
 KEEPS = ("auto", "all", "none")
 EXECUTIONS = ("replay", "eager")
 SAVES = ("ts", "steps")
-POSITIVE = ("rtol", "atol", "drift_limit")
-POSITIVE_OR_NONE = ("max_step", "first_step", "step_size", "backward_rtol", "backward_atol")
+POSITIVE = ("drift_limit",)
+POSITIVE_OR_NONE = ("max_step", "min_step", "first_step", "step_size")
+TOLERANCES = ("rtol", "atol", "backward_rtol", "backward_atol")
 MAY_BE_INFINITE = ("max_step", "step_size", "drift_limit")
 
 
@@ -35,8 +38,8 @@ class Options:
     """Everything about a solve but the problem itself; see `odeint` for what each means."""
 
     method: Tableau | Method
-    rtol: float
-    atol: float
+    rtol: Any  # a number, or what broadcasts against the state; once there is one: an array (n,)
+    atol: Any
     gradient: str
     keep: str
     keep_bytes: int
@@ -46,15 +49,20 @@ class Options:
     first_step: float | None
     step_size: float | None
     grid: np.ndarray | None
-    controller: PIController | None
-    backward_rtol: float | None
-    backward_atol: float | None
+    controller: str | Controller | None
+    backward_rtol: Any
+    backward_atol: Any
     callback: Callable[[StepInfo], None] | None
     drift_limit: float = math.inf
     coupling: float = 0.99
     checkpoints: int | None = None
     save: str = "ts"
     dense: bool = False
+    min_step: float | None = None
+    norm: str | Callable[[Tree], Any] = "rms"
+    breakpoints: tuple[float, ...] = ()
+    jump_ts: tuple[float, ...] = ()
+    warn_stiff: bool = True
 
     @property
     def tableau(self) -> Tableau:
@@ -79,9 +87,14 @@ class Options:
         return tuple(v.tobytes() if isinstance(v, np.ndarray) else v for v in values.values())
 
     def backward(self) -> Options:
-        """The options of the backward solve of `backsolve` and `interpolated`."""
+        """The options of the backward solve of `backsolve` and `interpolated`, whose state is another one."""
         return replace(
-            self, rtol=self.backward_rtol or self.rtol, atol=self.backward_atol or self.atol, first_step=None
+            self,
+            rtol=self.rtol if self.backward_rtol is None else self.backward_rtol,
+            atol=self.atol if self.backward_atol is None else self.backward_atol,
+            first_step=None,
+            norm="rms",
+            warn_stiff=False,
         )
 
 
@@ -94,6 +107,13 @@ def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
         for name in (*POSITIVE, *POSITIVE_OR_NONE)
         if name in given and (given[name] is not None or name in POSITIVE)
     ]
+    problems += [
+        _tolerance(name, given[name])
+        for name in TOLERANCES
+        if name in given and (given[name] is not None or name in ("rtol", "atol"))
+    ]
+    problems += [_norm(given.get("norm", "rms")), _boolean("warn_stiff", given.get("warn_stiff", True))]
+    problems.append(_ordered_steps(given))
     problems.append(_fraction("coupling", given.get("coupling", 1.0)))
     if not _is_integer(given["max_steps"]) or given["max_steps"] < 1:
         problems.append(f"`max_steps` must be a positive integer; got {given['max_steps']!r}")
@@ -103,8 +123,9 @@ def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
         problems.append(_checkpoints(given["checkpoints"], given["gradient"], given["keep"]))
     if given["callback"] is not None and not callable(given["callback"]):
         problems.append(f"`callback` must be a function of a StepInfo; got {given['callback']!r}")
-    if given["controller"] is not None and not hasattr(given["controller"], "judge"):
-        problems.append(f"`controller` must be a PIController; got {given['controller']!r}")
+    problems.append(_controller(given["controller"]))
+    for name in ("breakpoints", "jump_ts"):
+        given[name] = _as_stops(name, given.get(name))
     chosen = method_named(method)
     problems.append(_dense(given.get("dense", False), given["gradient"], chosen))
     if given["grid"] is not None:
@@ -168,18 +189,6 @@ def check_method(options: Options, y0: Tree, *, has_aux: bool) -> None:
         )
 
 
-def check_tolerances(options: Options, dtype: np.dtype) -> None:
-    """ArgumentError for an absolute tolerance that is zero in the dtype of the state."""
-    real = np.zeros((), dtype).real.dtype
-    for name in ("atol", "backward_atol"):
-        value = getattr(options, name)
-        if options.method.is_adaptive and value is not None and real.type(value) == 0:
-            raise ArgumentError(
-                f"`{name}` = {value:g} is zero in the dtype of the state, {dtype}, whose smallest number is "
-                f"{np.finfo(real).smallest_subnormal:.1e}; enlarge it"
-            )
-
-
 def check_outputs(options: Options, ts: np.ndarray) -> None:
     """ArgumentError for output times between which the steps themselves are asked for."""
     if options.save == "steps" and len(ts) > 2:
@@ -224,6 +233,27 @@ def output_times(ts: Any) -> np.ndarray:
 
 def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
     """The times to walk: given ones, or those of a method with fixed steps; None where steps are chosen."""
+    grid = _given_grid(options, ts)
+    return grid if grid is None else _with_breakpoints(grid, options)
+
+
+def _with_breakpoints(grid: np.ndarray, options: Options) -> np.ndarray:
+    """The grid of a method with fixed steps with the breakpoints; ArgumentError for a given one that lacks them."""
+    inside = np.array([t for t in options.breakpoints if min(grid[0], grid[-1]) < t < max(grid[0], grid[-1])])
+    missing = inside[~np.isin(inside, grid)]
+    if missing.size and options.grid is not None:
+        raise ArgumentError(
+            f"`grid` must hold every breakpoint; {missing[0]:g} is not in it. Give the `grid` of a solve with these "
+            "`breakpoints`, or leave one of them out"
+        )
+    return (
+        np.unique(np.concatenate([grid, missing]))[:: 1 if grid[-1] > grid[0] else -1]
+        if missing.size
+        else grid
+    )
+
+
+def _given_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
     if options.grid is not None:
         return _checked_grid(options.grid, options, ts)
     if options.method.is_adaptive:
@@ -308,9 +338,68 @@ def _fraction(name: str, value: Any) -> str:
     return f"`{name}` must be a number in (0, 1]; got {value!r}"
 
 
+def _tolerance(name: str, value: Tree) -> str:
+    if isinstance(value, (int, float, np.floating, np.integer)):
+        return _positive(name, value)
+    for leaf in leaves(value) or [None]:
+        try:
+            numbers = np.asarray(to_host(leaf) if hasattr(leaf, "dtype") else leaf)
+            is_fine = bool(((numbers > 0) & np.isfinite(numbers)).all()) and numbers.dtype.kind in "fiu"
+        except (TypeError, ValueError):
+            is_fine = False
+        if not is_fine:
+            return f"`{name}` must be a positive number, or an array or a tree of them; got {value!r}"
+    return ""
+
+
+def _norm(value: Any) -> str:
+    if callable(value):
+        return ""
+    problem = _choice("norm", value, NORMS)
+    return f"{problem} (or give a function of the tree of scaled errors)" if problem else ""
+
+
+def _boolean(name: str, value: Any) -> str:
+    return "" if isinstance(value, (bool, np.bool_)) else f"`{name}` must be True or False; got {value!r}"
+
+
+def _ordered_steps(given: dict[str, Any]) -> str:
+    """`min_step` above what is asked for elsewhere."""
+    smallest = given.get("min_step")
+    if smallest is None or _positive("min_step", smallest):
+        return ""
+    for name in ("first_step", "max_step"):
+        value = given[name]
+        if value is not None and not _positive(name, value) and value < smallest:
+            return f"`min_step` = {smallest:g} is above `{name}` = {value:g}"
+    return ""
+
+
+def _controller(value: Any) -> str:
+    if value is None or isinstance(value, str) and value in CONTROLLERS:
+        return ""
+    if isinstance(value, str):
+        return _choice("controller", value, tuple(CONTROLLERS))
+    if callable(getattr(value, "judge", None)) and not isinstance(value, type):
+        return ""
+    names = ", ".join(map(repr, CONTROLLERS))
+    return f"`controller` must be one of {names}, a PIController or a FilterController; got {value!r}"
+
+
+def _as_stops(name: str, times: Any) -> tuple[float, ...]:
+    """Times at which steps end, ascending, each once."""
+    try:
+        values = np.unique(np.asarray([] if times is None else to_host(times), dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ArgumentTypeError(f"`{name}` must be an array of times; got {times!r}") from error
+    if np.ndim(times if times is not None else []) != 1 or not np.isfinite(values).all():
+        raise ArgumentError(f"`{name}` must be finite times, shape (m,); got {times!r}")
+    return tuple(values.tolist())
+
+
 def _dense(value: Any, gradient: str, method: Tableau | Method) -> str:
-    if not isinstance(value, (bool, np.bool_)):
-        return f"`dense` must be True or False; got {value!r}"
+    if _boolean("dense", value):
+        return _boolean("dense", value)
     if value and gradient == "reversible":
         return (
             "gradient='reversible' has no dense output; leave out `dense`, or choose another gradient method"

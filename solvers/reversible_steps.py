@@ -117,23 +117,16 @@ class ReversibleIntegrator(Integrator):
         times = trajectory.ts
         super().__init__(
             stages, options.tableau, control, float(times[0]), float(times[-1]), stats,
-            grid=walking_grid(options, times), on_attempt=on_attempt,
+            grid=walking_grid(options, times), on_attempt=on_attempt, stops=times[1:].tolist(),
         )  # fmt: skip
         self.step = ReversibleStep(stages, options.tableau, options.coupling)
         self.observed: list[tuple[float, list[Any]]] = []
         self._keeps_aux = trajectory.aux_ts is not None
-        self._stops = iter(times[1:].tolist())
-        self.stop = next(self._stops)
-        self._proposed_h = 0.0
 
     def advance(self) -> None:
         if self.t != self.t_start:
             self._has_slope = False  # the slope at hand is that of y, and a step begins with that of z
         super().advance()
-
-    def _target(self) -> float:
-        self._proposed_h = self.h
-        return super()._target()
 
     def _attempt(self, t_next: float, first_h: float) -> None:
         if self.step.is_complete:
@@ -179,10 +172,6 @@ class ReversibleIntegrator(Integrator):
         if not self.step.is_complete:
             self._complete(t_next)  # a controller of the caller's own accepts what the error test would not
         super()._accept(t_next, error)
-        if t_next == self.stop:
-            self.stop = next(self._stops, self.t1)
-            if abs(self._proposed_h) > abs(self.h):  # the step was cut to end here; the next one need not be
-                self.h = self._proposed_h
 
 
 def run_reversible(integrator: ReversibleIntegrator, trajectory: Trajectory) -> None:

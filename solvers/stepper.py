@@ -20,7 +20,6 @@ from .loop import Integrator
 from .method import Method
 from .options import (
     check_method,
-    check_tolerances,
     checked_options,
     initial_state,
     output_times,
@@ -29,6 +28,7 @@ from .options import (
 )
 from .solution import Stats
 from .tableau import Tableau
+from .tolerances import flat_tolerances
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Stepper:
         y0 = initial_state(y0)
         refuse_subclasses("params", params)
         dynamics = Dynamics(f, times[0], y0, params, has_aux=False)
-        check_tolerances(options, dynamics.layout.dtype)
+        options = flat_tolerances(options, dynamics.layout)
         check_method(options, y0, has_aux=False)
         if any(type(value) is Var for value in (*leaves(y0), *dynamics.params_leaves, *dynamics.hidden)):
             raise ArgumentTypeError(
@@ -127,7 +127,7 @@ class Stepper:
             trust(self._stages, self._compiled, dynamics, times, self.stats)
             begin_rows(self._stages, dynamics, self.stats)
             self._integrator = Integrator(
-                self._stages, options.method, control_of(options), float(times[0]), float(times[1]), self.stats,
+                self._stages, options.method, control_of(options, dynamics.layout), float(times[0]), float(times[1]), self.stats,
                 grid=walking_grid(options, times), name="Stepper",
                 step=step_of(options, self._stages, dynamics, self.stats),
             )  # fmt: skip

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..engine.backend import Array, to_xp
-from .norms import scaled_norm
 from .stages import Stages
 from .tableau import Tableau
 
@@ -148,33 +146,3 @@ class RowStep:
         """The state (or its time derivative) at several points of the step, (m, n), as one matrix product."""
         weights = self.interpolation_weights(thetas, h, derivative=derivative).astype(self.stages.rows.dtype)
         return self.stages.xp.dot(to_xp(self.stages.xp, weights), self.stages.rows)
-
-
-class ErrorNorm:
-    """`scaled_norm` in buffers of its own for NumPy arrays of real numbers; elsewhere the plain one.
-
-    NaN where y_new has overflowed: an infinite scale would make every error look small.
-    """
-
-    def __init__(self, size: int, dtype: Any, xp: Any, rtol: float, atol: Any) -> None:
-        self.rtol, self.atol, self.xp = rtol, atol, xp
-        self._is_fast = xp is np and np.dtype(dtype).kind == "f" and size > 0
-        if self._is_fast:
-            self._scale, self._other = np.empty(size, dtype), np.empty(size, dtype)
-            self._rtol = np.asarray(rtol, dtype)
-            self._atol = np.asarray(atol, dtype)
-            self._zeros = np.zeros(size, dtype)
-            self._inverse_size = 1.0 / size
-
-    def __call__(self, error: Array, y: Array, y_new: Array) -> float:
-        if not self._is_fast:
-            return scaled_norm(self.xp, error + 0.0 * y_new, y, y_new, self.rtol, self.atol)
-        scale, other = self._scale, self._other
-        np.absolute(y, out=scale)
-        np.absolute(y_new, out=other)
-        np.maximum(scale, other, out=scale)
-        np.multiply(scale, self._rtol, out=scale)
-        np.add(scale, self._atol, out=scale)
-        np.divide(error, scale, out=scale)
-        overflow = float(np.dot(y_new, self._zeros))
-        return math.sqrt(float(np.dot(scale, scale)) * self._inverse_size) + overflow

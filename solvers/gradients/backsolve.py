@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ...engine.backend import Array
 from ..tableau import Tableau
+from ..tolerances import smallest
 from .continuous import AdjointStages
 from .drift import DriftGuard
 from .evaluations import Evaluations
@@ -43,10 +46,14 @@ class BacksolveStages(AdjointStages):
     def begin(self, y: Array, a: Array) -> None:
         self.rows[0, : self.size], self.rows[0, self.size :] = y, a
 
-    def absolute_tolerance(self, atol: Any, size: float) -> Array:
-        scale = self.xp.ones(2 * self.size, self.rows.dtype)
-        scale[self.size :] = size
-        return atol * scale
+    def tolerances(self, rtol: Any, atol: Any, size: float) -> tuple[Any, Any]:
+        return self._for_both(rtol, 1.0), self._for_both(atol, size)
+
+    def _for_both(self, tolerance: Any, size: float) -> np.ndarray:
+        """(2 n,): as given for y, the smallest of them times `size` for a."""
+        both = np.full(2 * self.size, smallest(tolerance) * size)
+        both[: self.size] = tolerance
+        return both
 
     def arrive(self, t: float, y: Array, z: Array) -> None:
         self.guard.check(t, z[: self.size], y)

@@ -64,8 +64,12 @@ class AdjointStages(Stages):
         """Row 0 at an output time where the stored state is y, (n,) each."""
         raise NotImplementedError
 
-    def absolute_tolerance(self, atol: Any, size: float) -> Any:
-        """For each entry of z, or all, where the cotangents that enter are of this size."""
+    def tolerances(self, rtol: Any, atol: Any, size: float) -> tuple[Any, Any]:
+        """(rtol, atol) for each entry of z, or all, where the cotangents that enter are of this size.
+
+        Those of the state may differ between its components; the adjoint, which is measured in other units, has the
+        smallest of them throughout.
+        """
         raise NotImplementedError
 
     def arrive(self, t: float, y: Array, z: Array) -> None:
@@ -105,7 +109,8 @@ def solve_adjoint(
     sizes = _sizes(ys_bar)
     stops = _stops(sizes, stages.anchors_at_outputs)
     a = ys_bar[stops[0]].copy()
-    control = replace(control, atol=stages.absolute_tolerance(control.atol, max(sizes)))
+    rtol, atol = stages.tolerances(control.rtol, control.atol, max(sizes))
+    control = replace(control, rtol=rtol, atol=atol)
     for start, end in zip(stops, stops[1:], strict=False):
         stages.begin(ys[start], a)
         integrator = _interval(stages, tableau, control, trajectory, start, end)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from ...engine.backend import Array
+import numpy as np
+
+from ...engine.backend import Array, namespace_of
 from ...engine.errors import DriftError
 from ..options import Options
 from ..solution import Stats
+from ..tolerances import shown
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class DriftGuard:
     """Measures the drift of one backward pass in units of atol + rtol |y|, for the gradient method `name`.
 
     Args:
-        rtol, atol: what makes the unit; where the two passes differ, the looser tolerances, since neither state is
+        rtol, atol: what makes the unit, numbers or arrays (n,); where the two passes differ, the looser tolerances, since neither state is
             better than its own.
         limit: drift beyond which `check` raises; math.inf for none.
         remedy: what to try first, a sentence without its full stop.
@@ -28,8 +32,8 @@ class DriftGuard:
     """
 
     name: str
-    rtol: float
-    atol: float
+    rtol: Any
+    atol: Any
     limit: float
     remedy: str
     stats: Stats
@@ -45,7 +49,7 @@ class DriftGuard:
             atol = 1e-3 * float(abs(ys).max()) if ys.size else 0.0
             return cls(name, 0.0, atol, options.drift_limit, "Take smaller steps", stats)
         backward = options.backward()
-        rtol, atol = max(options.rtol, backward.rtol), max(options.atol, backward.atol)
+        rtol, atol = np.maximum(options.rtol, backward.rtol), np.maximum(options.atol, backward.atol)
         return cls(name, rtol, atol, options.drift_limit, "Tighten rtol and atol", stats)
 
     def check(self, t: float, y_back: Array, y: Array) -> None:
@@ -58,7 +62,7 @@ class DriftGuard:
         if drift > self.limit or drift == math.inf:
             raise DriftError(
                 f"{self.name}: the state solved back to t={t:.6g} is {drift:.3g} x (atol + rtol |y|) away from that of "
-                f"the forward solve (rtol={self.rtol:g}, atol={self.atol:g}), and `drift_limit` is {self.limit:g}: the "
+                f"the forward solve (rtol={shown(self.rtol)}, atol={shown(self.atol)}), and `drift_limit` is {self.limit:g}: the "
                 f"gradient would be that of another solution. {self.remedy}, give more output times (the state is "
                 "anchored at each), or use gradient='interpolated' or 'discrete', which do not solve it back; "
                 "drift_limit=math.inf accepts the drift.",
@@ -70,7 +74,8 @@ class DriftGuard:
         distance = abs(y_back - y)
         if distance.size == 0:
             return 0.0
-        unit = self.atol + self.rtol * abs(y)
+        xp = namespace_of(y)
+        unit = xp.asarray(self.atol) + xp.asarray(self.rtol) * abs(y)
         unit[distance == 0.0] = math.inf  # where both are equal there is no drift, whatever the unit
         drift = float((distance / unit).max())
         return math.inf if math.isnan(drift) else drift

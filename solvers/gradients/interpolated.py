@@ -17,6 +17,7 @@ from typing import Any
 from ...engine.backend import Array
 from ..dense_output import DenseOutput
 from ..tableau import Tableau
+from ..tolerances import smallest
 from .continuous import AdjointStages
 from .evaluations import Evaluations
 
@@ -44,5 +45,5 @@ class InterpolatedStages(AdjointStages):
     def begin(self, y: Array, a: Array) -> None:
         self.rows[0] = a
 
-    def absolute_tolerance(self, atol: Any, size: float) -> Any:
-        return atol * size
+    def tolerances(self, rtol: Any, atol: Any, size: float) -> tuple[Any, Any]:
+        return smallest(rtol), smallest(atol) * size
