@@ -15,7 +15,8 @@ class Active:
         row: place in the batch; t: time reached; h: signed size of the next attempt.
         n_done: output times already written.
         nfe, n_accepted, n_rejected: counts.
-        error: scaled error of the latest attempt; first_h: signed size of the first attempt from t.
+        error, h_tried: scaled error and signed size of the latest attempt, 0 before there is one.
+        first_h: size of the first attempt from t.
         needs_slope: whether the slope at t is still to be evaluated.
     """
 
@@ -27,16 +28,21 @@ class Active:
     n_accepted: np.ndarray
     n_rejected: np.ndarray
     error: np.ndarray
+    h_tried: np.ndarray
     first_h: np.ndarray
     needs_slope: np.ndarray
 
     @classmethod
     def of(cls, n_rows: int, t0: float) -> Active:
         """At the start, where the state and its slope are known."""
-        counts = [np.zeros(n_rows, np.int64) for _ in range(3)]
+
+        def zeros(dtype: type) -> np.ndarray:
+            return np.zeros(n_rows, dtype)
+
         return cls(
-            np.arange(n_rows), np.full(n_rows, t0), np.zeros(n_rows), np.ones(n_rows, np.int64), counts[0] + 1,
-            counts[1], counts[2], np.zeros(n_rows), np.zeros(n_rows), np.zeros(n_rows, bool),
+            row=np.arange(n_rows), t=np.full(n_rows, t0), h=zeros(float), n_done=zeros(int) + 1, nfe=zeros(int) + 1,
+            n_accepted=zeros(int), n_rejected=zeros(int), error=zeros(float), h_tried=zeros(float),
+            first_h=zeros(float), needs_slope=zeros(bool),
         )  # fmt: skip
 
     def keep(self, left: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ...engine.backend import Array, to_host, to_xp
+from ...engine.backend import to_host
 from ...engine.errors import ArgumentError, SolveError
 from ...engine.trace import Var
 from ...engine.tree import leaves
@@ -18,21 +18,24 @@ from ..solution import Solution
 from .active import Active
 from .batch import Batch
 from .control import control_of_rows
+from .outputs import Outputs
 from .row_stats import RowStats
 from .step import RowsStep, row_norms
 from .trouble import FailingRow
 from .uncoupled import check_uncoupled
 
 
-def solve_independent(dynamics: Dynamics, options: Options, times: np.ndarray) -> Solution:
-    """Solve every row of a batch with its own steps.
+def solve_independent(
+    dynamics: Dynamics, options: Options, times: np.ndarray, *, is_traced: bool = False
+) -> Solution:
+    """Solve every row of a batch with its own steps; `is_traced`: whether the output times were, which is refused.
 
     Each row makes the steps that it would make alone, and leaves the batch when it has reached the end.
     Raises: ArgumentError for dynamics whose rows are coupled; a SolveError that names the `row` that failed, with the
         partial solution (NaN where a row has not arrived).
     Cost: nfe of a row as in `odeint` of it alone; five calls of f more to check that rows do not depend on each other.
     """
-    check_supported(dynamics, options)
+    check_supported(dynamics, options, is_traced)
     with np.errstate(all="ignore"):
         solve = IndependentSolve(dynamics, options, times)
         try:
@@ -43,7 +46,7 @@ def solve_independent(dynamics: Dynamics, options: Options, times: np.ndarray) -
     return solve.solution()
 
 
-def check_supported(dynamics: Dynamics, options: Options) -> None:
+def check_supported(dynamics: Dynamics, options: Options, is_traced: bool) -> None:
     """ArgumentError for what independent steps cannot do."""
     method, found = options.method, []
     if not options.is_tableau or not method.is_adaptive or not method.interpolates:
@@ -61,8 +64,8 @@ def check_supported(dynamics: Dynamics, options: Options) -> None:
     if dynamics.has_aux:
         found.append("has_aux=False")
     given = (*leaves(dynamics.y0), *dynamics.params_leaves, *dynamics.hidden)
-    if any(type(value) is Var for value in given):
-        found.append("arrays that are not being traced: it has no derivative")
+    if is_traced or any(type(value) is Var for value in given):
+        found.append("arrays and times that are not traced: there is no derivative")
     if found:
         raise ArgumentError(f"independent=True needs {'; '.join(found)}")
 
@@ -77,13 +80,12 @@ class IndependentSolve:
         self.batch = batch = Batch(dynamics)
         self.direction = math.copysign(1.0, self.t1 - times[0])
         rows = batch.join(dynamics.y0_leaves)
-        n_rows, xp = batch.size, batch.xp
-        self.ys = xp.full((len(times), n_rows, batch.width), np.nan, batch.dtype)
-        self.ys[0] = rows
+        n_rows = batch.size
         self.stats = RowStats.of(n_rows)
         self.stats.n_checks = check_uncoupled(batch, float(times[0]), rows)
         slope = batch.join(dynamics.layout.split(dynamics.slope0))
         self.step = RowsStep(batch, options.tableau, rows, slope)
+        self.outputs = Outputs(times, rows, self.step)
         self.active = Active.of(n_rows, float(times[0]))
         order = options.method.error_order
         assert order is not None
@@ -99,7 +101,7 @@ class IndependentSolve:
     def solution(self, status: str = "finished") -> Solution:
         """What was reached, NaN elsewhere."""
         self._write_counts()
-        ys = self.batch.tree(self.ys)
+        ys = self.batch.tree(self.outputs.ys)
         return Solution(self.times.copy(), ys, np.empty(0), self.stats, status=status)
 
     def _sweep(self) -> None:
@@ -110,7 +112,7 @@ class IndependentSolve:
             active.nfe += active.needs_slope
         t_next = self._targets()
         self._check_limits(t_next)
-        h = t_next - active.t
+        h = active.h_tried = t_next - active.t
         step.advance(active.t, t_next)
         active.nfe += step.n_evaluations
         active.error = step.error_norms(h, options.rtol, options.atol)
@@ -118,7 +120,7 @@ class IndependentSolve:
         active.n_accepted += is_accepted
         active.n_rejected += ~is_accepted
         self._refuse_below_min_step(h, is_accepted)
-        self._write_outputs(is_accepted, t_next, h)
+        self.outputs.write(active, is_accepted, t_next)
         step.accept(is_accepted)
         active.t = np.where(is_accepted, t_next, active.t)
         active.h = self.direction * np.minimum(np.maximum(abs(next_h), self.min_step), options.max_step)
@@ -202,40 +204,3 @@ class IndependentSolve:
     def _write_counts(self) -> None:
         active = self.active
         self.stats.write(active.row, active.nfe, active.n_accepted, active.n_rejected)
-
-    def _write_outputs(self, is_accepted: np.ndarray, t_next: np.ndarray, h: np.ndarray) -> None:
-        """The output times inside the steps just accepted, those of all rows together."""
-        active, times, direction = self.active, self.times, self.direction
-        reached = np.searchsorted(direction * times, direction * t_next, side="right")
-        counts = np.where(is_accepted, reached - active.n_done, 0)
-        total = int(counts.sum())
-        if total == 0:
-            return
-        place = np.repeat(np.arange(len(counts)), counts)
-        first = np.cumsum(counts) - counts
-        output = np.arange(total) + np.repeat(active.n_done - first, counts)
-        is_end = times[output] == t_next[place]
-        self._write(output[is_end], place[is_end], self.step.y_new)
-        inside = ~is_end
-        if inside.any():
-            output, place = output[inside], place[inside]
-            thetas = (times[output] - active.t[place]) / h[place]
-            self._interpolate(output, place, thetas, t_next, h)
-        active.n_done = active.n_done + counts
-
-    def _write(self, output: np.ndarray, place: np.ndarray, states: Array) -> None:
-        """ys[output] of the rows at `place` (P,) among those that are left; `states` are (A, n)."""
-        xp = self.batch.xp
-        self.ys[to_xp(xp, output), to_xp(xp, self.active.row[place])] = states[to_xp(xp, place)]
-
-    def _interpolate(
-        self, output: np.ndarray, place: np.ndarray, thetas: np.ndarray, t_next: np.ndarray, h: np.ndarray
-    ) -> None:
-        xp, active = self.batch.xp, self.active
-        if self.options.tableau.extra_c:
-            has_output = np.zeros(len(h), bool)
-            has_output[place] = True
-            self.step.evaluate_extra(active.t, h, has_output)
-            active.nfe += has_output * len(self.options.tableau.extra_c)
-        states = self.step.interpolate(place, thetas, h[place])
-        self.ys[to_xp(xp, output), to_xp(xp, active.row[place])] = states

@@ -22,7 +22,8 @@ from .step import RowsStep
 
 
 class FailingRow:
-    """A row that cannot make the step to `t_next`, taken out of its batch; its step is made again, to see where it fails.
+    """A row that cannot make the step to `t_next`, taken out of its batch; its latest attempt is made again, to see where
+    it fails.
 
     `place` is that among the rows that are left; `interval` the ends (t0, t1) of the solve.
     """
@@ -42,8 +43,9 @@ class FailingRow:
         self.next_h, self.h = float(active.h[place]), t_next - self.t
         self.first_h, self.error_norm = float(active.first_h[place]), float(active.error[place])
         step.keep(np.arange(len(active.row)) == place)
-        if self.h:
-            step.advance(np.array([self.t]), np.array([t_next]))
+        self._tried = float(active.h_tried[place])
+        if self._tried:
+            step.advance(np.array([self.t]), np.array([self.t + self._tried]))
 
     def non_finite_start(self) -> SolveError:
         """f(t0, y0) is not finite."""
@@ -66,14 +68,14 @@ class FailingRow:
 
     def _named(self, error: SolveError) -> SolveError:
         """The error, or that of NaN and infinity where the latest attempt met them, with the row as a number."""
-        if not math.isfinite(self.error_norm) and self.h:
+        if not math.isfinite(self.error_norm):
             error = self._non_finite()
         error.__dict__["row"] = self.row
         return error
 
     def _non_finite(self) -> SolveError:
         stages = self.options.tableau.stages
-        masks = [bad[0] for bad in self.step.bad_values()][: None if self.h else 1]
+        masks = [bad[0] for bad in self.step.bad_values()][: None if self._tried else 1]
         counts = [int(bad.sum()) for bad in masks]
         first = next((i for i, n_bad in enumerate(counts) if n_bad), len(counts) - 1)
         index = int(masks[first].argmax()) if counts[first] else None
@@ -82,9 +84,11 @@ class FailingRow:
             n_bad=counts[first], first_h=self.first_h,
         )  # fmt: skip
 
-    def _worst(self) -> int:
+    def _worst(self) -> int | None:
         """The value of the row with the largest scaled error, the first that is not finite if there is one."""
-        errors = self.step.scaled_errors(np.array([self.h]), self.options.rtol, self.options.atol)[0]
+        if not self._tried:
+            return None
+        errors = self.step.scaled_errors(np.array([self._tried]), self.options.rtol, self.options.atol)[0]
         return int(np.where(np.isnan(errors), math.inf, errors).argmax())
 
     def _standing(self, h: float, index: int | None) -> Standing:
