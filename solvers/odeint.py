@@ -13,6 +13,7 @@ from ..engine.tree import Tree
 from .controller import Controller
 from .dynamics import Dynamics
 from .forward import aux_of
+from .independent import solve_independent
 from .method import Method
 from .options import (
     check_method,
@@ -61,6 +62,7 @@ def odeint(
     norm: str | Callable[[Tree], Any] = "rms",
     breakpoints: Any = None,
     warn_stiff: bool = True,
+    independent: bool = False,
 ) -> Solution:
     """Solve y' = f(t, y, params), y(ts[0]) = y0, and return y at every time in ts.
 
@@ -102,6 +104,12 @@ def odeint(
         save: "ts" (the states at the output times) or "steps" (ts = (t0, t1): those at every accepted step, with the
             times as sol.ts); steps are not differentiated.
         dense: whether sol.dense is the solution as a function of time, with `.derivative`; not differentiated.
+        independent: whether every row of a batch (the first axis of each array of y0, all with as many axes) has its own
+            time and steps, those it would make alone, and costs nothing once it has finished. f is then called without
+            a trace, on the rows that are left, with t an array (A, 1, ..., 1) that broadcasts against them; what belongs
+            to single rows must be part of the state. Rows must not depend on each other: that is checked once, by
+            calling f on halves of the batch. For explicit adaptive methods with dense output, without derivatives;
+            sol.stats has the counts of each row too, sol.grid is empty, and a failure names its `row`.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution` (from a
         backward solve, with the whole forward solution); DriftError, likewise, beyond `drift_limit`;
@@ -115,6 +123,7 @@ def odeint(
         controller=controller, backward_rtol=backward_rtol, backward_atol=backward_atol, callback=callback,
         drift_limit=drift_limit, coupling=coupling, checkpoints=checkpoints, save=save, dense=dense,
         min_step=min_step, norm=norm, breakpoints=breakpoints, warn_stiff=warn_stiff,
+        independent=independent,
     )  # fmt: skip
     ts = joined_times(ts)
     times = output_times(ts)
@@ -124,6 +133,8 @@ def odeint(
     dynamics = Dynamics(f, times[0], y0, params, has_aux=has_aux)
     options = flat_tolerances(options, dynamics.layout)
     check_method(options, y0, has_aux=has_aux)
+    if independent:
+        return solve_independent(dynamics, options, times, is_traced=type(ts) is Var)
     constants = [*dynamics.params_leaves, *dynamics.hidden]
     args = [dynamics.layout.flatten(dynamics.y0), ts if type(ts) is Var else times, *constants]
     solve = Solve(dynamics, options, times, args)

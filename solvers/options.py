@@ -63,6 +63,7 @@ class Options:
     breakpoints: tuple[float, ...] = ()
     jump_ts: tuple[float, ...] = ()
     warn_stiff: bool = True
+    independent: bool = False
 
     @property
     def tableau(self) -> Tableau:
@@ -113,6 +114,7 @@ def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
         if name in given and (given[name] is not None or name in ("rtol", "atol"))
     ]
     problems += [_norm(given.get("norm", "rms")), _boolean("warn_stiff", given.get("warn_stiff", True))]
+    problems.append(_boolean("independent", given.get("independent", False)))
     problems.append(_ordered_steps(given))
     problems.append(_fraction("coupling", given.get("coupling", 1.0)))
     if not _is_integer(given["max_steps"]) or given["max_steps"] < 1:
