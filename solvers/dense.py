@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..engine.backend import Array, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.tree import Tree
 from .dense_output import DenseOutput
@@ -18,25 +20,38 @@ class Dense:
     It reads the interpolant of the method within the accepted steps, whose error is that of the steps or one order
     lower. Nothing of it is differentiated.
 
+    Args:
+        paths: what was written down, one for each piece of the solve; a piece ends at the next of the `knots`, the times
+            at which f or the state jumps. At a knot the piece before it answers.
+        layout: how the state lies in it.
+
     Attributes:
         t0, t1: where it begins and ends; t1 < t0 when time runs backwards.
         grid: the accepted times (N + 1,) between which it is one polynomial.
     """
 
-    def __init__(self, path: DenseOutput, layout: StateLayout) -> None:
-        self.path, self.layout = path, layout
+    def __init__(
+        self, paths: Sequence[DenseOutput], layout: StateLayout, knots: Sequence[float] = ()
+    ) -> None:
+        assert len(knots) == len(paths) - 1
+        self.paths, self.layout, self.knots = tuple(paths), layout, tuple(knots)
 
     @property
     def t0(self) -> float:
-        return self.path.times[0]
+        return self.paths[0].times[0]
 
     @property
     def t1(self) -> float:
-        return self.path.times[-1]
+        return self.paths[-1].times[-1]
 
     @property
     def grid(self) -> np.ndarray:
-        return np.array(self.path.times)
+        inner = [path.times[1:-1] for path in self.paths]
+        knots = [*self.knots, self.t1]
+        joined = [self.t0]
+        for times, knot in zip(inner, knots, strict=True):
+            joined += [*times, knot]
+        return np.array(joined)
 
     def __call__(self, t: Any) -> Tree:
         """The state at a time, or at times (m,), then with a leading axis m: a tree like y0, on arrays of its own.
@@ -51,8 +66,26 @@ class Dense:
 
     def _read(self, t: Any, *, derivative: bool) -> Tree:
         times = self._checked(t)
-        rows = self.path.read_many(times.reshape(-1), derivative=derivative)
+        flat = times.reshape(-1)
+        if len(self.paths) == 1:
+            rows = self.paths[0].read_many(flat, derivative=derivative)
+        else:
+            rows = self._read_pieces(flat, derivative)
         return self.layout.unflatten(rows if times.ndim else rows[0], times.shape)
+
+    def _read_pieces(self, times: np.ndarray, derivative: bool) -> Array:
+        direction = 1.0 if self.t1 > self.t0 else -1.0
+        pieces = np.searchsorted(direction * np.array(self.knots), direction * times, side="left")
+        first = self.paths[0]
+        rows = first.xp.empty((len(times), self.layout.size), first.dtype)
+        for k in np.unique(pieces).tolist():
+            chosen, path = np.flatnonzero(pieces == k), self.paths[k]
+            low, high = sorted(
+                (path.times[0], path.times[-1])
+            )  # the last float before a jump, the first after it
+            found = path.read_many(np.clip(times[chosen], low, high), derivative=derivative)
+            rows[to_xp(first.xp, chosen)] = found
+        return rows
 
     def _checked(self, t: Any) -> np.ndarray:
         """The times as float64, () or (m,), all within the solve."""
@@ -72,4 +105,4 @@ class Dense:
         return times
 
     def __repr__(self) -> str:
-        return f"Dense([{self.t0:g}, {self.t1:g}], {len(self.path.times) - 1} steps)"
+        return f"Dense([{self.t0:g}, {self.t1:g}], {len(self.grid) - 1} steps)"

@@ -59,7 +59,7 @@ class Forward:
         if path is None:
             return None
         path.trim()
-        return Dense(path, self.dynamics.layout) if path.n_readable else None
+        return Dense([path], self.dynamics.layout) if path.n_readable else None
 
 
 def solve_forward(
@@ -70,9 +70,14 @@ def solve_forward(
     *,
     keeps_states: bool,
     keeps_path: bool = False,
+    stats: Stats | None = None,
 ) -> Forward:
-    """Walk from times[0] to times[-1]; raises a SolveError that carries the partial solution."""
-    stats = Stats()
+    """Walk from times[0] to times[-1].
+
+    Whatever ends it early, a SolveError, what f or a callback raised, or Ctrl-C, carries the partial solution as
+    `.solution`.
+    """
+    stats = Stats() if stats is None else stats
     with np.errstate(all="ignore"):  # the loop meets NaN and overflow with an error of its own
         stages, compiled = stages_for(dynamics, options, purpose)
         trust(stages, compiled, dynamics, times, stats)
@@ -80,14 +85,27 @@ def solve_forward(
         done = Forward(dynamics, times, trajectory, stats)
         try:
             _run(stages, dynamics, options, trajectory, stats, purpose.time, keeps_path or options.dense)
-        except SolveError as error:
-            error.solution = done.solution(type(error).__name__)
+        except BaseException as error:
+            _attach(error, done)
             raise
     if any(held is not None for held in trajectory.held):
         done.stages = stages
     elif compiled is not None:
         give_back(stages)
     return done
+
+
+def _attach(error: BaseException, done: Forward) -> None:
+    """The partial solution for whoever catches the error; a note with the place where it is not one of our own."""
+    try:
+        error.solution = done.solution(type(error).__name__)  # type: ignore[attr-defined]
+    except AttributeError:  # an exception with slots
+        return
+    if not isinstance(error, SolveError):
+        error.add_note(
+            f"odeint stood at t={done.trajectory.grid[-1]:.6g} of [{done.times[0]:g}, {done.times[-1]:g}]; {done.stats}. "
+            "What it had reached is `.solution` of this exception."
+        )
 
 
 def stages_for(

@@ -94,7 +94,7 @@ class Integrator:
         self._position = 0
         self._verdict: Verdict | None = None
         self._on_attempt = on_attempt
-        self._attempts = 0
+        self._attempts = stats.n_accepted + stats.n_rejected  # of earlier pieces of the solve
         self._has_slope = True
         self._uncut_h = 0.0
         self._watch: StiffnessWatch | None = None

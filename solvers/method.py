@@ -61,7 +61,6 @@ class Method(ABC):
         error_order: power of h with which the error estimate vanishes; None for a method with fixed steps.
         interpolates: whether there is dense output.
         source: where it is published.
-        is_stiff_method: whether it is what a stiff problem is best solved with: implicit, with steps of its own choice.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Method(ABC):
     error_order: int | None
     interpolates: bool
     source: str
-    is_stiff_method: bool = False
 
     @property
     def is_adaptive(self) -> bool:

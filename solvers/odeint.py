@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.errors import NeuralODEError
 from ..engine.trace import Var
 from ..engine.tree import Tree
 from .controller import Controller
@@ -16,6 +17,7 @@ from .forward import aux_of
 from .independent import solve_independent
 from .method import Method
 from .options import (
+    Options,
     check_method,
     check_outputs,
     checked_options,
@@ -24,7 +26,8 @@ from .options import (
     output_times,
     refuse_subclasses,
 )
-from .solution import Aux, Solution, StepInfo
+from .pieces import solve_in_pieces
+from .solution import Aux, Solution, Stats, StepInfo
 from .solve import Solve
 from .tableau import Tableau
 from .tolerances import flat_tolerances
@@ -61,6 +64,7 @@ def odeint(
     min_step: float | None = None,
     norm: str | Callable[[Tree], Any] = "rms",
     breakpoints: Any = None,
+    jump_ts: Any = None,
     warn_stiff: bool = True,
     independent: bool = False,
 ) -> Solution:
@@ -122,7 +126,7 @@ def odeint(
         max_steps=max_steps, max_step=max_step, first_step=first_step, step_size=step_size, grid=grid,
         controller=controller, backward_rtol=backward_rtol, backward_atol=backward_atol, callback=callback,
         drift_limit=drift_limit, coupling=coupling, checkpoints=checkpoints, save=save, dense=dense,
-        min_step=min_step, norm=norm, breakpoints=breakpoints, warn_stiff=warn_stiff,
+        min_step=min_step, norm=norm, breakpoints=breakpoints, warn_stiff=warn_stiff, jump_ts=jump_ts,
         independent=independent,
     )  # fmt: skip
     ts = joined_times(ts)
@@ -130,22 +134,50 @@ def odeint(
     check_outputs(options, times)
     y0 = initial_state(y0)
     refuse_subclasses("params", params)
-    dynamics = Dynamics(f, times[0], y0, params, has_aux=has_aux)
+    if independent:
+        dynamics = _recorded(f, times, y0, params, has_aux)
+        check_method(options, y0, has_aux=has_aux)
+        return solve_independent(
+            dynamics, flat_tolerances(options, dynamics.layout), times, is_traced=type(ts) is Var
+        )
+
+    def solve(y0: Tree, ts: Any, options: Options, stats: Stats) -> Solution:
+        return _solve(f, y0, ts, params, options, stats, has_aux=has_aux)
+
+    if options.jump_ts:
+        return solve_in_pieces(solve, y0, ts, times, options)
+    return solve(y0, ts, options, Stats())
+
+
+def _solve(
+    f: Callable[..., Any], y0: Tree, ts: Any, params: Tree, options: Options, stats: Stats, *, has_aux: bool
+) -> Solution:
+    """`odeint` of checked arguments, where f does not jump."""
+    times = output_times(ts)
+    dynamics = _recorded(f, times, y0, params, has_aux)
     options = flat_tolerances(options, dynamics.layout)
     check_method(options, y0, has_aux=has_aux)
-    if independent:
-        return solve_independent(dynamics, options, times, is_traced=type(ts) is Var)
     constants = [*dynamics.params_leaves, *dynamics.hidden]
     args = [dynamics.layout.flatten(dynamics.y0), ts if type(ts) is Var else times, *constants]
-    solve = Solve(dynamics, options, times, args)
+    solve = Solve(dynamics, options, times, args, stats)
     ys = solve(*args, structure=solve.structure())
     done = solve.done
     assert done is not None
     aux = Aux(*aux_of(done)) if has_aux else None
-    if save == "steps":
+    if options.save == "steps":
         times, ys = done.trajectory.outputs()
     tree, grid = dynamics.layout.unflatten(ys, (len(times),)), np.array(done.trajectory.grid)
-    return Solution(times.copy(), tree, grid, done.stats, aux, dense=done.dense() if dense else None)
+    return Solution(times.copy(), tree, grid, stats, aux, dense=done.dense() if options.dense else None)
+
+
+def _recorded(f: Callable[..., Any], times: np.ndarray, y0: Tree, params: Tree, has_aux: bool) -> Dynamics:
+    """f, called once at the start; what it raises says where."""
+    try:
+        return Dynamics(f, times[0], y0, params, has_aux=has_aux)
+    except Exception as error:
+        if not isinstance(error, NeuralODEError):
+            error.add_note(f"odeint: raised by the first call of f, at t={times[0]:g}")
+        raise
 
 
 def check_options(**options: Any) -> None:

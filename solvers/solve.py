@@ -31,6 +31,7 @@ from .gradients import (
     walk,
 )
 from .options import Options, output_times
+from .solution import Stats
 from .stages import ReplayStages
 
 
@@ -39,14 +40,23 @@ class Solve(Primitive):
 
     The constants are the leaves of the parameters, then what f captured. The operation is a function of its arguments:
     inside other dynamics it is replayed with new ones, and then f is what was recorded at the entrance.
+    `stats`: where the call at the entrance counts; later ones have their own.
     """
 
-    def __init__(self, dynamics: Dynamics, options: Options, times: np.ndarray, args: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        options: Options,
+        times: np.ndarray,
+        args: Sequence[Any],
+        stats: Stats | None = None,
+    ) -> None:
         super().__init__("odeint", self._forward, is_flat=False, may_view=False)
         self.rule = self._forward  # there is one: `pull_back` below
         self.dynamics, self.options = dynamics, options
         self._entrance: Forward | None = None
         self._times: np.ndarray | None = times
+        self._stats = stats
         is_differentiated = [_is_differentiated(value) for value in args]
         self.is_differentiated = any(is_differentiated)
         if self.is_differentiated and not options.is_tableau:
@@ -86,7 +96,7 @@ class Solve(Primitive):
         if times is None:  # not the call at the entrance, whose values the dynamics were recorded with
             times = output_times(ts)
             dynamics = dynamics.at(float(times[0]), y0, constants)
-        self._times = None
+        stats, self._stats, self._times = self._stats, None, None
         done = solve_forward(
             dynamics,
             self.options,
@@ -94,6 +104,7 @@ class Solve(Primitive):
             self.purpose,
             keeps_states=self.keeps_states,
             keeps_path=self.keeps_path,
+            stats=stats,
         )
         self.done = done
         if not self.is_differentiated:

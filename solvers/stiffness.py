@@ -21,6 +21,7 @@ import numpy as np
 
 from ..engine.backend import Array, to_xp
 from ..engine.errors import StiffnessWarning
+from .implicit import DiagonallyImplicit, Rosenbrock23
 from .method import Method
 from .methods import METHODS
 from .tableau import Tableau
@@ -105,15 +106,15 @@ class StiffnessWatch:
 
     def warn(self, name: str, t: float, h: float) -> None:
         """The warning, at the line of the caller."""
+        implicit = (DiagonallyImplicit, Rosenbrock23)
         better = [
-            key for key, method in METHODS.items() if isinstance(method, Method) and method.is_stiff_method
+            key for key, method in METHODS.items() if isinstance(method, implicit) and method.is_adaptive
         ]
-        remedy = f"method={' or '.join(map(repr, better))}" if better else "an implicit method"
         warnings.warn(
             f"{name}: the problem is stiff: at t={t:.6g} the step h={h:.1e} has been held by the stability of "
             f"{self.tableau.name} for {HITS} steps (h rho = {self.h_rho:.3g}, at most "
-            f"{stability_interval(self.tableau):.3g}), not by rtol and atol. Use {remedy}, whose steps the tolerances "
-            "alone decide; warn_stiff=False says nothing.",
+            f"{stability_interval(self.tableau):.3g}), not by rtol and atol. Use method={' or '.join(map(repr, better))}, "
+            "whose steps the tolerances alone decide; warn_stiff=False says nothing.",
             StiffnessWarning,
             stacklevel=_level_of_caller(),
         )
