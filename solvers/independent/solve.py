@@ -177,7 +177,8 @@ class IndependentSolve:
     def _refuse_below_min_step(self, h: np.ndarray, is_accepted: np.ndarray) -> None:
         if self.min_step == 0.0:
             return
-        is_stuck = ~is_accepted & (abs(h) <= self.min_step)
+        tried = np.minimum(abs(h), abs(self.active.h))  # h = (t + h) - t may be larger by its rounding
+        is_stuck = ~is_accepted & (tried <= self.min_step)
         if is_stuck.any():
             place = int(is_stuck.argmax())
             raise self._failing(place, self.active.t[place] + h[place]).below_min_step()
