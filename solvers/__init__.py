@@ -8,7 +8,7 @@ from .solution import Aux, Solution, Stats, StepInfo
 from .stepper import Step, Stepper
 from .stepping import rk_step
 from .tableau import Tableau
-from .tableaus import TABLEAUS, tableau
+from .tableaus import TABLEAUS
 
 __all__ = [
     "TABLEAUS",
@@ -25,5 +25,4 @@ __all__ = [
     "Tableau",
     "odeint",
     "rk_step",
-    "tableau",
 ]

@@ -18,7 +18,7 @@ from .dense import Dense
 from .dense_output import dense_output
 from .dynamics import Dynamics, StateLayout
 from .loop import Control, Integrator
-from .method import AnyStep
+from .method import AnyStep, Method
 from .norms import norm_of
 from .options import Options, walking_grid
 from .reversible_steps import ReversibleIntegrator, run_reversible
@@ -114,12 +114,18 @@ def stages_for(
     """ForwardStages loaded with the parameters of this solve, and the compiled program they are given back to."""
     method = options.method
     if options.execution == "eager" or dynamics.xp is not np:
-        return EagerStages(dynamics, purpose, method.stages, method.fsal), None
+        return EagerStages(dynamics, purpose, *_stage_counts(method)), None
     compiled = compiled_for(dynamics, purpose)
-    key = (method.stages, method.fsal)
+    key = _stage_counts(method)
     stages = checkout(compiled, key, lambda: ReplayStages(compiled, dynamics, purpose, *key))
     stages.load(dynamics)
     return stages, compiled
+
+
+def _stage_counts(method: Tableau | Method) -> tuple[int, bool, int]:
+    """Stages in all, whether the last of a step is the first of the next, and how many are extra ones."""
+    n_extra = len(method.extra_c) if isinstance(method, Tableau) else 0
+    return method.stages + n_extra, method.fsal, n_extra
 
 
 def trust(
@@ -158,7 +164,7 @@ def step_of(options: Options, stages: ForwardStages, dynamics: Dynamics, stats: 
     """What makes the steps of a solve."""
     method, rows = options.method, stages.rows
     if isinstance(method, Tableau):
-        return RowStep(stages, method)
+        return RowStep(stages, method, stats)
     norm = norm_of(options.norm, dynamics.layout, rows, stages.xp, options.rtol, options.atol)
     return method.step_on(stages, dynamics, norm, stats)
 

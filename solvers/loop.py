@@ -28,7 +28,7 @@ from .method import AnyStep, Method
 from .norms import norm_of
 from .solution import Stats
 from .stages import Stages
-from .stepping import RowStep
+from .stepping import RowStep, combined_error
 from .stiffness import EVERY, StiffnessWatch
 from .tableau import Tableau
 
@@ -96,6 +96,7 @@ class Integrator:
         self._on_attempt = on_attempt
         self._attempts = stats.n_accepted + stats.n_rejected  # of earlier pieces of the solve
         self._has_slope = True
+        self._has_coarse = isinstance(method, Tableau) and method.coarse_order is not None
         self._uncut_h = 0.0
         self._watch: StiffnessWatch | None = None
         self._next_look: float = EVERY if control.warns_stiff and grid is None else math.inf
@@ -196,7 +197,9 @@ class Integrator:
     def _refuse_shorter(self, verdict: Verdict, t_next: float) -> None:
         """The error where the step just rejected cannot become shorter: `min_step` forbids it."""
         tried = abs(t_next - self.t)
-        if tried > self.control.min_step:
+        if (
+            min(tried, abs(self._uncut_h)) > self.control.min_step
+        ):  # (t + h) - t may be larger than h, by its rounding
             return
         if self._was_non_finite:
             raise self._non_finite(self.t, tried * self._direction, tried * self._direction)
@@ -204,7 +207,12 @@ class Integrator:
 
     def _scaled_error(self, t_next: float) -> float:
         """The scaled error estimate of the step attempted."""
-        return self._norm(self.step.error_estimate(), self.stages.rows[0], self.step.y_new)
+        step, y = self.step, self.stages.rows[0]
+        error = self._norm(step.error_estimate(), y, step.y_new)
+        if not self._has_coarse:
+            return error
+        assert isinstance(step, RowStep)
+        return combined_error(error, self._norm(step.coarse_error_estimate(), y, step.y_new))
 
     def _is_finite(self, t_next: float) -> bool:
         """Whether the step attempted ends in a finite state."""

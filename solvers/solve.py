@@ -33,6 +33,7 @@ from .gradients import (
 from .options import Options, output_times
 from .solution import Stats
 from .stages import ReplayStages
+from .trajectory import n_read_inside
 
 
 class Solve(Primitive):
@@ -186,6 +187,7 @@ class Solve(Primitive):
             _, pull_back = vjp(walked, *(args[position] for position in chosen))
             found = pull_back(ybar)
         evaluations = (len(grid) - 1) * (tableau.stages - tableau.fsal) + tableau.fsal
+        evaluations += len(tableau.extra_c) * n_read_inside(done.times, grid)
         done.stats.nfe_backward += evaluations
         done.stats.n_vjp_state += evaluations
         if any(position >= 2 for position in chosen):

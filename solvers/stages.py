@@ -5,6 +5,7 @@ every weighted sum of a step is one matrix-vector product:
     rows (s + 1, n)         row 0 is y at the start of the step, row i + 1 the slope of stage i
     input(i)                the array (n,) in which stage i is given its state
     evaluate(i, t)          rows[i + 1] = f(t, input(i))
+Behind the s stages of a step there may be extra ones, `n_extra` of them, for what is read inside of a step.
     aux(i)                  what f returned beside the slope of stage i
 and, when made for a derivative,
     seeds (s, n)            row i: the cotangent of the slope of stage i
@@ -35,6 +36,7 @@ class Stages:
     xp: Any
     rows: Array
     n_stages: int
+    n_extra: int = 0
     fsal: bool
 
     def input(self, index: int) -> Array:
@@ -58,10 +60,13 @@ class ForwardStages(Stages):
         raise NotImplementedError
 
     def bar_row(self, index: int) -> int:
-        """The stages that a step sums lie behind each other, the last one first; the slope at its end comes last."""
-        if not self.fsal:
-            return self.n_stages - index
-        return self.n_stages if index == self.n_stages - 1 else self.n_stages - 1 - index
+        """The stages that a step sums lie behind each other, the last one first; then come the slope at its end and the
+        extra stages.
+        """
+        n = self.n_stages - self.n_extra  # of the step itself
+        if index >= n or (self.fsal and index == n - 1):
+            return index + 1
+        return n - self.fsal - index
 
     def pull(self, index: int, t: float) -> None:
         raise NotImplementedError
@@ -111,11 +116,17 @@ class ReplayStages(ForwardStages):
     xp = np
 
     def __init__(
-        self, compiled: Compiled, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool
+        self,
+        compiled: Compiled,
+        dynamics: Dynamics,
+        purpose: Purpose,
+        n_stages: int,
+        fsal: bool,
+        n_extra: int = 0,
     ) -> None:
         self.compiled = compiled
         self.layout = dynamics.layout
-        self.n_stages, self.fsal = n_stages, fsal
+        self.n_stages, self.fsal, self.n_extra = n_stages, fsal, n_extra
         self.pool_key: object = None
         size, dtype = self.layout.size, self.layout.dtype
         self.workspace = Workspace(compiled.plan)
@@ -190,11 +201,13 @@ class ReplayStages(ForwardStages):
 class EagerStages(ForwardStages):
     """Stages that call f (forward) or trace it anew (pull-back) each time, on arrays of any module."""
 
-    def __init__(self, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool) -> None:
+    def __init__(
+        self, dynamics: Dynamics, purpose: Purpose, n_stages: int, fsal: bool, n_extra: int = 0
+    ) -> None:
         self.dynamics = dynamics
         self.purpose = purpose
         self.xp = dynamics.xp
-        self.n_stages, self.fsal = n_stages, fsal
+        self.n_stages, self.fsal, self.n_extra = n_stages, fsal, n_extra
         size, dtype = dynamics.layout.size, dynamics.layout.dtype
         self.rows = self.xp.empty((n_stages + 1, size), dtype)
         self.seeds = self.xp.zeros((n_stages, size), dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .options import (
     walking_grid,
 )
 from .solution import Stats
+from .stepping import extra_slopes, polynomial_of
 from .tableau import Tableau
 from .tolerances import flat_tolerances
 
@@ -48,14 +50,17 @@ class Step:
     y1: Tree
     k: list[Tree]
     error_norm: float
-    _polynomial: Array | None = field(repr=False)  # (p + 1, n), where the method has dense output
+    _polynomial: Callable[[], Array] | None = field(
+        repr=False
+    )  # (p + 1, n), where the method has dense output
     _layout: StateLayout = field(repr=False)
     _method: str = field(repr=False)
 
     def interpolate(self, t: Any) -> Tree:
         """The state at a time (or at times (m,), then with a leading axis m) within the step.
 
-        Raises ArgumentError outside of the step, or where the method has no dense output.
+        Raises ArgumentError outside of the step, or where the method has no dense output. Where that takes stages of its
+        own (dop853, vern6, vern7) they are evaluated at the first call, whenever that is.
         """
         if self._polynomial is None:
             raise ArgumentError(f"{self._method} has no dense output; make the step end at the time you need")
@@ -63,8 +68,9 @@ class Step:
         thetas = (times.reshape(-1) - self.t0) / (self.t1 - self.t0)
         if times.ndim > 1 or not np.all((thetas >= 0.0) & (thetas <= 1.0)):
             raise ArgumentError(f"`t` must lie in the step from {self.t0:g} to {self.t1:g}; got {t!r}")
-        powers = thetas[:, None] ** np.arange(len(self._polynomial))
-        rows = to_xp(namespace_of(self._polynomial), powers.astype(self._polynomial.dtype)) @ self._polynomial
+        block = self._polynomial()
+        powers = thetas[:, None] ** np.arange(len(block))
+        rows = to_xp(namespace_of(block), powers.astype(block.dtype)) @ block
         return self._layout.unflatten(rows if times.ndim else rows[0], times.shape)
 
 
@@ -122,6 +128,7 @@ class Stepper:
             )
         self.stats = Stats()
         self._layout = dynamics.layout
+        self._slope = lambda t, y: dynamics.call(t, y)[0]
         with np.errstate(all="ignore"):
             self._stages, self._compiled = stages_for(dynamics, options, Purpose("solve"))
             trust(self._stages, self._compiled, dynamics, times, self.stats)
@@ -160,10 +167,10 @@ class Stepper:
         y0 = self._y
         with np.errstate(all="ignore"):
             integrator.advance()
-        has_dense = integrator.method.interpolates
-        polynomial = integrator.step.polynomial(integrator.t - integrator.t_start) if has_dense else None
+        polynomial = self._polynomial() if integrator.method.interpolates else None
         self._y = layout.unflatten(integrator.y.copy())
-        slopes = [layout.unflatten(row) for row in self._stages.rows[1:].copy()]
+        rows = self._stages.rows[1 : integrator.method.stages + 1]
+        slopes = [layout.unflatten(row) for row in rows.copy()]
         step = Step(
             integrator.t_start, integrator.t, y0, self._y, slopes, integrator.error_norm,
             polynomial, layout, integrator.method.name,
@@ -171,3 +178,21 @@ class Stepper:
         if integrator.is_done and self._compiled is not None:
             give_back(self._stages)
         return step
+
+    def _polynomial(self) -> Callable[[], Array]:
+        """The polynomial of the step just made, at once where it costs no evaluation of f, otherwise when asked for."""
+        integrator, tableau = self._integrator, self._integrator.method
+        h = integrator.t - integrator.t_start
+        if not isinstance(tableau, Tableau) or not tableau.extra_c:
+            block = integrator.step.polynomial(h)
+            return lambda: block
+        t, rows = integrator.t_start, self._stages.rows[: tableau.stages + 1].copy()
+
+        @cache
+        def evaluated() -> Array:
+            with np.errstate(all="ignore"):
+                slopes = extra_slopes(self._slope, t, rows[0], h, tableau, list(rows[1:]))
+            self.stats.nfe += len(tableau.extra_c)
+            return polynomial_of(tableau, rows[0], self._stages.xp.stack(slopes), h)
+
+        return evaluated

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_xp
+from ..engine.backend import Array, namespace_of, to_xp
+from .solution import Stats
 from .stages import Stages
-from .tableau import Tableau
+from .tableau import FloatTableau, Tableau
 
 
 def weighted_sum(weights: Sequence[float] | np.ndarray, slopes: Sequence[Any]) -> Any:
@@ -46,10 +48,23 @@ def rk_step(
     return y1, error, k
 
 
+def extra_slopes(
+    f: Callable[[Any, Any], Any], t: Any, y: Any, h: Any, tableau: Tableau, k: Sequence[Any]
+) -> list[Any]:
+    """The slopes of all stages of the step that `rk_step` made: k, and those that the interpolant alone needs.
+
+    Cost: an evaluation of f for each of `tableau.extra_c`.
+    """
+    numbers, k = tableau.as_floats(), list(k)
+    for c_i, a_i in zip(numbers.extra_c, numbers.extra_a, strict=True):
+        k.append(f(t + float(c_i) * h, y + h * weighted_sum(a_i, k)))
+    return k
+
+
 def dense_weights(
     interpolant: np.ndarray, thetas: np.ndarray, h: float, *, derivative: bool = False
 ) -> np.ndarray:
-    """(m, s + 1): weights of [y, k_1, ..., k_s] that give the state (or its time derivative) at t + theta h."""
+    """(m, s + e + 1): weights of [y, k_1, ..., k_(s + e)] that give the state (or its time derivative) at t + theta h."""
     powers = np.arange(1, interpolant.shape[1] + 1)
     column = thetas[:, None]
     if derivative:
@@ -57,29 +72,49 @@ def dense_weights(
     return np.hstack([np.ones_like(column), h * (column**powers @ interpolant.T)])
 
 
-class RowStep:
-    """A step on the rows [y, k_1, ..., k_s] of `Stages`: each weighted sum is one matrix-vector product."""
+def combined_error(error: float, coarse: float) -> float:
+    """E**2 / sqrt(E**2 + C**2 / 100) for the norms E of an error estimate and C of a coarser one.
 
-    def __init__(self, stages: Stages, tableau: Tableau) -> None:
+    Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, equation (II.10.17).
+    """
+    size = math.hypot(error, 0.1 * coarse)
+    return error * (error / size) if size != 0.0 else 0.0
+
+
+def polynomial_of(tableau: Tableau, y: Array, slopes: Array, h: float) -> Array:
+    """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j, from y (n,) and the slopes (s + e, n) of all stages."""
+    interpolant, xp = tableau.as_floats().interpolant, namespace_of(y)
+    assert interpolant is not None
+    block = xp.empty((interpolant.shape[1] + 1, len(y)), y.dtype)
+    block[0] = y
+    xp.dot(to_xp(xp, (h * interpolant.T).astype(y.dtype)), slopes, out=block[1:])
+    return block
+
+
+class RowStep:
+    """A step on the rows [y, k_1, ..., k_s] of `Stages`: each weighted sum is one matrix-vector product.
+
+    The extra stages of an interpolant follow as rows s + 1, s + 2, ... They are evaluated when something inside of the
+    step is read, once a step, and counted in `stats`. Stages whose steps are never read inside need not have those rows.
+    """
+
+    def __init__(self, stages: Stages, tableau: Tableau, stats: Stats | None = None) -> None:
         numbers = tableau.as_floats()
-        self.stages, self.tableau = stages, tableau
+        self.stages, self.tableau, self.stats = stages, tableau, stats
         self.n = tableau.stages
         self.n_evaluations = self.n - 1
         xp, dtype = stages.xp, stages.rows.dtype
-        weights = np.zeros((self.n + 2, self.n + 1))
-        for i, a_i in enumerate(numbers.a):
-            weights[i, 1 : i + 1] = a_i
-        weights[self.n, 1:] = numbers.b
-        if numbers.b_error is not None:
-            weights[self.n + 1, 1:] = numbers.b_error
-        self._weights = weights
-        self._scaled = np.empty(weights.shape, dtype)  # times h; column 0 is the weight of y itself
+        self._weights = _step_weights(numbers)
+        self._scaled = np.empty(self._weights.shape, dtype)  # times h; column 0 is the weight of y itself
         self._scaled[: self.n + 1, 0] = 1.0
-        self._c = numbers.c.tolist()
+        self._c = [*numbers.c.tolist(), *numbers.extra_c.tolist()]
+        self._ends = (0.0, 0.0)
+        self._has_extra = not tableau.extra_c  # whether the extra stages of this step are evaluated
         self._interpolant = numbers.interpolant
         self.y_new: Array = stages.rows[0] if tableau.fsal else xp.empty(stages.rows.shape[1], dtype)
         self.error = xp.empty(stages.rows.shape[1], dtype)
         self._row_heads = [stages.rows[: i + 1] for i in range(self.n + 1)]
+        self._slopes = stages.rows[1 : self.n + 1]
 
     def evaluate_start(self, t: float) -> None:
         """k_1 = f(t, y) for the state in row 0."""
@@ -96,6 +131,8 @@ class RowStep:
         `with_end=False` leaves out the slope at the end of a `fsal` step, and its state.
         """
         h = t_next - t
+        if self.tableau.extra_c:
+            self._ends, self._has_extra = (t, t_next), False
         np.multiply(self._weights[:, 1:], h, out=self._scaled[:, 1:], casting="same_kind")
         weights = to_xp(self.stages.xp, self._scaled)
         dot = self.stages.xp.dot
@@ -118,7 +155,27 @@ class RowStep:
     def error_estimate(self) -> Array:
         """h sum_i b_error_i k_i of the last `advance`."""
         weights = to_xp(self.stages.xp, self._scaled[self.n + 1, 1:])
-        return self.stages.xp.dot(weights, self.stages.rows[1:], out=self.error)
+        return self.stages.xp.dot(weights, self._slopes, out=self.error)
+
+    def coarse_error_estimate(self) -> Array:
+        """The same with the third set of weights, where the tableau has one; in the same buffer."""
+        weights = to_xp(self.stages.xp, self._scaled[self.n + 2, 1:])
+        return self.stages.xp.dot(weights, self._slopes, out=self.error)
+
+    def evaluate_extra(self) -> None:
+        """The extra stages of the step made, unless they are known."""
+        if self._has_extra:
+            return
+        self._has_extra = True
+        stages, (t, t_next) = self.stages, self._ends
+        y_new = self.y_new.copy()  # stages may share the buffer of their inputs, in which it lies
+        for i, a_i in enumerate(self.tableau.as_floats().extra_a, start=self.n):
+            weights = to_xp(stages.xp, np.array([1.0, *((t_next - t) * a_i)], stages.rows.dtype))
+            stages.xp.dot(weights, stages.rows[: i + 1], out=stages.input(i))
+            stages.evaluate(i, self.stage_time(i, t, t_next))
+        self.y_new[...] = y_new
+        if self.stats is not None:
+            self.stats.nfe += len(self.tableau.extra_c)
 
     def shift(self) -> None:
         """The new state becomes row 0, and for `fsal` its slope row 1."""
@@ -130,12 +187,8 @@ class RowStep:
     def polynomial(self, h: float) -> Array:
         """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
         assert self._interpolant is not None
-        rows, powers = self.stages.rows, self._interpolant.T
-        block = self.stages.xp.empty((len(powers) + 1, rows.shape[1]), rows.dtype)
-        block[0] = rows[0]
-        weights = to_xp(self.stages.xp, (h * powers).astype(rows.dtype))
-        self.stages.xp.dot(weights, rows[1:], out=block[1:])
-        return block
+        self.evaluate_extra()
+        return polynomial_of(self.tableau, self.stages.rows[0], self.stages.rows[1:], h)
 
     def interpolation_weights(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> np.ndarray:
         """`dense_weights` of this method."""
@@ -144,5 +197,19 @@ class RowStep:
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n), as one matrix product."""
+        self.evaluate_extra()
         weights = self.interpolation_weights(thetas, h, derivative=derivative).astype(self.stages.rows.dtype)
         return self.stages.xp.dot(to_xp(self.stages.xp, weights), self.stages.rows)
+
+
+def _step_weights(numbers: FloatTableau) -> np.ndarray:
+    """(s + 2 or s + 3, s + 1): rows a_i, then b, then the error weights; column 0, of y itself, is 0."""
+    n = len(numbers.b)
+    rows = [*numbers.a, numbers.b]
+    rows.append(np.zeros(n) if numbers.b_error is None else numbers.b_error)
+    if numbers.coarse_error is not None:
+        rows.append(numbers.coarse_error)
+    weights = np.zeros((len(rows), n + 1))
+    for weight, row in zip(weights, rows, strict=True):
+        weight[1 : len(row) + 1] = row
+    return weights

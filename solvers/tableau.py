@@ -17,13 +17,16 @@ Row = tuple[Fraction, ...]
 
 
 class FloatTableau(NamedTuple):
-    """The coefficients of a `Tableau` correctly rounded to read-only float64 arrays; s stages, degree p."""
+    """The coefficients of a `Tableau` correctly rounded to read-only float64 arrays; s stages, e extra ones, degree p."""
 
     c: np.ndarray  # (s,)
     a: tuple[np.ndarray, ...]  # s rows; row i has shape (i,)
     b: np.ndarray  # (s,)
     b_error: np.ndarray | None  # (s,)
-    interpolant: np.ndarray | None  # (s, p): column j belongs to theta**(j + 1)
+    coarse_error: np.ndarray | None  # (s,)
+    interpolant: np.ndarray | None  # (s + e, p): column j belongs to theta**(j + 1)
+    extra_c: np.ndarray  # (e,)
+    extra_a: tuple[np.ndarray, ...]  # e rows; row i has shape (s + i,)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,12 @@ class Tableau:
         c, a, b: nodes (s,), strictly lower triangle (s rows, row i with i entries), weights (s,).
         source: where the numbers are published, down to the table; says which embedded formula it is.
         embedded_order, b_embedded: the second set of weights (s,), whose distance from `b` estimates the error.
-        interpolant_order, interpolant: dense output without further stages, y(t + theta h) = y + h sum_i b_i(theta) k_i;
-            row i holds the coefficients of theta, theta**2, ... in b_i(theta).
+        coarse_order, b_coarse: a third set (s,) of lower order. With the norms E and C of both estimates the error is
+            taken to be E**2 / sqrt(E**2 + C**2 / 100), of the order that E * (E / C) has.
+        interpolant_order, interpolant: dense output, y(t + theta h) = y + h sum_i b_i(theta) k_i over all stages and
+            extra ones; row i holds the coefficients of theta, theta**2, ... in b_i(theta).
+        extra_c, extra_a: nodes (e,) and rows (row i with s + i entries) of stages that the interpolant alone needs.
+        tolerance: how far sums of the coefficients may be off: 0 for exact ones, the last digit of published decimals.
     Raises: ArgumentError that lists every condition the numbers break.
     """
 
@@ -53,6 +60,11 @@ class Tableau:
     b_embedded: Row | None = None
     interpolant_order: int | None = None
     interpolant: tuple[Row, ...] | None = None
+    coarse_order: int | None = None
+    b_coarse: Row | None = None
+    extra_c: Row = ()
+    extra_a: tuple[Row, ...] = ()
+    tolerance: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
         problems = _shape_problems(self) or [*_step_problems(self), *_interpolant_problems(self)]
@@ -64,8 +76,13 @@ class Tableau:
 
     @property
     def stages(self) -> int:
-        """Number of stages s."""
+        """Number of stages s of a step."""
         return len(self.b)
+
+    @property
+    def n_slopes(self) -> int:
+        """Number of stages s + e of a step that is read inside."""
+        return len(self.b) + len(self.extra_c)
 
     @cached_property
     def fsal(self) -> bool:
@@ -85,14 +102,25 @@ class Tableau:
     @cached_property
     def b_error(self) -> Row | None:
         """b - b_embedded: h sum_i b_error_i k_i estimates the local error; None without an embedded formula."""
-        if self.b_embedded is None:
+        return self._distance(self.b_embedded)
+
+    @cached_property
+    def coarse_error(self) -> Row | None:
+        """b - b_coarse, as `b_error`; None without a third set of weights."""
+        return self._distance(self.b_coarse)
+
+    def _distance(self, weights: Row | None) -> Row | None:
+        if weights is None:
             return None
-        return tuple(b_i - e_i for b_i, e_i in zip(self.b, self.b_embedded, strict=True))
+        return tuple(b_i - w_i for b_i, w_i in zip(self.b, weights, strict=True))
 
     @property
     def error_order(self) -> int | None:
         """Power of h with which the error estimate vanishes (dopri5: 5); None without an embedded formula."""
-        return None if self.embedded_order is None else min(self.order, self.embedded_order) + 1
+        if self.embedded_order is None:
+            return None
+        fine = min(self.order, self.embedded_order) + 1
+        return fine if self.coarse_order is None else 2 * fine - (self.coarse_order + 1)
 
     def as_floats(self) -> FloatTableau:
         """The coefficients as float64 arrays, each correctly rounded; computed once and shared."""
@@ -105,13 +133,21 @@ class Tableau:
             a=tuple(_frozen_array(row) for row in self.a),
             b=_frozen_array(self.b),
             b_error=None if self.b_error is None else _frozen_array(self.b_error),
+            coarse_error=None if self.coarse_error is None else _frozen_array(self.coarse_error),
             interpolant=None if self.interpolant is None else _frozen_array(self.interpolant),
+            extra_c=_frozen_array(self.extra_c),
+            extra_a=tuple(_frozen_array(row) for row in self.extra_a),
         )
 
 
 def rationals(text: str) -> Row:
     """Fractions from text: "0 1/2 -3/4" -> (0, 1/2, -3/4)."""
     return tuple(Fraction(word) for word in text.split())
+
+
+def rows_of(text: str) -> tuple[Row, ...]:
+    """Rows of fractions from text, with a semicolon between rows: "; 1/2; 0 3/4" -> ((), (1/2,), (0, 3/4))."""
+    return tuple(rationals(row) for row in text.split(";"))
 
 
 def hermite_interpolant(b: Row, correction: Row | None = None) -> tuple[Row, ...]:
@@ -144,31 +180,38 @@ def _frozen_array(rows: Sequence[Fraction] | Sequence[Row]) -> np.ndarray:
 def _shape_problems(tableau: Tableau) -> list[str]:
     """Wrong lengths; the other checks rely on there being none."""
     stages = len(tableau.b)
+    lengths = {"c": stages, "a": stages, "b_embedded": stages, "b_coarse": stages}
+    lengths |= {"extra_a": len(tableau.extra_c), "interpolant": tableau.n_slopes}
     problems = []
-    for field in ("c", "a", "b_embedded", "interpolant"):
+    for field, length in lengths.items():
         value = getattr(tableau, field)
-        if value is not None and len(value) != stages:
-            problems.append(f"`{field}` has {len(value)} entries, `b` has {stages}")
-    problems += [f"row {i} of `a` has {len(row)} entries" for i, row in enumerate(tableau.a) if len(row) != i]
+        if value is not None and len(value) != length:
+            problems.append(f"`{field}` has {len(value)} entries, expected {length}")
+    for field, first in (("a", 0), ("extra_a", stages)):
+        rows = enumerate(getattr(tableau, field), start=first)
+        problems += [f"row {i} of `{field}` has {len(row)} entries" for i, row in rows if len(row) != i]
     if len(set(map(len, tableau.interpolant or ()))) > 1:
         problems.append("the rows of `interpolant` differ in length")
-    for order, field in (("embedded_order", "b_embedded"), ("interpolant_order", "interpolant")):
+    for name in ("embedded", "coarse", "interpolant"):
+        order, field = f"{name}_order", name if name == "interpolant" else f"b_{name}"
         if (getattr(tableau, order) is None) != (getattr(tableau, field) is None):
             problems.append(f"`{order}` and `{field}` go together; only one is given")
     return problems
 
 
 def _step_problems(tableau: Tableau) -> list[str]:
-    """Row sums of `a`, and the sums of both sets of weights."""
+    """Row sums of `a`, and the sums of all sets of weights."""
     problems = [
-        f"row {i} of `a` sums to {sum(row)}, c_{i} is {c_i}"
-        for i, (c_i, row) in enumerate(zip(tableau.c, tableau.a, strict=True))
-        if sum(row) != c_i
+        f"row {i} of `a` sums to {_short(sum(row))}, c_{i} is {_short(c_i)}"
+        for i, (c_i, row) in enumerate(
+            zip(tableau.c + tableau.extra_c, tableau.a + tableau.extra_a, strict=True)
+        )
+        if abs(sum(row) - c_i) > tableau.tolerance
     ]
-    for field in ("b", "b_embedded"):
+    for field in ("b", "b_embedded", "b_coarse"):
         weights = getattr(tableau, field)
-        if weights is not None and sum(weights) != 1:
-            problems.append(f"`{field}` sums to {sum(weights)}, not 1")
+        if weights is not None and abs(sum(weights) - 1) > tableau.tolerance:
+            problems.append(f"`{field}` sums to {_short(sum(weights))}, not 1")
     return problems
 
 
@@ -176,17 +219,27 @@ def _interpolant_problems(tableau: Tableau) -> list[str]:
     """b_i(1) = b_i, sum_i b_i(theta) = theta, and the slopes at the ends that f is known at."""
     if tableau.interpolant is None:
         return []
-    stages = len(tableau.b)
     problems = []
+    last = len(tableau.b) - 1
     for i, row in enumerate(tableau.interpolant):
-        if sum(row) != tableau.b[i]:
-            problems.append(f"b_{i}(theta = 1) is {sum(row)}, b_{i} is {tableau.b[i]}")
-        if row[0] != (i == 0):
-            problems.append(f"the slope of b_{i}(theta) at 0 is {row[0]}, not {int(i == 0)}")
+        b_i = tableau.b[i] if i <= last else Fraction(0)
         slope = sum(power * coefficient for power, coefficient in enumerate(row, start=1))
-        if tableau.fsal and slope != (i == stages - 1):
-            problems.append(f"the slope of b_{i}(theta) at 1 is {slope}, not {int(i == stages - 1)}")
+        checks = [("value", 1, sum(row), b_i), ("slope", 0, row[0], Fraction(i == 0))]
+        if tableau.fsal:
+            checks.append(("slope", 1, slope, Fraction(i == last)))
+        problems += [
+            f"the {what} of b_{i}(theta) at {theta} is {_short(got)}, not {_short(expected)}"
+            for what, theta, got, expected in checks
+            if abs(got - expected) > tableau.tolerance
+        ]
     for power, column in enumerate(zip_longest(*tableau.interpolant), start=1):
-        if sum(column) != (power == 1):
-            problems.append(f"the coefficients of theta**{power} sum to {sum(column)}, not {int(power == 1)}")
+        if abs(sum(column) - (power == 1)) > tableau.tolerance:
+            problems.append(
+                f"the coefficients of theta**{power} sum to {_short(sum(column))}, not {int(power == 1)}"
+            )
     return problems
+
+
+def _short(value: Fraction) -> str:
+    """A fraction as text, one of many digits as a decimal number."""
+    return str(value) if len(str(value)) <= 30 else f"{float(value):.17g}"

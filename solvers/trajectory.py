@@ -22,6 +22,12 @@ def locate(ts: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.where(ts == right, 1.0, (ts - left) / (right - left))
 
 
+def n_read_inside(ts: np.ndarray, grid: np.ndarray) -> int:
+    """Number of steps with an output time before their end; the first output is the initial state."""
+    steps, thetas = locate(ts[1:], grid)
+    return len(np.unique(steps[thetas < 1.0]))
+
+
 @dataclass
 class Trajectory:
     """The record of one forward solve.
@@ -89,11 +95,11 @@ class Trajectory:
                 self.slopes[int(at[0])] = slope
 
     def write_aux(self, stages: ForwardStages, c: np.ndarray, integrator: Integrator, first: int) -> None:
-        """What f returned in stages `first`, ... of the step just made."""
+        """What f returned in stages `first`, ... of the step just made (in its extra ones it is not asked for)."""
         if self.aux_ts is None:
             return
         t, t_next = integrator.t_start, integrator.t
-        for index in range(first, stages.n_stages):
+        for index in range(first, len(c)):
             self.aux_ts.append(t_next if c[index] == 1.0 else t + float(c[index]) * (t_next - t))
             self.aux.append([stages.xp.array(leaf) for leaf in stages.aux(index)])
 

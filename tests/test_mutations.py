@@ -15,13 +15,14 @@ import mutations
 import numpy as np
 import pytest
 from mutations import DISCRETE, ENDS, REVERSIBLE, forgotten
-from odegrad.solvers import compiled, tableau
+from odegrad.solvers import compiled
 from odegrad.solvers.gradients import discrete, reversible
 from odegrad.solvers.stages import EagerStages, ReplayStages
+from odegrad.solvers.tableaus import DOPRI5
 from solving import random_case
 
 HERE = Path(__file__).parent
-DOPRI5 = tableau("dopri5").as_floats()
+NUMBERS = DOPRI5.as_floats()
 
 
 @cache
@@ -141,7 +142,7 @@ COUNTING_FLAWS = [
     ),
 ]
 
-WEIGHTS = list(zip(*np.nonzero(discrete.adjoint_weights(tableau("dopri5"))), strict=True))
+WEIGHTS = list(zip(*np.nonzero(discrete.adjoint_weights(DOPRI5)), strict=True))
 
 DISCRETE_FLAWS = [
     *[
@@ -163,7 +164,7 @@ DISCRETE_FLAWS = [
             ("parameter cotangent", mutations.lost_parameter_cotangent),
         )
         for stages, test in ((ReplayStages, adjoint), (EagerStages, eager_adjoint))
-        for stage in range(len(DOPRI5.c))
+        for stage in range(len(NUMBERS.c))
     ],
     Flawed("outputs inside steps", lambda: forgotten(DISCRETE, "_dense"), adjoint),
     Flawed("outputs at ends of steps", lambda: forgotten(DISCRETE, "_outputs_at_end", 0.0), adjoint),
@@ -176,7 +177,7 @@ DISCRETE_FLAWS = [
 OTHER_FLAWS = [
     *[
         Flawed(f"quadrature without stage {i}", lambda i=i: mutations.without_weight(i), close_backsolve)
-        for i in np.flatnonzero(DOPRI5.b).tolist()
+        for i in np.flatnonzero(NUMBERS.b).tolist()
     ],
     Flawed("quadrature with equal weights", mutations.equal_weights, converging_backsolve),
     Flawed("adjoint without inner outputs", mutations.inner_outputs_forgotten, converging_backsolve),

@@ -79,11 +79,7 @@ class DiscreteAdjoint:
             self._pull_slope(carry, self.tableau.stages - 1, self.n_steps)
         for n in range(last, -1, -1):
             self._sweep(n, dense, carry)
-            before = self._dense(n - 1) if n else None
-            if before is not None and self.tableau.fsal:
-                carry += before[self.tableau.stages]
-            self._pull_node(n, carry)
-            dense = before
+            dense = self._move_back(n, carry)
             if n:
                 lam += self._outputs_at_end(n - 1)
         lam += ys_bar[0]
@@ -108,6 +104,24 @@ class DiscreteAdjoint:
             self.ends.add_step(n, t, t_next)
         total = xp.sum(stages.bars[: self.n_sums], axis=0)
         lam[...] = total if dense is None else total + dense[0]
+
+    def _move_back(self, n: int, carry: Array) -> Array | None:
+        """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand; what `_dense` says of that step."""
+        s = self.tableau.stages
+        if n == 0 or not self.tableau.fsal:
+            self._pull_node(n, carry)
+            return self._dense(n - 1) if n else None
+        has_extra = bool(self.tableau.extra_c) and self.outputs(n - 1, at_end=False).size > 0
+        if has_extra:  # they depend on the slope at grid[n], as outputs do
+            self._load(n - 1, with_end=True)
+        dense = self._dense(n - 1)
+        if dense is not None:
+            carry += dense[s]
+        if has_extra:
+            self._pull_slope(carry, s - 1, n)
+        else:
+            self._pull_node(n, carry)
+        return dense
 
     def _pull_node(self, n: int, carry: Array) -> None:
         """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand."""
@@ -207,13 +221,34 @@ class DiscreteAdjoint:
         return np.flatnonzero(mine)
 
     def _dense(self, n: int) -> Array | None:
-        """Cotangents (s + 1, n) that the outputs inside step n give to [y, k_1, ..., k_s]."""
+        """Cotangents (s + 1, n) that the outputs inside step n give to [y, k_1, ..., k_s].
+
+        Where the interpolant has extra stages they are pulled back here: the stages of step n must be at hand.
+        """
         inside = self.outputs(n, at_end=False)
         if not inside.size:
             return None
         h = float(self.grid[n + 1] - self.grid[n])
         weights = self.step.interpolation_weights(self.thetas[inside], h).astype(self.stages.rows.dtype)
-        return self.stages.xp.dot(to_xp(self.stages.xp, weights.T), self.ys_bar[inside[0] : inside[-1] + 1])
+        bars = self.stages.xp.dot(to_xp(self.stages.xp, weights.T), self.ys_bar[inside[0] : inside[-1] + 1])
+        self._pull_extra(n, bars)
+        return bars[: self.tableau.stages + 1]
+
+    def _pull_extra(self, n: int, bars: Array) -> None:
+        """Pull the extra stages of step n back: from their rows of `bars` (s + e + 1, n) to those before."""
+        stages, tableau = self.stages, self.tableau
+        if tableau.extra_c and not self._is_held:
+            self.step.evaluate_extra()
+            self.stats.nfe_backward += len(tableau.extra_c)
+        t, t_next = float(self.grid[n]), float(self.grid[n + 1])
+        rows = list(enumerate(tableau.as_floats().extra_a, start=tableau.stages))
+        for i, a_i in reversed(rows):
+            stages.seeds[i] = bars[i + 1]
+            self._pull(i, self.stage_time(i, t, t_next))
+            state_bar = stages.bars[stages.bar_row(i)]
+            bars[0] += state_bar
+            weights = to_xp(stages.xp, ((t_next - t) * a_i).astype(bars.dtype))
+            bars[1 : i + 1] += weights[:, None] * state_bar
 
     def stage_time(self, i: int, t: float, t_next: float) -> float:
         """t_i, bit for bit as in the forward solve."""
@@ -245,17 +280,21 @@ class _Ends:
             return
         weights, slopes = adjoint.tableau.as_floats(), stages.rows[1:]
         h_bar = self._along(stages.bars[0], weights.b, slopes)
-        for i in range(1, adjoint.n_sums):
-            h_bar += self._along(stages.bars[stages.bar_row(i)], weights.a[i], slopes)
+        inside = adjoint.outputs(n, at_end=False)
+        stepped = range(1, adjoint.n_sums)
+        extra = range(adjoint.tableau.stages, adjoint.tableau.n_slopes) if inside.size else ()
+        nodes, rows = (*weights.c, *weights.extra_c), (*weights.a, *weights.extra_a)
+        for i in (*stepped, *extra):
+            c_i, a_i = float(nodes[i]), rows[i]
+            h_bar += self._along(stages.bars[stages.bar_row(i)], a_i, slopes)
             time_bar = np.real(stages.time_bar(i, adjoint.stage_time(i, t, t_next)))
-            c_i = float(weights.c[i])
             if n == 0:
                 self.ts_bar[0] += (1.0 - c_i) * time_bar
             if n == adjoint.n_steps - 1:
                 self.ts_bar[-1] += c_i * time_bar
         moved = 0.0
         assert adjoint.trajectory.slopes is not None
-        for i in adjoint.outputs(n, at_end=False):
+        for i in inside:
             to_output = adjoint.step.interpolation_weights(adjoint.thetas[i : i + 1], 1.0)[0, 1:]
             along = inner(adjoint.ys_bar[i], adjoint.trajectory.slopes[i])
             h_bar += self._along(adjoint.ys_bar[i], to_output, slopes) - adjoint.thetas[i] * along

@@ -17,7 +17,7 @@ import numpy as np
 from ...engine import ops
 from ...engine.trace import Var, base_value
 from ..dynamics import Dynamics
-from ..stepping import rk_step, weighted_sum
+from ..stepping import extra_slopes, rk_step, weighted_sum
 from ..tableau import Tableau
 from ..trajectory import locate
 
@@ -33,7 +33,7 @@ def walk(
 ) -> Any:
     """The states (T, n) at the output times `ts` (T,), computed from y0 (n,) over the accepted times `grid`.
 
-    Cost: as many evaluations of f as the accepted steps have stages.
+    Cost: as many evaluations of f as the accepted steps have stages (extra ones where outputs lie inside).
     """
     times = _times(ts)
     output_steps, thetas = locate(np.asarray(base_value(ts), dtype=np.float64), grid)
@@ -52,9 +52,11 @@ def walk(
         y_next, _, k = rk_step(f, t, y, h, tableau, slope)
         _move_along(outputs, at_node, times, float(grid[n]), k[0])
         at_node = []
-        for i in np.flatnonzero((output_steps == n) & (np.arange(len(times)) > 0)):
+        outputs_here = np.flatnonzero((output_steps == n) & (np.arange(len(times)) > 0))
+        slopes = extra_slopes(f, t, y, h, tableau, k) if np.any(thetas[outputs_here] < 1.0) else k
+        for i in outputs_here:
             if thetas[i] < 1.0:
-                outputs[i] = _interpolated(tableau, y, h, k, (times[i] - t) / h)
+                outputs[i] = _interpolated(tableau, y, h, slopes, (times[i] - t) / h)
             else:
                 outputs[i] = y_next
                 if i < len(times) - 1:

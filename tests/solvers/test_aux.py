@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from odegrad import grad, odeint
-from odegrad.solvers import Stepper, tableau
+from odegrad.solvers import TABLEAUS, Stepper
 from odegrad.solvers.options import GRADIENTS
 
 ADAPTIVE_FSAL = ("dopri5", "bosh3")
@@ -25,8 +25,8 @@ Y0 = np.array([2.0, 0.0])
 
 def expected_evaluations(method, t1, **options):
     """(times, states): stage 1 of the first step, then the others of each accepted step; recomputed from its slopes."""
-    numbers = tableau(method).as_floats()
-    is_fsal = tableau(method).fsal
+    numbers = TABLEAUS[method].as_floats()
+    is_fsal = TABLEAUS[method].fsal
     stepper = Stepper(van_der_pol, Y0, 0.0, t1, method=method, **options)
     times, states = [], []
     while not stepper.is_done:
@@ -55,7 +55,7 @@ def test_only_evaluations_of_accepted_steps_count(method, t1, execution):
 @pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
 def test_methods_with_fixed_steps_observe_every_stage(method):
     sol = odeint(observed, Y0, [0.0, 1.0], method=method, has_aux=True, step_size=0.125)
-    assert len(sol.aux.ts) == 8 * tableau(method).stages == sol.stats.nfe
+    assert len(sol.aux.ts) == 8 * TABLEAUS[method].stages == sol.stats.nfe
 
 
 def test_times_are_monotone_in_the_direction_of_the_solve():

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from odegrad import errors, grad, hvp, odeint, value_and_grad, vjp
 from odegrad.engine.tree import leaves
-from odegrad.solvers import tableau
 from odegrad.solvers.compiled import Purpose
 from odegrad.solvers.dynamics import Dynamics
 from odegrad.solvers.forward import solve_forward
 from odegrad.solvers.options import checked_options
+from odegrad.solvers.tableaus import BOSH3
 from oracles import EPS64
 from scipy.linalg import expm, expm_frechet
 from solving import ADAPTIVE, FIXED, METHODS, cases, distance, network, random_case, same_bits
@@ -143,7 +143,7 @@ def test_fixed_steps_converge_with_the_order_of_their_method(method, span):
 
 
 def test_an_adaptive_method_without_interpolant_reads_cubics():
-    method = dataclasses.replace(tableau("bosh3"), interpolant=None, interpolant_order=None)
+    method = dataclasses.replace(BOSH3, interpolant=None, interpolant_order=None)
     case = random_case(31, n_times=2)
     found = gradients(case, method=method, rtol=1e-7, atol=1e-7)
     assert distance(found, exact_gradients(case)) <= 100 * 1e-7

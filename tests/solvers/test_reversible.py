@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from odegrad import errors, grad, hvp, jvp, odeint, vjp
-from odegrad.solvers import PIController, tableau
+from odegrad.solvers import TABLEAUS, PIController
 from odegrad.solvers.controller import Verdict
 from oracles import EPS32
 from problems import PROBLEMS, decay, lorenz
@@ -25,7 +25,7 @@ def walk(f, method, grid, nodes, y0, ts, lam=0.99):
 
     Inner accepted times are held, the ends stretch with ts, and an inner output time moves along the slope.
     """
-    numbers = tableau(method).as_floats()
+    numbers = TABLEAUS[method].as_floats()
 
     def psi(t, x, d):
         k = []

@@ -134,7 +134,11 @@ def test_it_is_not_differentiated():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"t1": 0.0}, "strictly monotone"), ({"rtol": -1}, "`rtol`"), ({"method": "rk5"}, "Did you mean 'rk4'")],
+    [
+        ({"t1": 0.0}, "strictly monotone"),
+        ({"rtol": -1}, "`rtol`"),
+        ({"method": "dopri"}, "Did you mean 'dopri5'"),
+    ],
 )
 def test_bad_input(options, words):
     with pytest.raises(ArgumentError, match=words):

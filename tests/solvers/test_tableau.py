@@ -9,8 +9,9 @@ from math import prod
 import numpy as np
 import pytest
 from odegrad.engine.errors import ArgumentError
+from odegrad.solvers.methods import method_named
 from odegrad.solvers.tableau import Tableau, rationals
-from odegrad.solvers.tableaus import BOSH3, DOPRI5, EULER, MIDPOINT, RK4, TABLEAUS, tableau
+from odegrad.solvers.tableaus import BOSH3, DOPRI5, EULER, MIDPOINT, RK4, TABLEAUS
 from scipy.integrate import RK23, RK45
 
 # A rooted tree is the sorted tuple of its branches, each a rooted tree; the single node is ().
@@ -248,7 +249,7 @@ def test_a_method_without_embedded_formula_has_no_error_weights():
 
 
 def test_a_name_finds_its_tableau():
-    assert tableau("dopri5") is DOPRI5
+    assert method_named("dopri5") is DOPRI5
 
 
 @pytest.mark.parametrize(
@@ -256,14 +257,14 @@ def test_a_name_finds_its_tableau():
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
     with pytest.raises(ArgumentError, match=f"got '{name}'.*Did you mean '{nearest}'"):
-        tableau(name)
+        method_named(name)
 
 
 def test_a_name_like_no_other_is_refused_with_the_list():
     with pytest.raises(
         ArgumentError, match=r"one of 'euler', 'midpoint', 'rk4', 'bosh3', 'dopri5'; got 'xyz'\.$"
     ):
-        tableau("xyz")
+        method_named("xyz")
 
 
 def test_every_tableau_is_registered_under_its_name():
