@@ -237,3 +237,11 @@ def test_what_a_callback_raises_ends_the_solve_unchanged():
 
     with pytest.raises(StopIteration, match="enough"):
         odeint(lambda t, y: -y, np.ones(2), [0.0, 1.0], callback=callback)
+
+
+@pytest.mark.parametrize("y0", [0.5, 1.0, 2.0, 3.0, 7.0])
+def test_a_step_as_short_as_min_step_is_not_tried_twice(y0):
+    """(t + h) - t is larger than h where rounding makes it so."""
+    with pytest.raises(StepSizeUnderflow, match="below `min_step`") as caught:
+        odeint(blow_up, np.array([y0]), [0.0, 4.0], min_step=1e-3)
+    assert caught.value.stats.n_rejected < 100
