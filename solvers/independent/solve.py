@@ -40,8 +40,10 @@ def solve_independent(
         solve = IndependentSolve(dynamics, options, times)
         try:
             solve.run()
-        except SolveError as error:
-            error.solution = solve.solution(type(error).__name__)
+        except BaseException as error:  # Ctrl-C and what f raises too
+            error.__dict__["solution"] = solve.solution(type(error).__name__)
+            if not isinstance(error, SolveError):
+                error.add_note("What odeint (independent=True) had reached is `.solution` of this exception.")
             raise
     return solve.solution()
 
@@ -59,8 +61,8 @@ def check_supported(dynamics: Dynamics, options: Options, is_traced: bool) -> No
         found.append("output at `ts`, not save='steps' or dense=True: rows have different steps")
     if np.ndim(options.rtol) or np.ndim(options.atol) or options.norm != "rms":
         found.append("numbers as `rtol` and `atol`, and norm='rms' (over the values of a row)")
-    if options.breakpoints:
-        found.append("no `breakpoints`")
+    if options.breakpoints or options.jump_ts:
+        found.append("neither `breakpoints` nor `jump_ts`")
     if dynamics.has_aux:
         found.append("has_aux=False")
     given = (*leaves(dynamics.y0), *dynamics.params_leaves, *dynamics.hidden)

@@ -277,6 +277,19 @@ def test_the_partial_solution_of_a_failure():
     assert np.abs(sol.ys[:3, :, 0] / exact.T - 1.0).max() < 1e-3
 
 
+def test_what_f_raises_carries_the_partial_solution():
+    def f(t, y):
+        if isinstance(t, np.ndarray) and t.max() > 0.5:
+            raise KeyboardInterrupt
+        return -y
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        odeint(f, np.ones((2, 1)), [0.0, 0.1, 1.0], independent=True, max_step=0.1)
+    sol = caught.value.solution
+    assert sol.status == "KeyboardInterrupt" and np.all(abs(sol.ys[1] - np.exp(-0.1)) < 1e-5)
+    assert np.isnan(sol.ys[2]).all()
+
+
 def test_a_row_that_cannot_be_solved_does_not_hide_behind_the_others():
     y0 = np.vstack([np.full((50, 1), 1e-3), [[3.0]]])
     with pytest.raises(StepSizeUnderflow, match="row 50:"):
@@ -293,6 +306,7 @@ REFUSED = {
     "norm": {"norm": "max"},
     "atol": {"atol": np.array([1e-6, 1e-7])},
     "breakpoints": {"breakpoints": [0.5]},
+    "jump_ts": {"jump_ts": [0.5]},
 }
 
 
