@@ -83,5 +83,9 @@ class DataError(NeuralODEError, ValueError):
     """A data file that is missing, damaged or not what it claims to be."""
 
 
+class SolutionFileError(NeuralODEError, ValueError):
+    """A file of a solution that is missing, truncated, damaged, or something else."""
+
+
 class CheckpointError(NeuralODEError, ValueError):
     """A checkpoint that is missing, damaged, or of another architecture."""

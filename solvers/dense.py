@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_xp
+from ..engine.backend import Array, to_host, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.tree import Tree
-from .dense_output import DenseOutput
+from .dense_output import CubicHermite, DenseOutput, StepPolynomials
 from .dynamics import StateLayout
+from .storage import described, rebuilt
 
 
 class Dense:
@@ -103,6 +104,40 @@ class Dense:
                 "polynomial is worth nothing beyond its step. Solve as far as you read"
             )
         return times
+
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What a file holds of it: arrays by name, and what JSON can hold."""
+        arrays = {}
+        for k, path in enumerate(self.paths):
+            arrays[f"{k}/times"] = np.array(path.times)
+            arrays[f"{k}/blocks"] = np.concatenate([to_host(block) for block in path.blocks])
+            arrays[f"{k}/rows"] = np.array([len(block) for block in path.blocks])
+        header = {
+            "kinds": [type(path).__name__ for path in self.paths],
+            "tree": described(self.layout.like),
+            "shapes": [list(shape) for shape in self.layout.shapes],
+            "dtype": self.layout.dtype.name,
+            "knots": list(self.knots),
+        }
+        return arrays, header
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> Dense:
+        """What `to_arrays` was made of, on NumPy arrays."""
+        shapes = tuple(map(tuple, header["shapes"]))
+        like = rebuilt(header["tree"], [0] * len(shapes))
+        layout = StateLayout(like, shapes, np.dtype(header["dtype"]))
+        kinds = {kind.__name__: kind for kind in (StepPolynomials, CubicHermite)}
+        paths = []
+        for k, name in enumerate(header["kinds"]):
+            times, ends = arrays[f"{k}/times"].tolist(), np.cumsum(arrays[f"{k}/rows"])
+            blocks = np.split(arrays[f"{k}/blocks"], ends[:-1])
+            path = kinds[name](np, layout.dtype, times[0], 1.0 if times[-1] > times[0] else -1.0)
+            for t in times[1:]:
+                path.add_blocks(t, [])
+            path.blocks = blocks
+            paths.append(path)
+        return cls(paths, layout, header["knots"])
 
     def __repr__(self) -> str:
         return f"Dense([{self.t0:g}, {self.t1:g}], {len(self.grid) - 1} steps)"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from ..engine.tree import Tree
+from ..engine.backend import to_host
+from ..engine.errors import ArgumentTypeError, SolutionFileError
+from ..engine.trace import Var
+from ..engine.tree import Tree, leaves
 from .dense import Dense
+from .storage import described, read, rebuilt, write
 
 
 @dataclass
@@ -85,8 +91,67 @@ class Solution:
     status: str = "finished"
     dense: Dense | None = None
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to an HDF5 file, or leave the one at `path` as it is.
+
+        A derivative cannot be taken of what is read back; arrays come back on the host, a named tuple as a tuple.
+        Raises: ArgumentTypeError for traced values and for keys of a state that are no text; OSError.
+        """
+        arrays = {"ts": self.ts, "grid": self.grid, **_named("ys", self.ys)}
+        header: dict[str, Any] = {"ys": described(self.ys), "status": self.status}
+        header["stats"] = {
+            field.name: value
+            for field in fields(Stats)
+            if isinstance(value := getattr(self.stats, field.name), (int, float))
+        }
+        if self.aux is not None:
+            arrays.update({"aux/ts": self.aux.ts, **_named("aux", self.aux.values)})
+            header["aux"] = described(self.aux.values)
+        if self.dense is not None:
+            dense, header["dense"] = self.dense.to_arrays()
+            arrays.update({f"dense/{name}": array for name, array in dense.items()})
+        write(path, arrays, header)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Solution:
+        """What `save` wrote. SolutionFileError for a file that is missing, truncated, damaged, or something else."""
+        arrays, header = read(path)
+        try:
+            aux = dense = None
+            if "aux" in header:
+                aux = Aux(arrays["aux/ts"], rebuilt(header["aux"], _leaves("aux", arrays)))
+            if "dense" in header:
+                parts = {
+                    name.removeprefix("dense/"): a for name, a in arrays.items() if name.startswith("dense/")
+                }
+                dense = Dense.from_arrays(parts, header["dense"])
+            ys, stats = rebuilt(header["ys"], _leaves("ys", arrays)), Stats(**header["stats"])
+            return Solution(arrays["ts"], ys, arrays["grid"], stats, aux, str(header["status"]), dense)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise SolutionFileError(
+                f"{os.fspath(path)}: its header does not fit its arrays: {error!r}", path=os.fspath(path)
+            ) from error
+
     def __repr__(self) -> str:
         return f"Solution({self.status}, {len(self.ts)} times in [{self.ts[0]:g}, {self.ts[-1]:g}], {self.stats})"
+
+
+def _named(prefix: str, tree: Tree) -> dict[str, np.ndarray]:
+    """The leaves of a tree on the host, prefix/0, prefix/1, ..."""
+    values = leaves(tree)
+    if any(type(value) is Var for value in values):
+        raise ArgumentTypeError(
+            "a solution of traced values cannot be saved; save it outside of the transform"
+        )
+    return {f"{prefix}/{i}": np.asarray(to_host(value)) for i, value in enumerate(values)}
+
+
+def _leaves(prefix: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """prefix/0, prefix/1, ... as far as they go."""
+    found: list[np.ndarray] = []
+    while f"{prefix}/{len(found)}" in arrays:
+        found.append(arrays[f"{prefix}/{len(found)}"])
+    return found
 
 
 @dataclass(frozen=True)
