@@ -83,6 +83,13 @@ class DirkTableau:
         """Power of h with which the error estimate vanishes; None without an embedded formula."""
         return None if self.embedded_order is None else min(self.order, self.embedded_order) + 1
 
+    @property
+    def embedded_is_stage(self) -> bool:
+        """Whether the embedded solution is one of the stages."""
+        assert self.b_embedded is not None
+        s = self.stages
+        return any((*row, *(Fraction(0),) * (s - len(row))) == self.b_embedded for row in self.a)
+
     @cached_property
     def numbers(self) -> DirkNumbers:
         """The coefficients as floats; computed once and shared."""
