@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LINES = {"replay": 2, "spiral": 3}
+LINES = {"independent": 2, "replay": 2, "spiral": 3}
 
 
 @pytest.mark.parametrize("name", LINES)
