@@ -2,7 +2,11 @@
 
 from .adams import AdamsBashforth, AdamsBashforthMoulton
 from .controller import PIController
+from .controllers import CONTROLLERS
+from .dense import Dense
+from .digital_filter import FilterController
 from .leapfrog import Leapfrog
+from .methods import METHODS
 from .odeint import odeint
 from .solution import Aux, Solution, Stats, StepInfo
 from .stepper import Step, Stepper
@@ -11,10 +15,14 @@ from .tableau import Tableau
 from .tableaus import TABLEAUS
 
 __all__ = [
+    "CONTROLLERS",
+    "METHODS",
     "TABLEAUS",
     "AdamsBashforth",
     "AdamsBashforthMoulton",
     "Aux",
+    "Dense",
+    "FilterController",
     "Leapfrog",
     "PIController",
     "Solution",

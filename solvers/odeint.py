@@ -80,8 +80,11 @@ def odeint(
             Python number is a 0-d float64 array.
         ts: output times (T,), T >= 2, strictly increasing or decreasing, in the time unit of f.
         params: tree of arrays; gradients come back in this structure.
-        method: "dopri5" or "bosh3" (adaptive), "euler", "midpoint", "rk4" (fixed steps), or a `Tableau`.
-        rtol, atol: each step keeps the RMS of error / (atol + rtol * max(|y|, |y_new|)) below 1.
+        method: a name in METHODS (solvers/methods.py), which lists them all: explicit ones as "dopri5", "dop853" or, of
+            fixed steps, "rk4", implicit ones for stiff problems as "kvaerno5", symplectic and multistep ones; or a
+            `Tableau` or `Method`. Derivatives are taken through explicit Runge-Kutta methods.
+        rtol, atol: each step keeps the `norm` of error / (atol + rtol * max(|y|, |y_new|)) below 1. Positive numbers, or
+            arrays, or trees like y0 of them, that broadcast against the state.
         gradient: "discrete" (exact for the steps taken, hand-written), "tape" (the same, by tracing; the oracle),
             "backsolve" (continuous adjoint, O(1) memory, its error falls with rtol and atol), "interpolated" (the
             same along the stored dense output: stable where "backsolve" is not) or "reversible" (another scheme, whose
@@ -93,10 +96,20 @@ def odeint(
             rarely as that number allows (default: the states of all steps are stored). The gradient is the same to the
             bit.
         max_steps: attempted steps after which TooManySteps is raised.
-        max_step, first_step: limits on the size of steps, in the unit of ts.
+        max_step, first_step: largest step and first one (default: chosen by a probe), in the unit of ts.
+        min_step: smallest step that the error test may ask for; StepSizeUnderflow where it asks for less. The step to
+            an end, a breakpoint or a jump may be shorter.
+        norm: of the scaled error: "rms" (root mean square), "max", "leaves" (the largest root mean square of an array
+            of y0), or a function of the tree of scaled errors that returns a number. Backward solves use "rms".
+        breakpoints: times (m,) at which a step ends, as where f is continuous with a kink (the grid of TA-BN).
+        jump_ts: times (m,) at which f jumps: steps end there, no stage sees f on the other side, and slope, first step
+            and controller begin anew. Every gradient method is as exact as without; the times are constants. At an
+            output time that is a jump the derivative is that from before it.
         step_size: largest step of a method with fixed steps (default: from output time to output time).
         grid: walk exactly these times (`sol.grid` of an earlier solve) instead of choosing steps.
-        controller: step-size control other than the default `PIController`.
+        controller: a name in CONTROLLERS (solvers/controllers.py): "i", "pi" (the default), "pid", "gustafsson", "pi33",
+            "pi42", "h211pi", "h211b", "h312pid", "h312b", "h321"; or a `PIController` or `FilterController`, which have
+            the safety factor and the limits of growth, or what has their `judge`.
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` and `interpolated` (default: rtol,
             atol).
         drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` or `reversible`
@@ -108,6 +121,7 @@ def odeint(
         save: "ts" (the states at the output times) or "steps" (ts = (t0, t1): those at every accepted step, with the
             times as sol.ts); steps are not differentiated.
         dense: whether sol.dense is the solution as a function of time, with `.derivative`; not differentiated.
+        warn_stiff: whether to warn (`StiffnessWarning`) where stability and not the tolerances holds the steps small.
         independent: whether every row of a batch (the first axis of each array of y0, all with as many axes) has its own
             time and steps, those it would make alone, and costs nothing once it has finished. f is then called without
             a trace, on the rows that are left, with t an array (A, 1, ..., 1) that broadcasts against them; what belongs
@@ -115,8 +129,10 @@ def odeint(
             calling f on halves of the batch. For explicit adaptive methods with dense output, without derivatives;
             sol.stats has the counts of each row too, sol.grid is empty, and a failure names its `row`.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
-    Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, each with the partial solution as `.solution` (from a
-        backward solve, with the whole forward solution); DriftError, likewise, beyond `drift_limit`;
+    Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, with t, h, error_norm, component (the one at fault), nfe,
+        y (the last good state), and the partial solution as `.solution` (from a backward solve, the whole forward
+        solution); DriftError, likewise, beyond `drift_limit`; what f or `callback` raises, and KeyboardInterrupt, get
+        `.solution` too;
         ArgumentError or ArgumentTypeError for arguments; TracedValueError for dynamics that cannot be traced.
     Cost: 6 nfe per attempted dopri5 step, plus 2 to choose the first one.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4 (step size) and Table 5.2 (dopri5).
