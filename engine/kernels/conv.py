@@ -9,6 +9,8 @@ im2col, taps and channels side by side) and multiplies them with the kernel as a
   channels one product is scattered instead (`scatter`);
 - weight gradient: the windows of x, transposed, times ybar, summed over the tiles.
 
+Kernels of 3x3 at stride 1 with many channels take fewer products (`winograd`) where the caller accepts their round-off.
+
 A tile is small enough for its windows to stay in cache, and tiles are dealt out to threads, each with BLAS at one
 thread. The bits of forward and input gradient do not depend on the number of threads; the weight gradient adds one
 partial sum a thread, in order, and repeats its bits for a given number of threads.
@@ -36,6 +38,7 @@ from .scatter import is_worthwhile, scatter_product
 from .scratch import scratch
 from .threads import one_blas_thread, run_shares
 from .tiles import Tile, cut
+from .winograd import correlate_winograd, is_winograd, winograd_weight_grad
 
 
 def conv2d_output_shape(
@@ -76,6 +79,8 @@ def conv2d(
         phase = _forward_phase(xp, w, geometry, dtype)
         if _is_narrow(geometry):
             correlate_narrow(xp, x, phase, y)
+        elif xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.y_shape[:3], dtype):
+            correlate_winograd(x, phase, y)
         else:
             correlate(xp, x, [phase], y, geometry.stride)
     return y
@@ -122,7 +127,9 @@ def conv2d_input_grad(
         phases = _input_grad_phases(xp, w, geometry, dtype)
         if len(phases) < geometry.stride[0] * geometry.stride[1]:
             xbar[...] = 0  # positions that no tap reaches
-        if phases:
+        if xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.x_shape[:3], dtype):
+            correlate_winograd(ybar, phases[0], xbar)
+        elif phases:
             correlate(xp, ybar, phases, xbar, (1, 1))
     return xbar
 
@@ -159,6 +166,8 @@ def conv2d_weight_grad(
         wbar[...] = 0
     elif _is_narrow(geometry):
         _narrow_weight_grad(xp, x, ybar, geometry, wbar)
+    elif xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.y_shape[:3], dtype):
+        winograd_weight_grad(x, ybar, geometry.padding, partial(_sum_over_tiles, np), wbar)
     else:
         n_images, *positions, n_out = geometry.y_shape
         depth = wbar.size // n_out
