@@ -30,11 +30,14 @@ def flat_tolerances(options: Options, layout: StateLayout) -> Options:
 
 
 def _flat(name: str, tolerance: Tree, layout: StateLayout) -> Any:
-    parts = leaves(tolerance)
-    if len(parts) <= 1 and all(np.ndim(part) == 0 for part in parts):
-        return float(parts[0]) if parts else None
+    is_tree = isinstance(tolerance, (dict, list, tuple))
+    if tolerance is None or not is_tree and np.ndim(tolerance) == 0:
+        return None if tolerance is None else float(tolerance)
     like = list(leaves_with_paths(layout.like))
-    if len(parts) == 1 and not isinstance(tolerance, (dict, list, tuple)):
+    if not like[0][0] and isinstance(tolerance, (list, tuple)):
+        tolerance, is_tree = np.asarray(tolerance, dtype=np.float64), False  # numbers for one array
+    parts = leaves(tolerance)
+    if not is_tree:
         parts = parts * len(like)  # one array for every leaf
     elif not same_structure(tolerance, layout.like):
         raise ArgumentError(
