@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from odegrad import errors, grad, hvp, jvp, odeint, value_and_grad
+from odegrad.engine.trace import base_value
+from odegrad.engine.tree import leaves, unflatten
 from oracles import central_difference
 from solving import random_case
 
@@ -96,7 +98,108 @@ def test_third_derivatives():
     assert grad(grad(grad(end)))(np.array(0.4)) == pytest.approx(6 / 0.6**4, rel=1e-6)
 
 
-def test_backsolve_refuses_second_derivatives():
-    case = random_case(44)
-    with pytest.raises(errors.NeuralODEError, match="first derivatives only; use 'tape' or 'discrete'"):
-        hvp(lambda y: case.loss(y, gradient="backsolve"), (case.y0,), (case.y0,))
+# --- trees of states and parameters, and the times, all at once ------------------------------------------------------
+
+POINT = (
+    {"p": np.array([0.3, -0.8]), "q": np.array([1.1, 0.4])},
+    {"k": np.array(0.7), "w": np.array([[0.5, -0.3], [0.2, 0.8]])},
+    np.array([0.1, 0.5, 0.9, 1.3]),
+)
+TANGENT = (
+    {"p": np.array([0.6, -1.0]), "q": np.array([-0.4, 0.9])},
+    {"k": np.array(-1.1), "w": np.array([[0.3, 1.0], [-0.7, 0.2]])},
+    np.array([0.4, -0.9, 0.6, 1.0]),
+)
+ALL = (0, 1, 2)
+
+
+def pendula(t, y, params):
+    """Coupled pendula whose coupling changes in time."""
+    return {
+        "p": -np.sin(y["q"] @ params["w"]) - params["k"] * t * y["p"],
+        "q": y["p"] * (1.0 + params["k"] * y["q"]),
+    }
+
+
+def states(y0, params, ts, **options):
+    return odeint(pendula, y0, ts, params, rtol=1e-4, atol=1e-4, **options).ys
+
+
+def energy(*args, **options):
+    """A scalar of the states at all times."""
+    ys = states(*args, **options)
+    return np.sum(ys["p"] ** 2) + np.sum(np.sin(ys["q"]) * ys["p"])
+
+
+def on_grid(function, gradient, **options):
+    """The function on the accepted times of the solve at POINT, of which the first and the last follow ts."""
+    grid = odeint(pendula, *POINT[:1], POINT[2], POINT[1], rtol=1e-4, atol=1e-4).grid
+
+    def held(y0, params, ts):
+        ends = base_value(ts)
+        stretched = np.array([ends[0], *grid[1:-1], ends[-1]])
+        return function(y0, params, ts, grid=stretched, gradient=gradient, **options)
+
+    return held
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in leaves(tree)])
+
+
+def differences(function):
+    """d/dh function(POINT + h TANGENT), flat, extrapolated."""
+
+    def at(*values):
+        return flat(function(*unflatten(POINT, values)))
+
+    return central_difference(at, leaves(POINT), leaves(TANGENT), h=2e-3)
+
+
+def inner(bars, tangents):
+    return sum(np.sum(bar * tangent) for bar, tangent in zip(leaves(bars), leaves(tangents), strict=True))
+
+
+SECOND = {
+    "hvp": lambda f: hvp(f, POINT, TANGENT)[1],
+    "forward over reverse": lambda f: jvp(grad(f, ALL), POINT, TANGENT)[1],
+    "reverse over reverse": lambda f: grad(lambda *x: inner(grad(f, ALL)(*x), TANGENT), ALL)(*POINT),
+    "reverse over forward": lambda f: grad(lambda *x: jvp(f, x, TANGENT)[1], ALL)(*POINT),
+}
+
+
+VARIANTS = [("tape", {}), ("tape", {"execution": "eager"})]
+VARIANTS += [("discrete", options) for options in ({}, {"checkpoints": 2}, {"execution": "eager"})]
+
+
+@pytest.mark.parametrize("way", SECOND)
+@pytest.mark.parametrize(("gradient", "options"), VARIANTS, ids=str)
+def test_second_derivatives_of_trees_and_times_are_differences_of_gradients(gradient, options, way):
+    loss = on_grid(energy, gradient, **options)
+    expected = differences(grad(loss, ALL))
+    assert np.abs(flat(SECOND[way](loss)) - expected).max() <= 1e-8 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("gradient", EXACT)
+def test_tangents_of_trees_and_times_are_differences_of_states(gradient):
+    solution = on_grid(states, gradient)
+    expected = differences(solution)
+    found = flat(jvp(solution, POINT, TANGENT)[1])
+    assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
+
+
+# --- methods that give first derivatives only ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [*SECOND, "jvp"])
+@pytest.mark.parametrize("gradient", ["backsolve", "interpolated", "reversible"])
+def test_the_other_methods_refuse_by_name_and_say_what_to_use(gradient, way):
+    def loss(y0, params, ts):
+        return energy(y0, params, ts, gradient=gradient)
+
+    ways = {**SECOND, "jvp": lambda f: jvp(f, POINT, TANGENT)}
+    with pytest.raises(
+        errors.NeuralODEError,
+        match=f"gradient='{gradient}' gives first derivatives only; use 'tape' or 'discrete'",
+    ):
+        ways[way](loss)
