@@ -71,10 +71,10 @@ def test_every_method_agrees_with_the_closed_form(method, ts):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_costs_a_row_what_it_costs_alone(method):
-    ts = [0.0, 0.3, 3.0, 4.0]
-    y0 = np.array([[0.1], [1.0], [1e3]])
-    sol = odeint(forced, y0, ts, method=method, rtol=1e-6, atol=1e-2, independent=True)
-    alone = [odeint(forced, row, ts, method=method, rtol=1e-6, atol=1e-2).stats for row in y0]
+    y0, ts = batch_of(6), [0.0, 0.3, 0.4, 3.0]
+    options = {"method": method, "rtol": 10.0 ** -max(3, TABLEAUS[method].order), "atol": 1e-6}
+    sol = odeint(paced, y0, ts, independent=True, **options)
+    alone = [odeint(paced, row, ts, **options).stats for row in y0]
     assert sol.stats.n_accepted_of_rows.tolist() == [stats.n_accepted for stats in alone]
     assert sol.stats.nfe_of_rows.tolist() == [stats.nfe for stats in alone]
 
