@@ -59,6 +59,10 @@ class NonFiniteDynamics(SolveError, FloatingPointError):
     """The dynamics stayed NaN or infinite while the step was reduced."""
 
 
+class NonConvergence(SolveError, ArithmeticError):
+    """The equations of an implicit step could not be solved, however short it was made."""
+
+
 class StepSizeUnderflow(SolveError, ArithmeticError):
     """The error test asks for a step below the spacing of floating-point numbers at t."""
 

@@ -5,6 +5,7 @@ from .controller import PIController
 from .controllers import CONTROLLERS
 from .dense import Dense
 from .digital_filter import FilterController
+from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Rosenbrock23, Trapezoid
 from .leapfrog import Leapfrog
 from .methods import METHODS
 from .odeint import odeint
@@ -22,15 +23,20 @@ __all__ = [
     "AdamsBashforthMoulton",
     "Aux",
     "Dense",
+    "Esdirk5",
     "FilterController",
+    "ImplicitEuler",
+    "Kvaerno5",
     "Leapfrog",
     "PIController",
+    "Rosenbrock23",
     "Solution",
     "Stats",
     "Step",
     "StepInfo",
     "Stepper",
     "Tableau",
+    "Trapezoid",
     "odeint",
     "rk_step",
 ]

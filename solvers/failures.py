@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import Array
-from ..engine.errors import NonFiniteDynamics, StepSizeUnderflow, TooManySteps
+from ..engine.errors import NonConvergence, NonFiniteDynamics, StepSizeUnderflow, TooManySteps
 from ..engine.tree import leaves_with_paths, path_name
 from .dynamics import StateLayout
 from .solution import Stats
@@ -111,6 +111,21 @@ def below_min_step(standing: Standing, min_step: float) -> StepSizeUnderflow:
         f"{s.name}: the error test asks for a step of {abs(s.h):.1e} at t={s.t:.6g}, below `min_step` = {min_step:g}: "
         f"there the scaled error is {s.error_norm:.3g}, not 1; {s.interval}.{s.worst} Lower `min_step`, loosen rtol or "
         "atol, or name the times where f jumps as `jump_ts`.",
+        **s.numbers(),
+    )  # fmt: skip
+
+
+def not_converged(standing: Standing, why: str, first_h: float) -> NonConvergence:
+    """The equations of an implicit step have no solution that was found; `why` is what the last attempt met."""
+    s = standing
+    tried = (
+        f"with h={s.h:.1e}" if first_h == s.h else f"while h shrank from {abs(first_h):.1e} to {abs(s.h):.1e}"
+    )
+    return NonConvergence(
+        f"{s.name}: the equations of the step from t={s.t:.6g} could not be solved {tried}: {why}; {s.interval}, "
+        f"{s.stats.n_newton} Newton iterations, {s.stats.n_jacobians} Jacobians. The state before the step has "
+        f"max |y| = {s.y_max:.3e}. Look for jumps or kinks of f near this state (name their times as `jump_ts`); with "
+        "fixed steps shorten them.",
         **s.numbers(),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import Array
-from ..engine.errors import NonFiniteDynamics
+from ..engine.errors import SolveError
 from ..engine.tree import Tree
 from .controller import Controller, PIController, Verdict
 from .dynamics import StateLayout
@@ -21,10 +21,11 @@ from .failures import (
     component_name,
     first_bad,
     non_finite,
+    not_converged,
     too_many_steps,
 )
 from .first_step import first_step, probe_step
-from .method import AnyStep, Method
+from .method import AnyStep, Method, SolvingStep
 from .norms import norm_of
 from .solution import Stats
 from .stages import Stages
@@ -144,7 +145,7 @@ class Integrator:
         return first_step(h0, f_norm, change, self.method.error_order, interval)
 
     def advance(self) -> None:
-        """Make one accepted step. Raises NonFiniteDynamics, StepSizeUnderflow or TooManySteps."""
+        """Make one accepted step. Raises NonFiniteDynamics, NonConvergence, StepSizeUnderflow or TooManySteps."""
         if self.t != self.t_start:
             self.step.shift()
             self.t_start = self.t
@@ -269,8 +270,10 @@ class Integrator:
         """Whether the latest attempt met NaN or infinity."""
         return self._verdict is not None and not math.isfinite(self._verdict.error_norm)
 
-    def _non_finite(self, t: float, h: float, first_h: float) -> NonFiniteDynamics:
+    def _non_finite(self, t: float, h: float, first_h: float) -> SolveError:
         rows, xp = self.stages.rows, self.stages.xp
+        if isinstance(self.step, SolvingStep) and self.step.failure:
+            return not_converged(self._standing(t, h), self.step.failure, first_h)
         n_slopes = 1 if h == 0.0 else self.method.stages
         found = [first_bad(xp, rows[i + 1]) for i in range(n_slopes)]
         stage = next((i for i, (n_bad, _) in enumerate(found) if n_bad), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,15 @@ class AnyStep(Protocol):
     def polynomial(self, h: float) -> Array:
         """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within it, on an array of its own."""
         ...
+
+
+@runtime_checkable
+class SolvingStep(Protocol):
+    """A step that solves equations: `failure` says why the latest `advance` could not; empty where it could, or where f
+    was NaN or infinite.
+    """
+
+    failure: str
 
 
 class Method(ABC):

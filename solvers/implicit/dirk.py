@@ -107,7 +107,7 @@ class DirkStep:
         self.stages, self.tableau, self.solver = stages, tableau, solver
         self.numbers = tableau.numbers
         self.n_evaluations = 0  # of the latest step
-        self.failure = ""
+        self.failure, self._is_solved = "", True
         self.newton = Newton(stages, solver, norm, stats)
         self._stats = stats
         self._keeps_jacobian = keeps_jacobian
@@ -131,17 +131,14 @@ class DirkStep:
     def advance(self, t: float, t_next: float) -> None:
         """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says why."""
         before = self._stats.n_newton
-        self.failure = ""
         if self._is_slow and not self._is_current:
             self._linearize(t)
         is_solved = self._solve_stages(t, t_next)
         if not is_solved and not self._is_current:
             self._linearize(t)
             is_solved = self._solve_stages(t, t_next)
-        self.y_new = self._end
-        if not is_solved:
-            self.failure = self.newton.failure
-            self.y_new = np.full_like(self._end, np.nan)
+        self.y_new = self._end if is_solved else np.full_like(self._end, np.nan)
+        self._is_solved, self.failure = is_solved, "" if is_solved else self.newton.failure
         self.n_evaluations = self._stats.n_newton - before
 
     def _linearize(self, t: float) -> None:
@@ -172,7 +169,7 @@ class DirkStep:
         A stage is as well damped as the solution. Any other sum of slopes magnifies the stiff components, and the
         estimate with them, which the factor undoes: Hairer & Wanner (1996), Solving ODEs II, section IV.8 (8.20).
         """
-        if self.failure:
+        if not self._is_solved:
             return np.full_like(self._end, np.inf)
         assert self.numbers.b_error is not None
         error = np.dot((self._h * self.numbers.b_error).astype(self._end.dtype), self.stages.rows[1:])

@@ -27,7 +27,7 @@ class Newton:
 
     Attributes:
         slowest: the largest theta since it was last set to 0.
-        failure: why the latest call failed.
+        failure: why the latest call that failed did so; empty where f was NaN or infinite.
     """
 
     def __init__(self, stages: Stages, solver: LinearSolver, norm: Norm, stats: Stats) -> None:
@@ -49,7 +49,7 @@ class Newton:
             change = self._change(index, t, alpha, base)
             size = self._norm(change, start, y)
             if not math.isfinite(size):
-                self.failure = self._solver.problem or f"f or a Newton iterate at t={t:.6g} is not finite"
+                self.failure = self._solver.problem
                 return False
             if iteration > 0 and size > 0.0:
                 theta = size / before
