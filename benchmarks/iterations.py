@@ -1,4 +1,4 @@
-"""One training iteration of a workload - forward, loss, full gradient - by odegrad and by the peers that are installed."""
+"""One training iteration of a workload - forward, loss, full gradient - by odegrad and by the peers installed."""
 
 from __future__ import annotations
 

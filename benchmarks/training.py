@@ -1,4 +1,4 @@
-"""How long does one training iteration take, and how much memory, beside torchdiffeq and diffrax where they are installed?
+"""How long does one training iteration take, and how much memory, beside torchdiffeq and diffrax if installed?
 
     python -m benchmarks.training [--toy] [--threads N] [--only NAME ...] [--dtype D] [--slow] [--seconds S]
 

@@ -4,7 +4,7 @@ A network is a function of a *namespace* `ns` (`ours`, `torch_peers` and `diffra
     ns.tanh(x), ns.relu(x)
     ns.conv(t, x, w, b)          3x3 convolution of x with t as one more, constant channel, the first one
     ns.group_norm(x, scale, shift)
-and otherwise of operators. Images are (B, H, W, C) and kernels (3, 3, C + 1, N) here; a namespace may keep them otherwise.
+and otherwise of operators. Images are (B, H, W, C), kernels (3, 3, C + 1, N) here; a namespace may keep them otherwise.
 """
 
 from __future__ import annotations

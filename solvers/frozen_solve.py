@@ -22,9 +22,7 @@ from .odeint import odeint
 
 CHOOSE_STEPS = ("first_step", "max_step", "step_size", "controller", "callback", "grid")
 CONTINUOUS_ONLY = ("backward_rtol", "backward_atol", "drift_limit")
-FINER = (
-    1e-3  # the tolerances of the fine solve over the given ones, down to FINEST and to 50 units of round-off
-)
+FINER = 1e-3  # tolerances of the fine solve over the given ones, down to FINEST and to 50 units of round-off
 FINEST = 1e-12
 
 

@@ -151,11 +151,12 @@ def test_discrete_gradient_is_that_of_the_tape(normalize, keep, rng):
         assert_close(bar, oracle, scale=norm(*expected), tol=1e-12)
 
 
-def test_backsolve_gradient_comes_close_for_a_grid_without_kinks(rng):
+@pytest.mark.parametrize("gradient", ["backsolve", "interpolated"])
+def test_a_continuous_adjoint_comes_close_for_a_grid_without_kinks(gradient, rng):
     block = ODEBlock(dynamics(nodes=(0.0, 1.0)), rtol=1e-8, atol=1e-8)
     weights, stats, x = drawn(block)
     ybar = rng.standard_normal(x.shape)
-    bars = pulled_back(replace(block, gradient="backsolve"), weights, stats, x, ybar)
+    bars = pulled_back(replace(block, gradient=gradient), weights, stats, x, ybar)
     expected = pulled_back(replace(block, gradient="tape"), weights, stats, x, ybar)
     for bar, oracle in zip(bars, expected, strict=True):
         assert_close(bar, oracle, scale=norm(*expected), tol=1e-6)

@@ -314,8 +314,8 @@ def test_a_loss_that_is_not_finite_stops_the_comparison(value):
         check.solution_gradients(lambda t, y: -y, np.ones(2), [0.0, 1.0], loss=lambda ys: np.sum(ys) * value)
 
 
-def test_a_reference_that_is_not_finite_stops_the_comparison():
-    """The root has no value for a smaller y0, and no finite gradient."""
+def test_a_gradient_that_is_not_finite_stops_the_comparison():
+    """That of the root at 0."""
     with pytest.raises(NonFiniteGradient, match="the gradient is not finite in y0"):
         check.solution_gradients(
             lambda t, y: -y, np.zeros(2), [0.0, 1.0], loss=lambda ys: np.sum(np.sqrt(ys[0]))
