@@ -100,7 +100,7 @@ def _fusible_shape(plan: Plan, step: Step) -> Shape | None:
         return None
     if len(shape) < 2 or math.prod(shape) < LARGE:
         return None
-    allowed = ((), shape, shape[-1:], shape[1:])
+    allowed = ((), shape, shape[-1:], shape[1:], each_sample(shape))
     arrays = [metas[slot] for slot in step.inputs if metas[slot].dtype is not None]
     if any(
         meta.shape not in allowed or meta.dtype.kind not in "fb" for meta in arrays if meta.dtype is not None
@@ -109,14 +109,25 @@ def _fusible_shape(plan: Plan, step: Step) -> Shape | None:
     return shape
 
 
+def each_sample(shape: Shape) -> Shape:
+    """(B, 1, ..., C): one value a channel for each element of the batch."""
+    return (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
+
+
 def _sum_target(program: Program, step: Step) -> Shape | None:
-    """What a step sums a large array to, if it sums over leading axes: one value a channel, or one a position."""
+    """What a step sums a large array to: one value a channel, one a position, or one a sample and channel; else None."""
     if step.op.name not in ("mean_leading", "unbroadcast", "sum"):
         return None
     source, target = program.metas[step.inputs[0]].shape, program.metas[step.output].shape
-    if step.op.name == "sum" and step.static["axes"] != tuple(range(len(source) - len(target))):
+    if len(source) < 2:
         return None
-    return target if len(source) > 1 and target in (source[-1:], source[1:]) else None
+    if step.op.name == "sum":
+        axes = step.static["axes"]
+        if len(source) > 2 and axes == tuple(range(1, len(source) - 1)):
+            return each_sample(source)
+        if axes != tuple(range(len(source) - len(target))):
+            return None
+    return target if target in (source[-1:], source[1:], each_sample(source)) else None
 
 
 class RunBinder:
@@ -230,6 +241,15 @@ class RunBinder:
         elif meta.shape == ():
             name = f"r{slot}"
             self.names[name] = self.arrays[slot]
+        elif meta.shape == each_sample(self.run.shape):
+            name = f"r{slot}"
+            if name not in self.names:
+                shape = (self.run.shape[0], 1, self.width)
+                self.names[name] = self.scratch.take(("sample", len(self.names)), shape, meta.dtype)
+                repeated = self.names[name].reshape(-1, self.repeats, self.channels)
+                values = self.arrays[slot].reshape(-1, 1, self.channels)
+                self.prelude.append((np.copyto, (repeated, values), {}))
+            return f"{name}[a:z]"
         elif meta.shape == self.run.shape[1:] and len(meta.shape) > 1:
             name = f"r{slot}"
             self.names[name] = self.arrays[slot].reshape(self.rows, self.width)
@@ -245,6 +265,15 @@ class RunBinder:
         """Collect a chunk's sum; the epilogue adds the chunks up, always in the same order."""
         source, out = step.inputs[0], self.arrays[step.output]
         self.names["total"] = np.add.reduce
+        if target == each_sample(self.run.shape):
+            shape = (self.run.shape[0], self.width)
+            partial = self.scratch.take(("sum", len(self.names)), shape, out.dtype)
+            folded = partial.reshape(-1, self.repeats, self.channels)
+            self.epilogue.append(
+                (np.add.reduce, (folded,), {"axis": 1, "out": out.reshape(-1, self.channels)})
+            )
+            self.names[f"P{step.output}"] = partial
+            return f"total(x{source}, axis=1, out=P{step.output}[a:z])"
         if target == self.run.shape[-1:]:
             partial = self.scratch.take(("sum", len(self.names)), (self.n_chunks, self.width), out.dtype)
             row = self.scratch.take("sum row", (self.width,), out.dtype)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from ..backend import namespace_of
 from ..primitive import primitive
-from ..trace import dtype_of, shape_of
-from .elementwise import sqrt
-from .reductions import mean, sum
+from ..trace import base_value, dtype_of, shape_of
+from .elementwise import sqrt, square
+from .reductions import sum
+from .shaping import reshape
 
 
 def normalize(x: Any, mean: Any, var: Any, eps: float, scale: Any = 1.0, shift: Any = None) -> Any:
@@ -23,13 +27,29 @@ def normalize(x: Any, mean: Any, var: Any, eps: float, scale: Any = 1.0, shift: 
 
 
 def group_normalize(x: Any, groups: int, eps: float) -> Any:
-    """x (B, ..., C) with mean 0 and variance 1 over each sample's spatial axes and each group of channels."""
-    shape = shape_of(x)
-    grouped = x.reshape(shape[0], -1, groups, shape[-1] // groups)
-    centred = grouped - mean(grouped, (1, 3), keepdims=True)
-    n = grouped.shape[1] * grouped.shape[3]
-    variance = sum(centred * centred, (1, 3), keepdims=True) * (1.0 / n)
-    return (centred / sqrt(variance + eps)).reshape(shape)
+    """x (B, ..., C) with mean 0 and variance 1 over each sample's spatial axes and each group of channels.
+
+    Sums run over positions first and over the channels of a group then, on (B, C): the axes of x stay as they are, with
+    all channels innermost, where loops over the few channels of a group would be short.
+    """
+    shape, dtype = shape_of(x), dtype_of(x)
+    positions = tuple(range(1, len(shape) - 1))
+    by_group = _group_members(namespace_of(base_value(x)), groups, shape[-1], np.zeros((), dtype).real.dtype)
+    n_values = math.prod(shape[1:]) // groups
+    each_sample = (shape[0], *(1 for _ in positions), shape[-1])
+
+    def averages(values: Any) -> Any:
+        """(B, 1, ..., C): for each sample and channel the mean over its group."""
+        of_group = sum(values, positions) @ by_group * (1.0 / n_values)
+        return reshape(of_group @ by_group.T, each_sample)
+
+    centred = x - averages(x)
+    return centred * (1.0 / sqrt(averages(square(centred)) + eps))
+
+
+def _group_members(xp: ModuleType, groups: int, channels: int, dtype: Any) -> Any:
+    """(C, groups): 1 where a channel belongs to a group, consecutive channels to one."""
+    return xp.repeat(xp.eye(groups, dtype=dtype), channels // groups, axis=0)
 
 
 @primitive("hat_weights")

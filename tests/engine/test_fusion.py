@@ -33,7 +33,13 @@ def reusing(t, y, w, gamma, b):
     return (rows * rows[::-1]).reshape(a.shape) + a * np.mean(a, axis=0) + w
 
 
-FUNCTIONS = {f.__name__: f for f in (normalised, summed, reusing)}
+def each_sample_normalised(t, y, w, gamma, b):
+    """Sums a sample and channel, which feed back into that sample."""
+    x = y * (1.0 + np.sin(t)) + w
+    return ops.relu(ops.group_normalize(x, 1, 1e-5) * gamma + b) - np.tanh(y)
+
+
+FUNCTIONS = {f.__name__: f for f in (normalised, summed, reusing, each_sample_normalised)}
 
 
 def drawn(rng, shape, dtype=np.float64):
