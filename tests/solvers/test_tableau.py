@@ -1,69 +1,56 @@
-"""Tableaus: every order condition, exactly; the conditions come from generated rooted trees, not from a table."""
+"""Tableaus: every order condition, exactly (of published decimals to their digits), from generated rooted trees."""
 
 import dataclasses
 from fractions import Fraction
 from functools import cache
-from itertools import combinations_with_replacement
-from math import prod
 
 import numpy as np
 import pytest
 from odegrad.engine.errors import ArgumentError
-from odegrad.solvers.methods import method_named
-from odegrad.solvers.tableau import Tableau, rationals
-from odegrad.solvers.tableaus import BOSH3, DOPRI5, EULER, MIDPOINT, RK4, TABLEAUS
+from odegrad.solvers.methods import METHODS, method_named
+from odegrad.solvers.tableau import Tableau, rationals, rows_of
+from odegrad.solvers.tableaus import (
+    BOSH3,
+    CASH_KARP,
+    DOP853,
+    DOPRI5,
+    EULER,
+    HEUN_EULER,
+    MIDPOINT,
+    RK4,
+    RKF45,
+    TABLEAUS,
+    VERN6,
+    VERN7,
+)  # fmt: skip
+from rooted_trees import Conditions, density, in_digits, trees
+from scipy.integrate import DOP853 as ScipyDOP853
 from scipy.integrate import RK23, RK45
-
-# A rooted tree is the sorted tuple of its branches, each a rooted tree; the single node is ().
-# Source of the conditions, sum_i b_i Phi_i(t) = 1 / gamma(t): Hairer, Norsett & Wanner (1993), theorem II.2.13.
+from scipy.integrate._ivp import dop853_coefficients
+from scipy.integrate._ivp.rk import Dop853DenseOutput
 
 
 @cache
-def trees(order):
-    """All rooted trees with `order` nodes."""
-    return sorted({tuple(sorted(branches)) for branches in forests(order - 1, order - 1)})
-
-
-def forests(nodes, largest):
-    """All multisets of trees with `nodes` nodes together, none larger than `largest`."""
-    if nodes == 0:
-        yield ()
-        return
-    for size in range(min(nodes, largest), 0, -1):
-        for count in range(1, nodes // size + 1):
-            for chosen in combinations_with_replacement(trees(size), count):
-                for rest in forests(nodes - size * count, size - 1):
-                    yield (*chosen, *rest)
-
-
-def size_of(tree):
-    return 1 + sum(map(size_of, tree))
-
-
-def density(tree):
-    """gamma(t): the product of the sizes of all subtrees."""
-    return size_of(tree) * prod(map(density, tree))
-
-
-def stage_weights(method, tree):
-    """Phi_i(t) for each stage i: the product over branches u of sum_j a_ij Phi_j(u)."""
-    branches = [stage_weights(method, branch) for branch in tree]
-    return [
-        prod(
-            (sum((a * w for a, w in zip(row, branch, strict=False)), Fraction(0)) for branch in branches),
-            start=Fraction(1),
-        )
-        for row in method.a
-    ]
-
-
-def elementary_weight(method, weights, tree):
-    return sum(b * phi for b, phi in zip(weights, stage_weights(method, tree), strict=True))
+def conditions_on(name, *, with_extra=False):
+    method = TABLEAUS[name]
+    rows = method.a + method.extra_a if with_extra else method.a
+    return Conditions(rows, in_digits) if method.tolerance else Conditions(rows)
 
 
 def failing_trees(method, weights, order):
-    """Trees with `order` nodes whose condition the weights do not meet."""
-    return [t for t in trees(order) if elementary_weight(method, weights, t) != Fraction(1, density(t))]
+    """Trees with `order` nodes whose condition the weights do not meet, to the tolerance of the coefficients."""
+    known = conditions_on(method.name) if TABLEAUS.get(method.name) is method else Conditions(method.a)
+    found = []
+    for tree in trees(order):
+        residue, size = known.residue(weights, tree)
+        if abs(residue) > method.tolerance * Fraction(size):
+            found.append((tree, residue))
+    return found
+
+
+def clearly(failing):
+    """Those of them that are no matter of digits."""
+    return [tree for tree, residue in failing if abs(residue) > 1e-9]
 
 
 def conditions(stated_order):
@@ -83,7 +70,7 @@ def name_of(method):
     return method.name
 
 
-@pytest.mark.parametrize(("order", "count"), list(enumerate([1, 1, 2, 4, 9, 20, 48], start=1)))
+@pytest.mark.parametrize(("order", "count"), list(enumerate([1, 1, 2, 4, 9, 20, 48, 115, 286], start=1)))
 def test_there_are_as_many_rooted_trees_as_cayley_counted(order, count):
     assert len(trees(order)) == count
 
@@ -95,7 +82,7 @@ def test_weights_meet_every_condition_up_to_their_order(method, order):
 
 @pytest.mark.parametrize("method", TABLEAUS.values(), ids=name_of)
 def test_weights_fail_at_the_order_after(method):
-    assert failing_trees(method, method.b, method.order + 1)
+    assert clearly(failing_trees(method, method.b, method.order + 1))
 
 
 @pytest.mark.parametrize(("method", "order"), conditions("embedded_order"))
@@ -105,28 +92,52 @@ def test_embedded_weights_meet_every_condition_up_to_their_order(method, order):
 
 @pytest.mark.parametrize("method", ADAPTIVE, ids=name_of)
 def test_embedded_weights_fail_at_the_order_after(method):
-    assert failing_trees(method, method.b_embedded, method.embedded_order + 1)
+    assert clearly(failing_trees(method, method.b_embedded, method.embedded_order + 1))
 
 
-def interpolant_residue(method, tree):
-    """Coefficients of theta, theta**2, ... in sum_i b_i(theta) Phi_i(t) - theta**|t| / gamma(t)."""
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_third_weights_of_dop853_meet_every_condition_up_to_their_order(order):
+    assert DOP853.coarse_order == 3 and failing_trees(DOP853, DOP853.b_coarse, order) == []
+
+
+def test_the_third_weights_of_dop853_fail_at_the_order_after():
+    assert clearly(failing_trees(DOP853, DOP853.b_coarse, 4))
+
+
+def failing_powers(method, order):
+    """(tree, power) wherever sum_i b_i(theta) Phi_i(t) has another coefficient than theta**|t| / gamma(t)."""
+    known = conditions_on(method.name, with_extra=True)
+    found = []
+    for tree in trees(order):
+        for power, column in enumerate(zip(*method.interpolant, strict=True), start=1):
+            residue, size = known.residue(column, tree, Fraction(power == order))
+            if abs(residue) > method.tolerance * Fraction(size):
+                found.append(((tree, power), residue))
     degree = len(method.interpolant[0])
-    residue = [
-        elementary_weight(method, [row[power] for row in method.interpolant], tree) for power in range(degree)
-    ]
-    residue += [Fraction(0)] * (size_of(tree) - degree)
-    residue[size_of(tree) - 1] -= Fraction(1, density(tree))
-    return residue
+    return (
+        found if order <= degree else [*found, *(((t, order), Fraction(1, density(t))) for t in trees(order))]
+    )
 
 
 @pytest.mark.parametrize(("method", "order"), conditions("interpolant_order"))
 def test_interpolant_meets_every_condition_as_a_polynomial(method, order):
-    assert [t for t in trees(order) if any(interpolant_residue(method, t))] == []
+    assert failing_powers(method, order) == []
 
 
 @pytest.mark.parametrize("method", WITH_INTERPOLANT, ids=name_of)
 def test_interpolant_fails_at_the_order_after(method):
-    assert any(any(interpolant_residue(method, t)) for t in trees(method.interpolant_order + 1))
+    assert clearly(failing_powers(method, method.interpolant_order + 1))
+
+
+@pytest.mark.parametrize("method", [m for m in ADAPTIVE if m.order >= 3], ids=name_of)
+def test_interpolant_has_the_order_of_its_method_or_one_less(method):
+    assert method.interpolant_order in (method.order, method.order - 1)
+
+
+@pytest.mark.parametrize("method", WITH_INTERPOLANT, ids=name_of)
+def test_interpolant_joins_with_its_slope(method):
+    """Only the parabola of heun_euler, which has no slope at the end of a step, has a kink between steps."""
+    assert method.fsal is (method is not HEUN_EULER)
 
 
 @pytest.mark.parametrize(("method", "peer"), [(DOPRI5, RK45), (BOSH3, RK23)], ids=["dopri5", "bosh3"])
@@ -137,6 +148,32 @@ def test_interpolant_is_that_of_scipy(method, peer):
 @pytest.mark.parametrize(("method", "peer"), [(DOPRI5, RK45), (BOSH3, RK23)], ids=["dopri5", "bosh3"])
 def test_error_estimate_is_that_of_scipy_up_to_sign(method, peer):
     np.testing.assert_allclose(-method.as_floats().b_error, peer.E, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(DOP853.b_error, dop853_coefficients.E5), (DOP853.coarse_error, dop853_coefficients.E3)],
+    ids=["fine", "coarse"],
+)
+def test_error_estimates_of_dop853_are_those_of_scipy(ours, theirs):
+    np.testing.assert_allclose(np.array(ours, float), theirs, rtol=1e-14, atol=1e-17)
+
+
+def test_interpolant_of_dop853_is_that_of_scipy(rng):
+    """Theirs is a nested product of theta and 1 - theta over random slopes."""
+    slopes, h = rng.standard_normal((16, 3)), 0.3
+    b, d = dop853_coefficients.B, dop853_coefficients.D
+    change = h * b @ slopes[:12]
+    ends = [change, h * slopes[0] - change, 2 * change - h * (slopes[12] + slopes[0])]
+    theirs = Dop853DenseOutput(0.0, h, np.zeros(3), np.array([*ends, *(h * d @ slopes)]))
+    thetas = np.linspace(0.0, 1.0, 7)
+    powers = thetas[:, None] ** np.arange(1, 8)
+    ours = h * powers @ DOP853.as_floats().interpolant.T @ slopes
+    np.testing.assert_allclose(ours, theirs(thetas * h).T, rtol=0, atol=1e-12)
+
+
+def test_order_of_the_error_of_dop853_is_that_of_scipy():
+    assert DOP853.error_order == ScipyDOP853.error_estimator_order + 1
 
 
 def test_the_other_published_error_estimate_of_dopri5_is_two_thirds_of_ours():
@@ -153,7 +190,12 @@ def test_the_other_published_error_estimate_of_dopri5_is_two_thirds_of_ours():
         (MIDPOINT, 2, False, None),
         (RK4, 4, False, None),
         (BOSH3, 4, True, 3),
+        (RKF45, 7, True, 5),
+        (CASH_KARP, 7, True, 5),
         (DOPRI5, 7, True, 5),
+        (VERN6, 9, True, 6),
+        (VERN7, 11, True, 7),
+        (DOP853, 13, True, 8),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -169,13 +211,18 @@ def test_a_last_stage_that_has_a_weight_of_its_own_is_not_fsal():
     assert not method.fsal
 
 
-def numbers_of(method):
-    """(field, row or None, position) of every coefficient of a tableau."""
-    for field in ("c", "b", "b_embedded"):
-        yield from ((field, None, i) for i in range(len(getattr(method, field) or ())))
-    for field in ("a", "interpolant"):
+ROWS = ("a", "extra_a", "interpolant")
+
+
+def places_in(method):
+    """(field, row or None, position): a coefficient of every row of a tableau."""
+    for field in ("c", "b", "b_embedded", "b_coarse", "extra_c"):
+        if getattr(method, field):
+            yield field, None, len(getattr(method, field)) // 2
+    for field in ROWS:
         for i, row in enumerate(getattr(method, field) or ()):
-            yield from ((field, i, j) for j in range(len(row)))
+            if row:
+                yield field, i, len(row) // 2
 
 
 def with_a_slip(method, field, row, position):
@@ -194,12 +241,22 @@ def with_a_slip(method, field, row, position):
     [
         pytest.param(method, *place, id=f"{method.name}-{'-'.join(map(str, place))}")
         for method in TABLEAUS.values()
-        for place in numbers_of(method)
+        for place in places_in(method)
     ],
 )
-def test_a_slip_in_any_coefficient_is_refused(method, field, row, position):
+def test_a_slip_in_any_row_is_refused(method, field, row, position):
     with pytest.raises(ArgumentError, match=f"tableau '{method.name}' is inconsistent"):
         with_a_slip(method, field, row, position)
+
+
+def test_a_slip_in_the_last_published_digits_is_refused():
+    row = (*DOP853.a[8][:-1], DOP853.a[8][-1] + Fraction(1, 10**20))
+    with pytest.raises(ArgumentError, match="row 8 of `a` sums to"):
+        dataclasses.replace(DOP853, a=(*DOP853.a[:8], row, *DOP853.a[9:]))
+
+
+def test_rows_are_read_between_semicolons():
+    assert rows_of("; 1/2; 0  3/4") == ((), (Fraction(1, 2),), (Fraction(0), Fraction(3, 4)))
 
 
 def test_two_slips_that_keep_the_row_sum_break_an_order_condition():
@@ -213,7 +270,7 @@ def test_two_slips_that_keep_the_row_sum_break_an_order_condition():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"c": rationals("0")}, "`c` has 1 entries, `b` has 2"),
+        ({"c": rationals("0")}, "`c` has 1 entries, expected 2"),
         ({"a": (rationals(""), rationals("1/2 0"))}, "row 1 of `a` has 2 entries"),
         ({"b": rationals("0 1/2")}, "`b` sums to 1/2, not 1"),
         ({"embedded_order": 1}, "`embedded_order` and `b_embedded` go together"),
@@ -261,14 +318,16 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
 
 
 def test_a_name_like_no_other_is_refused_with_the_list():
-    with pytest.raises(
-        ArgumentError, match=r"one of 'euler', 'midpoint', 'rk4', 'bosh3', 'dopri5'; got 'xyz'\.$"
-    ):
+    with pytest.raises(ArgumentError, match=r"one of 'euler', 'midpoint', .*'dopri5', .*; got 'xyz'\.$"):
         method_named("xyz")
 
 
 def test_every_tableau_is_registered_under_its_name():
     assert {name: method.name for name, method in TABLEAUS.items()} == {name: name for name in TABLEAUS}
+
+
+def test_every_tableau_is_a_method():
+    assert all(METHODS[name] is method for name, method in TABLEAUS.items())
 
 
 def test_every_tableau_names_its_source():
