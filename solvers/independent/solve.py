@@ -33,7 +33,7 @@ def solve_independent(
     Each row makes the steps that it would make alone, and leaves the batch when it has reached the end.
     Raises: ArgumentError for dynamics whose rows are coupled; a SolveError that names the `row` that failed, with the
         partial solution (NaN where a row has not arrived).
-    Cost: nfe of a row as in `odeint` of it alone; five calls of f more to check that rows do not depend on each other.
+    Cost: nfe of a row as in `odeint` of it alone; six calls of f more to check that rows do not depend on each other.
     """
     check_supported(dynamics, options, is_traced)
     with np.errstate(all="ignore"):

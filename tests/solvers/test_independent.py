@@ -95,7 +95,7 @@ def test_rows_that_have_finished_are_not_evaluated():
 
     y0 = batch_of(24)
     sol = odeint(counted, y0, [0.0, 1.0], independent=True)
-    assert n_evaluated == sol.stats.nfe + 3 * 24
+    assert n_evaluated == sol.stats.nfe + 4 * 24
 
 
 def test_more_output_times_change_no_step():
@@ -223,6 +223,13 @@ def test_a_pair_of_rows_is_enough(n_rows):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_mean_over_very_many_rows_is_seen(dtype):
+    y0 = np.random.default_rng(2).normal(size=(20_000, 1)).astype(dtype)
+    with pytest.raises(ArgumentError, match="do not depend on each other"):
+        odeint(lambda t, y: np.mean(y, axis=0) - y, y0, [0, 1], independent=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_network_is_not_taken_for_coupled(dtype):
     """Products with matrices round differently for batches of different sizes."""
     rng = np.random.default_rng(0)
@@ -231,7 +238,7 @@ def test_a_network_is_not_taken_for_coupled(dtype):
     sol = odeint(
         lambda t, y, p: np.tanh(y @ p[0]) @ p[1], y0, [0, 1], params, independent=True, rtol=1e-3, atol=1e-3
     )
-    assert sol.stats.n_checks == 5
+    assert sol.stats.n_checks == 6
 
 
 def test_what_belongs_to_single_rows_must_be_in_the_state():
