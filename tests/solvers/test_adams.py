@@ -9,7 +9,7 @@ from odegrad import odeint
 from odegrad.engine.errors import ArgumentError
 from odegrad.solvers import AdamsBashforth, AdamsBashforthMoulton
 from odegrad.solvers.adams import integrals_of_lagrange
-from oracles import EPS64
+from oracles import EPS64, host
 
 PENDULUM = next(p for p in problems.PROBLEMS if p.name == "pendulum")
 KINDS = [AdamsBashforth, AdamsBashforthMoulton]
@@ -147,6 +147,12 @@ def test_replay_and_eager_evaluation_give_the_same_bits(kind, dtype):
         for execution in ("replay", "eager")
     )
     assert np.array_equal(replayed, eager) and replayed.dtype == dtype
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_of_any_module(xp, kind):
+    ys = odeint(lambda t, y: -2.0 * t * y, xp.ones(3), [0, 0.55, 1], method=kind(), step_size=0.01).ys
+    assert np.abs(host(ys)[:, 1] - np.exp(-(np.array([0, 0.55, 1]) ** 2))).max() < 1e-6
 
 
 def test_two_solves_do_not_share_their_past():

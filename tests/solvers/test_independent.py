@@ -10,7 +10,7 @@ from odegrad.engine.errors import ArgumentError, NonFiniteDynamics, StepSizeUnde
 from odegrad.solvers.controllers import CONTROLLERS
 from odegrad.solvers.independent.control import control_of_rows
 from odegrad.solvers.tableaus import TABLEAUS
-from oracles import EPS64
+from oracles import EPS64, host
 
 METHODS = [name for name, t in TABLEAUS.items() if t.is_adaptive and t.interpolates]
 
@@ -77,6 +77,15 @@ def test_every_method_costs_a_row_what_it_costs_alone(method):
     alone = [odeint(paced, row, ts, **options).stats for row in y0]
     assert sol.stats.n_accepted_of_rows.tolist() == [stats.n_accepted for stats in alone]
     assert sol.stats.nfe_of_rows.tolist() == [stats.nfe for stats in alone]
+
+
+def test_arrays_of_any_module(xp):
+    y0 = np.linspace(0.1, 2.0, 6)[:, None]
+    sol = odeint(
+        lambda t, y: -2.0 * t * y * y, xp.asarray(y0), [0.0, 0.3, 3.0], method="tsit5", independent=True
+    )
+    assert np.abs(host(sol.ys)[..., 0] - y0[:, 0] / (1.0 + y0[:, 0] * sol.ts[:, None] ** 2)).max() < 1e-4
+    assert type(sol.ys) is type(xp.asarray(y0))
 
 
 def test_rows_of_one_batch_have_different_steps(solved):

@@ -8,7 +8,7 @@ import problems
 import pytest
 from odegrad import odeint
 from odegrad.engine.errors import ArgumentError, NeuralODEError
-from oracles import EPS64
+from oracles import EPS64, host
 
 PENDULUM = next(p for p in problems.PROBLEMS if p.name == "pendulum")
 
@@ -158,6 +158,14 @@ def test_replay_and_eager_evaluation_give_the_same_bits(dtype):
         for execution in ("replay", "eager")
     )
     assert all(np.array_equal(a, b) and a.dtype == dtype for a, b in zip(replayed, eager, strict=True))
+
+
+def test_arrays_of_any_module(xp):
+    x, v = odeint(
+        lambda t, y: (y[1], -y[0]), (xp.zeros(3), xp.ones(3)), [0, 0.55, 1], method="leapfrog", step_size=1e-3
+    ).ys
+    assert np.abs(host(x)[:, 1] - np.sin([0, 0.55, 1])).max() < 1e-6
+    assert np.abs(host(v)[:, 1] - np.cos([0, 0.55, 1])).max() < 1e-6
 
 
 def test_by_hand():
