@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.errors import NeuralODEError
+from ..engine.kernels.precision import accepting
 from ..engine.trace import Var
 from ..engine.tree import Tree
 from .controller import Controller
@@ -170,7 +171,8 @@ def _solve(
 ) -> Solution:
     """`odeint` of checked arguments, where f does not jump."""
     times = output_times(ts)
-    dynamics = _recorded(f, times, y0, params, has_aux)
+    with accepting(options.accepted_round_off):
+        dynamics = _recorded(f, times, y0, params, has_aux)
     options = flat_tolerances(options, dynamics.layout)
     check_method(options, y0, has_aux=has_aux)
     constants = [*dynamics.params_leaves, *dynamics.hidden]

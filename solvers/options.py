@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
-from ..engine.backend import to_host
+from ..engine.backend import is_array, to_host
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.trace import Var, base_value, is_weak
 from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, tree_map
@@ -29,6 +29,7 @@ EXECUTIONS = ("replay", "eager")
 SAVES = ("ts", "steps")
 POSITIVE = ("drift_limit",)
 POSITIVE_OR_NONE = ("max_step", "min_step", "first_step", "step_size")
+_ROUND_OFF_BELOW_RTOL = 25.0
 TOLERANCES = ("rtol", "atol", "backward_rtol", "backward_atol")
 MAY_BE_INFINITE = ("max_step", "step_size", "drift_limit")
 
@@ -80,6 +81,17 @@ class Options:
     def interpolates(self) -> bool:
         """Whether output times may lie inside steps."""
         return self.method.interpolates and self.gradient != "reversible"
+
+    @property
+    def accepted_round_off(self) -> float:
+        """What kernels may round off beyond plain sums (`engine.kernels.precision`): little beside the tolerance.
+
+        Steps of a given size have no tolerance, and nothing is accepted there.
+        """
+        if not self.method.is_adaptive:
+            return 0.0
+        rtols = [to_host(rtol).min() if is_array(rtol) else rtol for rtol in leaves(self.rtol)]
+        return float(min(rtols)) / _ROUND_OFF_BELOW_RTOL
 
     @property
     def key(self) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..engine.backend import Array, is_array
 from ..engine.errors import NeuralODEError, SolveError
+from ..engine.kernels.precision import accepting
 from ..engine.primitive import Primitive
 from ..engine.trace import Var, saved_bytes
 from ..engine.transforms import vjp
@@ -98,15 +99,16 @@ class Solve(Primitive):
             times = output_times(ts)
             dynamics = dynamics.at(float(times[0]), y0, constants)
         stats, self._stats, self._times = self._stats, None, None
-        done = solve_forward(
-            dynamics,
-            self.options,
-            times,
-            self.purpose,
-            keeps_states=self.keeps_states,
-            keeps_path=self.keeps_path,
-            stats=stats,
-        )
+        with accepting(self.options.accepted_round_off):
+            done = solve_forward(
+                dynamics,
+                self.options,
+                times,
+                self.purpose,
+                keeps_states=self.keeps_states,
+                keeps_path=self.keeps_path,
+                stats=stats,
+            )
         self.done = done
         if not self.is_differentiated:
             return done.trajectory.ys
@@ -127,6 +129,10 @@ class Solve(Primitive):
         self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
     ) -> Sequence[Any]:
         """Cotangents of (y0, ts, *constants). Where anything is traced the derivative is itself differentiated."""
+        with accepting(self.options.accepted_round_off):
+            return self._pull_back(ybar, saved, needs)
+
+    def _pull_back(self, ybar: Any, saved: tuple[Any, ...], needs: tuple[bool, ...]) -> Sequence[Any]:
         *args, done = saved
         gradient = self.options.gradient
         if any(type(value) is Var for value in (ybar, *args)):
