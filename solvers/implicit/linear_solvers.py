@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.linalg import get_lapack_funcs
-from scipy.sparse.linalg import LinearOperator, gmres
 
 from ..dynamics import Dynamics
 from ..solution import Stats
@@ -49,6 +47,8 @@ class Lu:
         self._pivots: Any = None
         self._alpha = 0.0
         self._is_finite = True
+        from scipy.linalg import get_lapack_funcs  # late: it takes longer to import than all of this package
+
         self._factorize, self._substitute = get_lapack_funcs(("getrf", "getrs"), (jacobian.matrix,))
 
     def linearize(self, t: float, y: np.ndarray) -> None:
@@ -82,13 +82,16 @@ class Lu:
 class Krylov:
     """GMRES on products with J: no matrix, no factorisation, for states too large for one.
 
-    Source: Saad & Schultz (1986), SIAM J. Sci. Stat. Comput. 7, 856-869; inexact Newton iterations: Hairer & Wanner
-        (1996), Solving ODEs II, section IV.10 on "Krylov" variants, Brown & Hindmarsh (1986).
+    Source: Saad & Schultz (1986), SIAM J. Sci. Stat. Comput. 7, 856-869; in stiff solvers: Brown & Hindmarsh (1986),
+        SIAM J. Numer. Anal. 23, 610-638.
     """
 
     problem = ""
 
     def __init__(self, push: ReplayedLinearization | EagerLinearization, stats: Stats) -> None:
+        from scipy.sparse import linalg  # late, as above
+
+        self._linalg = linalg
         self._push, self._stats = push, stats
         self._alpha = 0.0
 
@@ -104,8 +107,10 @@ class Krylov:
         if not np.isfinite(residual).all() or not residual.any():
             return residual.copy()
         n = len(residual)
-        operator = LinearOperator((n, n), matvec=self._multiply, dtype=residual.dtype)
-        solution, _ = gmres(operator, residual, rtol=GMRES_TOLERANCE, restart=min(n, MAX_KRYLOV), maxiter=2)
+        operator = self._linalg.LinearOperator((n, n), matvec=self._multiply, dtype=residual.dtype)
+        solution, _ = self._linalg.gmres(
+            operator, residual, rtol=GMRES_TOLERANCE, restart=min(n, MAX_KRYLOV), maxiter=2
+        )
         return solution  # where GMRES got stuck, the Newton iteration finds out
 
     def _multiply(self, v: np.ndarray) -> np.ndarray:
