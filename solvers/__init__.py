@@ -6,6 +6,7 @@ from .controllers import CONTROLLERS
 from .dense import Dense
 from .digital_filter import FilterController
 from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Rosenbrock23, Trapezoid
+from .independent import RowStats
 from .leapfrog import Leapfrog
 from .methods import METHODS
 from .odeint import odeint
@@ -30,6 +31,7 @@ __all__ = [
     "Leapfrog",
     "PIController",
     "Rosenbrock23",
+    "RowStats",
     "Solution",
     "Stats",
     "Step",
