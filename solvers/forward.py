@@ -37,7 +37,7 @@ MAX_KEPT_STEPS = 64
 class Forward:
     """One forward pass that was made: its dynamics, its record, and the buffers that hold what was kept for a derivative.
 
-    `stages` is None once the buffers have been given back.
+    `stages` is None once the buffers have been given back. `run` is what a solve in machine code left instead.
     """
 
     dynamics: Dynamics
@@ -45,6 +45,7 @@ class Forward:
     trajectory: Trajectory
     stats: Stats
     stages: ForwardStages | None = None
+    run: Any = None
 
     def solution(self, status: str = "finished") -> Solution:
         """What was reached, on arrays of its own."""

@@ -90,7 +90,10 @@ def odeint(
             "backsolve" (continuous adjoint, O(1) memory, its error falls with rtol and atol), "interpolated" (the
             same along the stored dense output: stable where "backsolve" is not) or "reversible" (another scheme, whose
             steps are computed backwards: exact for them, O(1) memory; 13 nfe a dopri5 step).
-        execution: "replay" (traced once, then NumPy calls into reused buffers) or "eager" (f is called each time).
+        execution: "replay" (traced once, then NumPy calls into reused buffers), "eager" (f is called each time)
+            or "compiled" (f, its derivative, steps and loop in machine code, for small systems; needs numba, the `jit`
+            extra. The first solve of a structure takes seconds; what it does not know is replayed, with a line in the
+            log of "odegrad". Problems are not watched for stiffness).
         keep: which stage residuals `discrete` keeps: "auto" (of up to 64 steps, while they fit in keep_bytes), "all" or
             "none".
         checkpoints: number of states that `discrete` stores, for very long solves; the others are computed again, as

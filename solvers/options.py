@@ -25,7 +25,7 @@ from .tableau import Tableau
 
 GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
 KEEPS = ("auto", "all", "none")
-EXECUTIONS = ("replay", "eager")
+EXECUTIONS = ("replay", "eager", "compiled")
 SAVES = ("ts", "steps")
 POSITIVE = ("drift_limit",)
 POSITIVE_OR_NONE = ("max_step", "min_step", "first_step", "step_size")

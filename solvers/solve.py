@@ -31,6 +31,7 @@ from .gradients import (
     solve_adjoint,
     walk,
 )
+from .jit import solve_compiled
 from .options import Options, output_times
 from .solution import Stats
 from .stages import ReplayStages
@@ -100,20 +101,29 @@ class Solve(Primitive):
             dynamics = dynamics.at(float(times[0]), y0, constants)
         stats, self._stats, self._times = self._stats, None, None
         with accepting(self.options.accepted_round_off):
-            done = solve_forward(
-                dynamics,
-                self.options,
-                times,
-                self.purpose,
-                keeps_states=self.keeps_states,
-                keeps_path=self.keeps_path,
-                stats=stats,
-            )
+            done = self._walked(dynamics, times, stats)
         self.done = done
         if not self.is_differentiated:
             return done.trajectory.ys
         done.dynamics = dynamics.frozen()
         return done.trajectory.ys.copy()  # the caller may write to it; `backsolve` starts from these states
+
+    def _walked(self, dynamics: Dynamics, times: np.ndarray, stats: Stats | None) -> Forward:
+        """The forward pass, in machine code where that is asked for and possible."""
+        options, purpose, keeps_path = self.options, self.purpose, self.keeps_path
+        if options.execution == "compiled":
+            done = solve_compiled(dynamics, options, times, purpose, keeps_path=keeps_path, stats=stats)
+            if done is not None:
+                return done
+        return solve_forward(
+            dynamics,
+            options,
+            times,
+            purpose,
+            keeps_states=self.keeps_states,
+            keeps_path=keeps_path,
+            stats=stats,
+        )
 
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
         """The arguments and the forward pass; of arrays the copies that the forward pass owns."""
@@ -203,6 +213,8 @@ class Solve(Primitive):
         return bars
 
     def _discrete(self, done: Forward, purpose: Purpose, ys_bar: Array) -> Cotangents:
+        if done.run is not None:
+            return done.run.pull_back(done, self.options, purpose, ys_bar)
         stages, compiled = done.stages, None
         if stages is None:
             stages, compiled = stages_for(done.dynamics, self.options, purpose)
