@@ -90,7 +90,7 @@ class Options:
         """
         if not self.method.is_adaptive:
             return 0.0
-        rtols = [to_host(rtol).min() if is_array(rtol) else rtol for rtol in leaves(self.rtol)]
+        rtols = [to_host(rtol).min(initial=1.0) if is_array(rtol) else rtol for rtol in leaves(self.rtol)]
         return float(min(rtols)) / _ROUND_OFF_BELOW_RTOL
 
     @property
