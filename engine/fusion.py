@@ -262,37 +262,42 @@ class RunBinder:
         return name
 
     def _sum_line(self, step: Step, target: Shape) -> str:
-        """Collect a chunk's sum; the epilogue adds the chunks up, always in the same order."""
-        source, out = step.inputs[0], self.arrays[step.output]
-        self.names["total"] = np.add.reduce
-        if target == each_sample(self.run.shape):
-            shape = (self.run.shape[0], self.width)
-            partial = self.scratch.take(("sum", len(self.names)), shape, out.dtype)
-            folded = partial.reshape(-1, self.repeats, self.channels)
-            self.epilogue.append(
-                (np.add.reduce, (folded,), {"axis": 1, "out": out.reshape(-1, self.channels)})
-            )
-            self.names[f"P{step.output}"] = partial
-            return f"total(x{source}, axis=1, out=P{step.output}[a:z])"
-        if target == self.run.shape[-1:]:
-            partial = self.scratch.take(("sum", len(self.names)), (self.n_chunks, self.width), out.dtype)
-            row = self.scratch.take("sum row", (self.width,), out.dtype)
-            self.epilogue += [
-                (np.add.reduce, (partial,), {"axis": 0, "out": row}),
-                (np.add.reduce, (row.reshape(self.repeats, self.channels),), {"axis": 0, "out": out}),
-            ]
-            axes = "(0, 1)"
-        else:
-            shape = (self.n_chunks, self.rows, self.width)
-            partial = self.scratch.take(("sum", len(self.names)), shape, out.dtype)
-            folded = out.reshape(self.rows, self.width)
-            self.epilogue.append((np.add.reduce, (partial,), {"axis": 0, "out": folded}))
-            axes = "0"
+        """Collect a chunk's sum; the epilogue adds up what was collected, always in the same order."""
+        out = self.arrays[step.output]
+        collect = {self.run.shape[-1:]: self._by_channel, each_sample(self.run.shape): self._by_sample}
+        partial, axes, where = collect.get(target, self._by_position)(out)
         if step.op.name == "mean_leading":
             n = np.asarray(math.prod(self.run.shape[:-1]), out.dtype)
             self.epilogue.append((np.divide, (out, n), {"out": out}))
+        self.names["total"] = np.add.reduce
         self.names[f"P{step.output}"] = partial
-        return f"total(x{source}, axis={axes}, out=P{step.output}[i])"
+        return f"total(x{step.inputs[0]}, axis={axes}, out=P{step.output}[{where}])"
+
+    def _partial(self, shape: Shape, dtype: Any) -> np.ndarray:
+        return self.scratch.take(("sum", len(self.names)), shape, dtype)
+
+    def _by_channel(self, out: np.ndarray) -> tuple[np.ndarray, str, str]:
+        """One row a chunk: (where it is collected, axes of the chunk, index)."""
+        partial = self._partial((self.n_chunks, self.width), out.dtype)
+        row = self.scratch.take("sum row", (self.width,), out.dtype)
+        folded = row.reshape(self.repeats, self.channels)
+        self.epilogue.append((np.add.reduce, (partial,), {"axis": 0, "out": row}))
+        self.epilogue.append((np.add.reduce, (folded,), {"axis": 0, "out": out}))
+        return partial, "(0, 1)", "i"
+
+    def _by_sample(self, out: np.ndarray) -> tuple[np.ndarray, str, str]:
+        """One row an element of the batch."""
+        partial = self._partial((self.run.shape[0], self.width), out.dtype)
+        folded, target = partial.reshape(-1, self.repeats, self.channels), out.reshape(-1, self.channels)
+        self.epilogue.append((np.add.reduce, (folded,), {"axis": 1, "out": target}))
+        return partial, "1", "a:z"
+
+    def _by_position(self, out: np.ndarray) -> tuple[np.ndarray, str, str]:
+        """One value a position, for each chunk."""
+        partial = self._partial((self.n_chunks, self.rows, self.width), out.dtype)
+        target = out.reshape(self.rows, self.width)
+        self.epilogue.append((np.add.reduce, (partial,), {"axis": 0, "out": target}))
+        return partial, "0", "i"
 
 
 class Scratch:
