@@ -120,7 +120,7 @@ def _problems(tableau: DirkTableau) -> list[str]:
     if any(row[-1] != tableau.gamma for row in a[1:]):
         problems.append("the diagonal is not constant")
     for field, weights in (("the last row of `a`", a[-1]), ("`b_embedded`", tableau.b_embedded)):
-        if weights is not None and abs(sum(weights) - 1) > SLIP:
+        if weights is not None and abs(sum(weights, Fraction(-1))) > SLIP:
             problems.append(f"{field} sums to {float(sum(weights)):.17g}, not 1")
     if tableau.b_embedded is not None and len(tableau.b_embedded) != len(a):
         problems.append(f"`b_embedded` has {len(tableau.b_embedded)} entries, `a` has {len(a)} rows")
