@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
@@ -85,6 +86,8 @@ class AuditArguments(_Common):
 
     TARGET is the name of a problem (linear, spiral, lorenz, van-der-pol, tabn-train, tabn-population, tabn-eval), a run
     folder, or a Python file that defines f(t, y, params), y0, ts, params and, if wanted, loss(ys). A file is run.
+    lorenz-10 and van-der-pol-100 have another horizon and another mu; lorenz-1,3,10 is one page of all three. Of a run
+    the network is taken, and not its method, gradient and tolerances: dopri5 at each of RTOLS is judged.
     """
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
@@ -101,6 +104,8 @@ class AuditArguments(_Common):
     """Mode of the layers, for a run folder."""
     batch_size: int = 8
     """Test images that are solved together, for a run folder."""
+    peers: bool = True
+    """Put torchdiffeq and diffrax beside, on a named problem, where they are installed (the extra `peers`)."""
 
 
 _POSITIONAL = ("run", "files", "target")
@@ -180,11 +185,21 @@ def _parse_known(command: str, words: list[str], default: Any = None) -> tuple[A
     except SystemExit as stop:
         if stop.code in (0, None):
             raise HelpShown from None
-        raise ArgumentError(f"{_first_paragraph(said.getvalue())} (`odegrad {command} --help`)") from None
+        raise ArgumentError(f"{_reason(said.getvalue())} (`odegrad {command} --help`)") from None
     flags = [word for word in unknown if word.startswith("-")]
     if flags:
         raise ArgumentError(_unknown_flags(command, flags))
     return arguments, unknown
+
+
+def _reason(boxed: str) -> str:
+    """Why words could not be read; for a flag of several numbers tyro names neither its type nor the word."""
+    text = _first_paragraph(boxed)
+    listed = re.search(r"parsing (--\S+): Could not find valid parse for arguments: (\[.*\])", text)
+    if listed is None:
+        return text
+    words = ", ".join(re.findall(r"'([^']*)'", listed[2]))
+    return f"`{listed[1]}` takes numbers such as 1e-3 1e-6; got {words}"
 
 
 def _first_paragraph(boxed: str) -> str:

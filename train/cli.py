@@ -106,13 +106,19 @@ def _predict(arguments: Any, reporter: Reporter) -> Any:
 
 
 def _audit(arguments: Any, reporter: Reporter) -> Any:
-    from .audit import audit
+    from .audit import audit, audit_growth, growing_problems
     from .audit.sources import problem_of
 
+    asked = arguments.gradients, arguments.rtols, arguments.dtypes
+    growing = growing_problems(arguments.target)
+    if growing is not None:
+        folder = arguments.out or f"audits/{arguments.target}"
+        reporter.message(f"audit of {arguments.target} in {folder}")
+        return audit_growth(*growing, folder, *asked, peers=arguments.peers)
     problem = problem_of(arguments.target, arguments.mode, arguments.batch_size)
     folder = arguments.out or f"audits/{problem.name}"
     reporter.message(f"audit of {problem.name} in {folder}")
-    return audit(problem, folder, arguments.gradients, arguments.rtols, arguments.dtypes)
+    return audit(problem, folder, *asked, peers=arguments.peers)
 
 
 _COMMANDS: dict[str, Callable[[Any, Reporter], Any]] = {

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from odegrad.engine.errors import ArgumentError, ArgumentTypeError
 from odegrad.train import audit as audits
-from odegrad.train.audit import measure, named_problem, reference
-from odegrad.train.audit.measure import Reference
+from odegrad.train.audit import Reference, measure, named_problem, reference
 from odegrad.train.audit.report import audit, cheapest
 from odegrad.train.audit.sources import problem_of
 from oracles import central_difference
@@ -76,7 +75,7 @@ def test_tolerances_below_the_precision_are_left_out():
 def lorenz(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lorenz")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "_MOST_STEPS", 4_000)  # the way back fails sooner
+        patch.setattr(measuring, "MOST_STEPS", 4_000)  # the way back fails sooner
         found = audit(named_problem("lorenz"), folder, ("discrete", "backsolve"), (1e-3, 1e-5), ("float64",))
     return folder, found
 
@@ -220,6 +219,6 @@ def test_a_file_imports_its_neighbours(tmp_path):
 
 def test_a_page_is_written_though_every_method_failed(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "_MOST_STEPS", 4_000)
+        patch.setattr(measuring, "MOST_STEPS", 4_000)
         audit(named_problem("lorenz"), tmp_path, ("backsolve",), (1e-3,), ("float64",))
     assert "| `backsolve` | 1e-03 |" in (tmp_path / "audit.md").read_text()

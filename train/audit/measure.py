@@ -4,49 +4,23 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...engine.errors import ArgumentError, ArgumentTypeError, NeuralODEError, SolveError
-from ...engine.transforms import value_and_grad
-from ...engine.tree import Tree, leaves
-from ...solvers import odeint
+from ...engine.errors import ArgumentError, ArgumentTypeError, NeuralODEError
 from ...solvers.options import GRADIENTS
-from ...solvers.solution import Solution
-from .problems import Case, Problem
+from .case import Case, Problem
+from .gradient import Gradient, distance, gradient_of, tolerances_of
+from .peers import Peer, peers_of
+from .reference import Reference
 
-PARTS = ("y0", "params", "ts")
-_REFERENCE_RTOL = 1e-13
-_REFERENCE_STEPS = 6  # dopri5 steps between breakpoints
 _REPEATS = 3
-_CLOSED_FORM = "closed form"
-_MOST_STEPS = 20_000
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The gradient that all others are measured against.
-
-    Attributes:
-        loss: value of the loss.
-        gradient: {"y0", "params", "ts"}, each flat, float64.
-        uncertainty: its own relative error: its distance from the closed form, or from the gradient at a tenfold
-            tolerance where there is none.
-        source: how it was computed.
-    """
-
-    loss: float
-    gradient: dict[str, np.ndarray]
-    uncertainty: float
-    source: str
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether it is a formula, so that `uncertainty` is that of the solve beside it."""
-        return self.source == _CLOSED_FORM
+_SLOW = 3.0  # seconds from which on a gradient is not repeated
+_PATIENCE = 60.0  # seconds from which on a peer is not asked for tighter tolerances
+MOST_STEPS = 20_000
 
 
 @dataclass(frozen=True)
@@ -54,10 +28,12 @@ class Measurement:
     """What one gradient is worth and what it cost.
 
     Attributes:
-        error: |g - reference| / |reference| over all parts together; error_* of one part, scaled by the whole
-            reference where that part is less than its thousandth.
+        gradient: the method: a name of ours, or of another library's.
+        error: |g - reference| / |reference| over y0 and params together, which every method gives; error_* of
+            one part, NaN where the method does not give it. Scaled by a thousandth of the whole reference
+            where the part is less.
         evaluations: of f forward and backward, and pull-backs to state and parameters, all added up.
-        peak_saved_bytes: what was kept between the passes.
+        peak_saved_bytes: what was kept between the passes; None where it is not known.
         seconds: fastest of three, forward and backward.
         drift: of the state that the method reconstructed, in units of atol + rtol |y|.
         failure: name and first words of the error instead of a gradient, else "".
@@ -68,67 +44,27 @@ class Measurement:
     dtype: str
     rtol: float
     atol: float
-    error: float
-    error_y0: float
-    error_params: float
-    error_ts: float
-    nfe_forward: int
-    nfe_backward: int
-    n_vjp_state: int
-    n_vjp_params: int
-    evaluations: int
-    peak_saved_bytes: int
-    seconds: float
-    drift: float
+    error: float = np.nan
+    error_y0: float = np.nan
+    error_params: float = np.nan
+    error_ts: float = np.nan
+    nfe_forward: int = 0
+    nfe_backward: int = 0
+    n_vjp_state: int = 0
+    n_vjp_params: int = 0
+    peak_saved_bytes: int | None = None
+    seconds: float = np.inf
+    drift: float = 0.0
     failure: str = ""
 
+    @property
+    def evaluations(self) -> int:
+        return self.nfe_forward + self.evaluations_backward
 
-def reference(problem: Problem) -> Reference:
-    """The reference of a problem in float64.
-
-    A closed form where there is one; else the adjoint of the discrete solution at the tightest tolerance, or between
-    breakpoints on many steps, with its distance from the one at a tenfold tolerance or half the steps as uncertainty.
-    """
-    case = problem.build(np.dtype(np.float64))
-    _check_real(case)
-    try:
-        return _reference(problem, case)
-    except SolveError as error:
-        raise ArgumentError(
-            f"{problem.name}: the reference solve (rtol {_REFERENCE_RTOL:g}, at most {_MOST_STEPS} steps) failed, and without "
-            f"it nothing can be judged: {error}"
-        ) from error
-
-
-def _reference(problem: Problem, case: Case) -> Reference:
-    if case.breakpoints:
-        source = f"`discrete`, float64, {_REFERENCE_STEPS} steps between breakpoints"
-        loss, fine, _ = _gradient(case, "discrete", grid=_divided(case, _REFERENCE_STEPS))
-        _, coarse, _ = _gradient(case, "discrete", grid=_divided(case, _REFERENCE_STEPS // 2))
-    else:
-        source = f"`discrete`, float64, rtol {_REFERENCE_RTOL:g}"
-        loss, fine, _ = _gradient(case, "discrete", **_tolerances(case, _REFERENCE_RTOL))
-        _, coarse, _ = _gradient(case, "discrete", **_tolerances(case, 10 * _REFERENCE_RTOL))
-    if not all(np.isfinite(part).all() for part in fine.values()):
-        raise ArgumentError(f"{problem.name}: the reference gradient has NaN or infinite entries")
-    if _norm(fine) == 0:
-        raise ArgumentError(
-            f"{problem.name}: the gradient is zero; the loss depends on nothing that is differentiated"
-        )
-    if problem.closed_form is not None:
-        exact = {name: _flat(part) for name, part in problem.closed_form().items()}
-        return Reference(loss, exact, _distance(fine, exact), _CLOSED_FORM)
-    return Reference(loss, fine, _distance(coarse, fine), source)
-
-
-def _check_real(case: Case) -> None:
-    for name, tree in (("y0", case.y0), ("params", case.params)):
-        kinds = {np.asarray(leaf).dtype for leaf in leaves(tree)}
-        wrong = [str(dtype) for dtype in kinds if dtype.kind != "f"]
-        if wrong or (name == "y0" and not kinds):
-            raise ArgumentTypeError(
-                f"an audit needs a `{name}` of real floating-point arrays; got {', '.join(wrong) or 'no array'}"
-            )
+    @property
+    def evaluations_backward(self) -> int:
+        """Of f on the way back, and pull-backs."""
+        return self.nfe_backward + self.n_vjp_state + self.n_vjp_params
 
 
 def measure(
@@ -137,20 +73,26 @@ def measure(
     gradients: Sequence[str],
     rtols: Sequence[float],
     dtypes: Sequence[str],
+    *,
+    peers: bool = False,
 ) -> list[Measurement]:
     """Every method at every tolerance in every precision; a solve that fails is a row that says so.
 
-    atol is rtol times the largest entry of y0, at least rtol / 1000. Tolerances below 10 times the precision are left out.
+    atol is rtol times the largest entry of y0, at least rtol / 1000. Tolerances below 10 times the precision
+    are left out. With `peers` the gradients of other libraries that are installed follow, where the problem
+    is portable.
     Raises: ArgumentError for an unknown method, a tolerance outside (0, 1), or none of either.
     """
     _check_asked(gradients, rtols, dtypes)
     rows = []
     for dtype in map(np.dtype, dtypes):
         case = problem.build(dtype)
+        fitting = [rtol for rtol in rtols if rtol >= 10 * np.finfo(dtype).eps]
         for gradient in gradients:
-            for rtol in rtols:
-                if rtol >= 10 * np.finfo(dtype).eps:
-                    rows.append(_measured(problem.name, case, truth, gradient, rtol, dtype))
+            rows += [_measured(problem.name, case, truth, gradient, rtol, dtype) for rtol in fitting]
+        for peer in peers_of(problem, case, MOST_STEPS) if peers else ():
+            peer.compile()
+            rows += _measured_peer(problem.name, case, truth, peer, fitting, dtype)
     return rows
 
 
@@ -177,97 +119,81 @@ def _check_asked(gradients: Sequence[str], rtols: Sequence[float], dtypes: Seque
 def _measured(
     name: str, case: Case, truth: Reference, gradient: str, rtol: float, dtype: np.dtype[Any]
 ) -> Measurement:
-    tolerances = _tolerances(case, rtol)
-    seconds, failure, found, stats, drift = np.inf, "", None, None, 0.0
+    tolerances = tolerances_of(case, rtol)
+    asked: dict[str, Any] = {"problem": name, "gradient": gradient, "dtype": dtype.name, **tolerances}
     try:
-        for _ in range(_REPEATS):
-            started = time.perf_counter()
-            _, found, solution = _gradient(case, gradient, **tolerances)
-            seconds, stats = min(seconds, time.perf_counter() - started), solution.stats
+        (_, found, solution), seconds = _timed(
+            lambda: gradient_of(case, gradient, max_steps=MOST_STEPS, **tolerances)
+        )
     except (ArgumentError, ArgumentTypeError):
         raise  # not the method's fault
     except NeuralODEError as error:
-        failure = f"{type(error).__name__}: {str(error)[:160]}"
         drift = getattr(error, "drift", 0.0)  # of a DriftError
-    errors = dict.fromkeys(PARTS, np.nan) if found is None else _errors(found, truth.gradient)
-    counts = {
-        "nfe_forward": getattr(stats, "nfe", 0),
-        "nfe_backward": getattr(stats, "nfe_backward", 0),
-        "n_vjp_state": getattr(stats, "n_vjp_state", 0),
-        "n_vjp_params": getattr(stats, "n_vjp_params", 0),
-    }
+        return Measurement(**asked, failure=_words(error), drift=drift)
+    stats = solution.stats
+    asked |= _errors(found, truth)
     return Measurement(
-        problem=name,
-        gradient=gradient,
-        dtype=dtype.name,
-        rtol=tolerances["rtol"],
-        atol=tolerances["atol"],
-        error=np.nan if found is None else _distance(found, truth.gradient),
-        error_y0=errors["y0"],
-        error_params=errors["params"],
-        error_ts=errors["ts"],
-        evaluations=sum(counts.values()),
-        peak_saved_bytes=getattr(stats, "peak_saved_bytes", 0),
+        **asked,
+        nfe_forward=stats.nfe,
+        nfe_backward=stats.nfe_backward,
+        n_vjp_state=stats.n_vjp_state,
+        n_vjp_params=stats.n_vjp_params,
+        peak_saved_bytes=stats.peak_saved_bytes,
         seconds=seconds,
-        drift=getattr(stats, "drift", drift),
-        failure=failure,
-        **counts,
+        drift=stats.drift,
     )
 
 
-def _gradient(case: Case, gradient: str, **options: Any) -> tuple[float, dict[str, np.ndarray], Solution]:
-    """(loss, its gradient by part, the solution with the statistics of both passes)."""
-    kept: list[Solution] = []
-
-    def loss(at: dict[str, Any]) -> Any:
-        solution = odeint(
-            case.f, at["y0"], at["ts"], at["params"], gradient=gradient, max_steps=_MOST_STEPS, **options
-        )
-        kept.append(solution)
-        return case.loss(solution.ys)
-
-    value, bars = value_and_grad(loss)({"y0": case.y0, "params": case.params, "ts": case.ts})
-    return float(value), {name: _flat(bars[name]) for name in PARTS}, kept[0]
-
-
-def _tolerances(case: Case, rtol: float) -> dict[str, float]:
-    return {"rtol": rtol, "atol": rtol * _scale(case)}
-
-
-def _divided(case: Case, n: int) -> np.ndarray:
-    """Times from ts[0] to ts[-1]: all breakpoints and output times, and n - 1 more between neighbours."""
-    ts = np.asarray(case.ts)
-    apart = 1e-9 * abs(ts[-1] - ts[0])  # a breakpoint that is an output time but for round-off is that time
-    inside = [t for t in case.breakpoints if ts.min() < t < ts.max() and abs(ts - t).min() > apart]
-    corners = np.unique(np.concatenate((ts, inside)))
-    pieces = [np.linspace(a, b, n, endpoint=False) for a, b in zip(corners, corners[1:], strict=False)]
-    times = np.append(np.concatenate(pieces), corners[-1])
-    return times if ts[0] < ts[-1] else times[::-1]
+def _measured_peer(
+    name: str, case: Case, truth: Reference, peer: Peer, rtols: Sequence[float], dtype: np.dtype[Any]
+) -> list[Measurement]:
+    """A row for each tolerance; one that took longer than _PATIENCE is the last that is asked for."""
+    rows: list[Measurement] = []
+    slowest = 0.0
+    for rtol in rtols:
+        tolerances = tolerances_of(case, rtol)
+        asked: dict[str, Any] = {"problem": name, "gradient": peer.name, "dtype": dtype.name, **tolerances}
+        started = time.perf_counter()
+        if slowest > _PATIENCE:
+            failure = f"left out: {slowest:.0f} s at a tolerance before"
+            rows.append(Measurement(**asked, failure=failure))
+        else:
+            rows.append(_by_peer(peer, tolerances, asked, truth))
+            slowest = max(slowest, time.perf_counter() - started)
+    return rows
 
 
-def _scale(case: Case) -> float:
-    return max([1e-3, *(float(abs(leaf).max()) for leaf in leaves(case.y0) if leaf.size)])
+def _by_peer(
+    peer: Peer, tolerances: dict[str, float], asked: dict[str, Any], truth: Reference
+) -> Measurement:
+    try:
+        found, seconds = _timed(lambda: peer.gradient(**tolerances))
+        counts = peer.counts(**tolerances)
+    except peer.failures as error:
+        return Measurement(**asked, failure=_words(error))
+    if not all(np.isfinite(part).all() for part in found.values()):
+        return Measurement(**asked, failure="NonFiniteGradient: the gradient has NaN or infinite entries")
+    return Measurement(**asked | _errors(found, truth) | counts, seconds=seconds)
 
 
-def _flat(tree: Tree) -> np.ndarray:
-    parts = [np.asarray(leaf, np.float64).ravel() for leaf in leaves(tree)]
-    return np.concatenate(parts) if parts else np.zeros(0)
+def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
+    """(what it gives, seconds of the fastest of three calls, or of the first if that is slow)."""
+    fastest = np.inf
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        found = compute()
+        fastest = min(fastest, time.perf_counter() - started)
+        if fastest > _SLOW:
+            break
+    return found, fastest
 
 
-def _norm(gradient: dict[str, np.ndarray]) -> float:
-    return float(np.sqrt(sum((part**2).sum() for part in gradient.values())))
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}"
 
 
-def _distance(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> float:
-    difference = {name: found[name] - truth[name] for name in PARTS}
-    return _norm(difference) / _norm(truth)
-
-
-def _errors(found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, float]:
-    least = 1e-3 * _norm(truth)
-    return {
-        name: float(
-            np.linalg.norm(found[name] - truth[name]) / max(float(np.linalg.norm(truth[name])), least)
-        )
-        for name in PARTS
-    }
+def _errors(found: Gradient, truth: Reference) -> dict[str, float]:
+    known = truth.gradient
+    by_part = {f"error_{name}": distance(found, known, (name,)) for name in known}
+    return {"error": distance(found, known, ("y0", "params")), **by_part}

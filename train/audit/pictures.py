@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..plots.style import BLUE, GREEN, GREY, ORANGE, picture
 from .measure import Measurement
 
+_PURPLE, _YELLOW, _SKY, _BLACK = (
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+)  # of the palette that style.py names
 _MARKS = {
     "tape": (GREY, "x"),
     "discrete": (BLUE, "o"),
     "backsolve": (ORANGE, "s"),
     "interpolated": (GREEN, "^"),
-    "reversible": ("#CC79A7", "D"),
+    "reversible": (_PURPLE, "D"),
+    "torchdiffeq adjoint": (_YELLOW, "<"),
+    "torchdiffeq seminorm": (_YELLOW, ">"),
+    "diffrax backsolve": (_SKY, "v"),
+    "diffrax seminorm": (_SKY, "*"),
+    "diffrax checkpoint": (_BLACK, "+"),
 }
 _LINES = {"float64": "-", "float32": ":"}
-
-
-def draw_errors(rows: Sequence[Measurement], stem: Path) -> list[Path]:
-    """Relative error against rtol, and against evaluations."""
-    return _draw(rows, stem, [("rtol", "error"), ("evaluations", "error")])
-
-
-def draw_costs(rows: Sequence[Measurement], stem: Path) -> list[Path]:
-    """Relative error against bytes kept and against seconds; drift against rtol."""
-    return _draw(rows, stem, [("peak_saved_bytes", "error"), ("seconds", "error"), ("rtol", "drift")])
-
-
 _LABELS = {
     "rtol": "rtol",
     "error": "relative error of the gradient",
@@ -39,15 +38,69 @@ _LABELS = {
 }
 
 
-def _draw(rows: Sequence[Measurement], stem: Path, panels: list[tuple[str, str]]) -> list[Path]:
+def draw_errors(rows: Sequence[Measurement], stem: Path) -> list[Path]:
+    """Relative error against rtol, and against evaluations."""
+    return _draw_panels(rows, stem, [("rtol", "error"), ("evaluations", "error")])
+
+
+def draw_costs(rows: Sequence[Measurement], stem: Path) -> list[Path]:
+    """Relative error against bytes kept and against seconds; drift against rtol."""
+    return _draw_panels(rows, stem, [("peak_saved_bytes", "error"), ("seconds", "error"), ("rtol", "drift")])
+
+
+def draw_growth(
+    meaning: str,
+    sizes: Sequence[float],
+    by_size: Sequence[Sequence[Measurement]],
+    uncertainties: Sequence[float],
+    stem: Path,
+) -> list[Path]:
+    """Relative error of each method, and of the reference, against the size; a panel for each precision and
+    tolerance.
+
+    A line ends, or has a gap, where a method refused.
+    """
+    kinds = list(dict.fromkeys((row.dtype, row.rtol) for row in by_size[0]))
+
+    def draw(axes: Any, number: int) -> None:
+        dtype, rtol = kinds[number]
+        for gradient in dict.fromkeys(row.gradient for row in by_size[0]):
+            points = [
+                next(
+                    row.error
+                    for row in rows
+                    if (row.gradient, row.dtype, row.rtol) == (gradient, dtype, rtol)
+                )
+                for rows in by_size
+            ]
+            _line(axes, sizes, points, gradient, "-", gradient)
+        axes.fill_between(sizes, uncertainties, 0.0, color=GREY, alpha=0.2, label="error of the reference")
+        axes.set(xlabel=meaning, ylabel=_LABELS["error"], title=f"{dtype}, rtol {rtol:g}")
+        axes.set_yscale("log")
+        if sizes[-1] > 30 * sizes[0]:
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+
+    return _draw(stem, len(kinds), draw)
+
+
+def _draw_panels(rows: Sequence[Measurement], stem: Path, panels: list[tuple[str, str]]) -> list[Path]:
+    return _draw(stem, len(panels), lambda axes, number: _panel(axes, rows, *panels[number]))
+
+
+def _draw(stem: Path, n_panels: int, draw: Callable[[Any, int], None]) -> list[Path]:
+    """Panels side by side with one legend below."""
     paths = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     for path in paths:
-        with picture(path, 4.2 * len(panels), 3.8) as figure:
-            for axes, (x, y) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-                _panel(axes, rows, x, y)
+        with picture(path, max(4.2 * n_panels, 6.0), 4.4) as figure:
+            for number, axes in enumerate(figure.subplots(1, n_panels, squeeze=False)[0]):
+                draw(axes, number)
             handles, labels = figure.axes[0].get_legend_handles_labels()
             if handles:
-                figure.legend(handles, labels, loc="outside lower center", ncols=4)
+                figure.legend(
+                    handles, labels, loc="outside lower center", ncols=max(2 * n_panels, 3), fontsize=7
+                )
     return paths
 
 
@@ -56,26 +109,12 @@ def _panel(axes: Any, rows: Sequence[Measurement], x: str, y: str) -> None:
 
     for dtype in dict.fromkeys(row.dtype for row in rows):
         for gradient in dict.fromkeys(row.gradient for row in rows):
-            points = [
-                (getattr(row, x), getattr(row, y))
-                for row in rows
-                if (row.gradient, row.dtype) == (gradient, dtype)
-                and getattr(row, x) > 0
-                and getattr(row, y) > 0
-            ]
-            colour, mark = _MARKS.get(gradient, (GREY, "."))
-            label = f"{gradient}, {dtype}"
-            if points:
-                xs, ys = zip(*points, strict=True)
-                axes.plot(
-                    xs,
-                    ys,
-                    color=colour,
-                    marker=mark,
-                    linestyle=_LINES.get(dtype, "--"),
-                    label=label,
-                    markersize=4,
-                )
+            own = [row for row in rows if (row.gradient, row.dtype) == (gradient, dtype)]
+            points = [(getattr(row, x) or 0, getattr(row, y)) for row in own]
+            kept = [(a, b) for a, b in points if a > 0 and b > 0]
+            if kept:
+                xs, ys = zip(*kept, strict=True)
+                _line(axes, xs, ys, gradient, _LINES.get(dtype, "--"), f"{gradient}, {dtype}")
     axes.set(xlabel=_LABELS[x], ylabel=_LABELS[y])
     if not axes.lines:
         axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center")
@@ -85,3 +124,8 @@ def _panel(axes: Any, rows: Sequence[Measurement], x: str, y: str) -> None:
         axis.set_minor_formatter(NullFormatter())  # over less than a decade they would overlap
     if x == "rtol":
         axes.invert_xaxis()
+
+
+def _line(axes: Any, xs: Any, ys: Any, gradient: str, line: str, label: str) -> None:
+    colour, mark = _MARKS.get(gradient, (GREY, "."))
+    axes.plot(xs, ys, color=colour, marker=mark, linestyle=line, label=label, markersize=4)

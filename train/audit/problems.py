@@ -1,74 +1,23 @@
-"""What is audited: an initial value problem with a scalar loss of its solution, in any precision."""
+"""The named problems: closed form, neural, chaotic, stiff, and networks with TA-BN."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.linalg import expm
 
-from ...engine import ops, random
+from ...engine import random
 from ...engine.errors import ArgumentError
-from ...engine.tree import Tree, leaves, tree_map
+from ...engine.tree import Tree, tree_map
 from ...layers import Chain, Conv2d, Layer, TABatchNorm, Tanh
-
-
-@dataclass(frozen=True)
-class Case:
-    """dy/dt = f(t, y, params), y(ts[0]) = y0, and the loss of ys (T, *y0.shape), in one precision.
-
-    `breakpoints` are times at which f has kinks, if it has any: the reference steps from each to the next.
-    """
-
-    f: Callable[[Any, Tree, Tree], Tree]
-    y0: Tree
-    ts: np.ndarray
-    params: Tree
-    loss: Callable[[Tree], Any]
-    breakpoints: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem in any precision.
-
-    Attributes:
-        about: one sentence for the page.
-        build: dtype -> Case.
-        closed_form: the gradient of the loss, {"y0", "params", "ts"}, where a formula exists.
-    """
-
-    name: str
-    about: str
-    build: Callable[[np.dtype[Any]], Case]
-    closed_form: Callable[[], Tree] | None = None
-
-
-def half_square(ys: Tree) -> Any:
-    """Half the sum of squares of the solution at all output times: a loss that every problem has."""
-    return 0.5 * sum(ops.sum(leaf * leaf) for leaf in leaves(ys))
-
-
-def cast(tree: Tree, dtype: np.dtype[Any]) -> Tree:
-    """The tree with its floating-point leaves in `dtype`."""
-    return tree_map(
-        lambda leaf: np.asarray(leaf, dtype if np.asarray(leaf).dtype.kind == "f" else None), tree
-    )
-
-
-def arrays_problem(
-    name: str, about: str, case: Case, closed_form: Callable[[], Tree] | None = None
-) -> Problem:
-    """A problem whose f computes in the precision of its arguments."""
-
-    def build(dtype: np.dtype[Any]) -> Case:
-        return replace(case, y0=cast(case.y0, dtype), params=cast(case.params, dtype))
-
-    return Problem(name, about, build, closed_form)
+from .case import Portable, Problem, portable_problem
+from .functions import Functions
+from .node_offsets import offsets, with_offsets
 
 
 def linear() -> Problem:
@@ -89,59 +38,78 @@ def linear() -> Problem:
             ts_bar[0] -= y @ matrix @ y
         return {"y0": y0_bar, "params": matrix_bar, "ts": ts_bar}
 
-    case = Case(lambda t, y, a: a @ y, y0, ts, matrix, half_square)
-    return arrays_problem(
-        "linear", "y' = A y, 3 states, with its gradient in closed form.", case, closed_form
-    )
+    about = "y' = A y, 3 states, with its gradient in closed form."
+    return portable_problem("linear", about, Portable(_linear_slope), y0, ts, matrix, closed_form=closed_form)
+
+
+def _linear_slope(fn: Functions, t: Any, y: Any, matrix: Any, constants: Tree) -> Any:
+    return matrix @ y
 
 
 def spiral() -> Problem:
     """The neural ODE of `benchmarks/spiral.py`."""
-    params = _mlp_weights((2, 50, 2), scale=0.3)
     y0 = np.random.default_rng(0).standard_normal((20, 2)) * 0.5 + np.array([1.0, 0.0])
+    about = "A 2-50-2 tanh network of the cubed state, batch 20, 10 output times."
+    params = _mlp_weights((2, 50, 2), scale=0.3)
+    return portable_problem("spiral", about, Portable(_spiral_slope), y0, np.linspace(0.0, 1.0, 10), params)
 
-    def f(t: Any, y: Any, p: Tree) -> Any:
-        return ops.tanh(y**3 @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
 
-    case = Case(f, y0, np.linspace(0.0, 1.0, 10), params, half_square)
-    return arrays_problem(
-        "spiral", "A 2-50-2 tanh network of the cubed state, batch 20, 10 output times.", case
-    )
+def _spiral_slope(fn: Functions, t: Any, y: Any, p: Tree, constants: Tree) -> Any:
+    return fn.tanh(y**3 @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
 
 
 def lorenz(horizon: float = 3.0) -> Problem:
     """The Lorenz system with the classical parameters; its Lyapunov exponent is 0.9."""
-
-    def f(t: Any, y: Any, p: Any) -> Any:
-        a, b, c = y[0], y[1], y[2]
-        return ops.stack([p[0] * (b - a), a * (p[1] - c) - b, a * b - p[2] * c])
-
-    case = Case(
-        f, np.array([1.0, 1.0, 1.0]), np.array([0.0, horizon]), np.array([10.0, 28.0, 8.0 / 3.0]), half_square
-    )
     about = f"The Lorenz system over {horizon:g} units of time: chaotic, backwards a strong expansion."
-    return arrays_problem(f"lorenz-{horizon:g}", about, case)
+    ts, params = np.array([0.0, horizon]), np.array([10.0, 28.0, 8.0 / 3.0])
+    return portable_problem(f"lorenz-{horizon:g}", about, Portable(_lorenz_slope), np.ones(3), ts, params)
+
+
+def _lorenz_slope(fn: Functions, t: Any, y: Any, p: Any, constants: Tree) -> Any:
+    a, b, c = y[0], y[1], y[2]
+    return fn.stack([p[0] * (b - a), a * (p[1] - c) - b, a * b - p[2] * c])
 
 
 def van_der_pol(stiffness: float = 10.0) -> Problem:
     """Van der Pol's oscillator, stiffer with mu; backwards in time its limit cycle repels."""
+    name = f"van-der-pol-{stiffness:g}"
+    about = f"Van der Pol's oscillator with mu = {stiffness:g} over 2 units of time."
+    y0, ts = np.array([2.0, 0.0]), np.array([0.0, 2.0])
+    return portable_problem(name, about, Portable(_van_der_pol_slope), y0, ts, np.array([stiffness]))
 
-    def f(t: Any, y: Any, mu: Any) -> Any:
-        x, v = y[0], y[1]
-        return ops.stack([v, mu[0] * (1.0 - x * x) * v - x])
 
-    case = Case(f, np.array([2.0, 0.0]), np.array([0.0, 2.0]), np.array([stiffness]), half_square)
-    return arrays_problem(
-        f"van-der-pol-{stiffness:g}",
-        f"Van der Pol's oscillator with mu = {stiffness:g} over 2 units of time.",
-        case,
-    )
+def _van_der_pol_slope(fn: Functions, t: Any, y: Any, mu: Any, constants: Tree) -> Any:
+    x, v = y[0], y[1]
+    return fn.stack([v, mu[0] * (1.0 - x * x) * v - x])
 
 
 def ta_batch_norm(mode: str) -> Problem:
-    """A small convolutional network with TA-BN; `mode` is train, population or eval."""
-    normalize = "population" if mode == "population" else "batch"
-    norms = [TABatchNorm(channels, normalize=normalize) for channels in (6, 2)]
+    """A small convolutional network with TA-BN; `mode` is one of functions.MODES."""
+    weights, stats, nodes = _tabn_network()
+    y0 = np.random.default_rng(4).standard_normal((6, 5, 5, 2))
+
+    def f(fn: Functions, t: Any, h: Any, params: Tree, constants: Tree) -> Any:
+        conv1, norm1, _, conv2, norm2 = with_offsets(constants["weights"], params)
+        h = fn.ta_batch_norm(t, fn.time_conv(t, h, conv1), norm1, constants["stats"][1], mode)
+        return fn.ta_batch_norm(t, fn.time_conv(t, fn.tanh(h), conv2), norm2, constants["stats"][4], mode)
+
+    described = {
+        "train": "in training by the moments of the batch",
+        "population": "in training by the population's moments",
+        "eval": "in evaluation",
+    }[mode]
+    about = (
+        f"Two convolutions with TA-BN {described}, batch 6 of 5x5x2, 101 nodes, output times between nodes; "
+        "gamma and alpha move as a whole (sums over nodes)."
+    )
+    portable = Portable(f, {"weights": weights, "stats": stats})
+    ts = np.array([0.003, 0.503, 0.997])
+    return portable_problem(f"tabn-{mode}", about, portable, y0, ts, offsets(weights), breakpoints=nodes)
+
+
+def _tabn_network() -> tuple[Tree, Tree, tuple[float, ...]]:
+    """(weights, stats, nodes) of convolution, TA-BN, tanh, convolution, TA-BN; all nodes visited."""
+    norms = [TABatchNorm(channels) for channels in (6, 2)]
     net: Layer = Chain(
         [Conv2d(2, 6, with_time=True), norms[0], Tanh(), Conv2d(6, 2, with_time=True), norms[1]],
         input_shape=(5, 5, 2),
@@ -154,63 +122,7 @@ def ta_batch_norm(mode: str) -> Problem:
         stats[k]["var"] = 1.0 + 0.3 * _smooth(rng, stats[k]["var"].shape) ** 2
         stats[k]["visits"] = np.full_like(stats[k]["visits"], 50.0)
         stats[k]["initial_share"] = np.zeros_like(stats[k]["initial_share"])
-    y0 = rng.standard_normal((6, 5, 5, 2))
-
-    def build(dtype: np.dtype[Any]) -> Case:
-        f, params = dynamics_of(
-            net, cast(weights, dtype), cast(stats, dtype), "eval" if mode == "eval" else "train"
-        )
-        return Case(f, cast(y0, dtype), np.array([0.003, 0.503, 0.997]), params, half_square, norms[0].nodes)
-
-    described = {
-        "train": "in training by the moments of the batch",
-        "population": "in training by the population's moments",
-        "eval": "in evaluation",
-    }[mode]
-    return Problem(
-        f"tabn-{mode}",
-        f"Two convolutions with TA-BN {described}, batch 6 of 5x5x2, 101 nodes, output times between nodes; "
-        "gamma and alpha move as a whole (sums over nodes).",
-        build,
-    )
-
-
-def dynamics_of(
-    net: Layer, weights: Tree, stats: Tree, mode: str
-) -> tuple[Callable[[Any, Any, Tree], Any], Tree]:
-    """(f, params) of a network whose gamma and alpha on TA-BN's nodes move together, by one number a channel.
-
-    A continuous adjoint samples the hat functions of single nodes no better than its steps do, and a solve of few steps
-    misses most nodes; sums over nodes are what all methods can be asked for. Every other weight is a parameter itself.
-    """
-
-    def f(t: Any, h: Any, params: Tree) -> Any:
-        return net.apply(_with_offsets(weights, params), stats, t, h, mode=mode)[0]
-
-    return f, _offsets(weights)
-
-
-def _offsets(weights: Tree) -> Tree:
-    """The weights, with zeros (C,) in place of each grid (K, C) of gamma and alpha."""
-    if _is_on_nodes(weights):
-        return {name: np.zeros_like(grid[0]) for name, grid in weights.items()}
-    if isinstance(weights, dict):
-        return {name: _offsets(part) for name, part in weights.items()}
-    return [_offsets(part) for part in weights] if isinstance(weights, list) else weights
-
-
-def _with_offsets(weights: Tree, params: Tree) -> Tree:
-    if _is_on_nodes(weights):
-        return {name: grid + params[name] for name, grid in weights.items()}
-    if isinstance(weights, dict):
-        return {name: _with_offsets(part, params[name]) for name, part in weights.items()}
-    if isinstance(weights, list):
-        return [_with_offsets(part, own) for part, own in zip(weights, params, strict=True)]
-    return params
-
-
-def _is_on_nodes(weights: Tree) -> bool:
-    return isinstance(weights, dict) and set(weights) == {"gamma", "alpha"} and weights["gamma"].ndim == 2
+    return weights, stats, norms[0].nodes
 
 
 def _smooth(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
@@ -240,16 +152,54 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "tabn-population": lambda: ta_batch_norm("population"),
     "tabn-eval": lambda: ta_batch_norm("eval"),
 }
+# Problems with a size, a positive number: name -> (problem of this size, what the number is).
+FAMILIES: dict[str, tuple[Callable[[float], Problem], str]] = {
+    "lorenz": (lorenz, "horizon"),
+    "van-der-pol": (van_der_pol, "mu"),
+}
 
 
 def named_problem(name: str) -> Problem:
-    """The problem of this name; ArgumentError with the nearest one."""
-    if name not in PROBLEMS:
-        close = difflib.get_close_matches(name, PROBLEMS, n=1)
-        if os.path.isfile(name):
-            raise ArgumentError(
-                f"{name!r} is a file; one with a problem is a Python file, whose name ends in .py"
-            )
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PROBLEMS)}"
-        raise ArgumentError(f"no problem, run folder or Python file {name!r}; {hint}")
-    return PROBLEMS[name]()
+    """The problem of this name, such as spiral or lorenz-10; ArgumentError with the nearest one."""
+    if name in PROBLEMS:
+        return PROBLEMS[name]()
+    family, _, size = name.rpartition("-")
+    if family in FAMILIES:
+        return FAMILIES[family][0](_size(name, size))
+    if os.path.isfile(name):
+        raise ArgumentError(
+            f"{name!r} is a file; one with a problem is a Python file, whose name ends in .py"
+        )
+    close = difflib.get_close_matches(name, PROBLEMS, n=1)
+    sized = ", ".join(f"{family}-NUMBER" for family in FAMILIES)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PROBLEMS)}, {sized}"
+    raise ArgumentError(f"no problem, run folder or Python file {name!r}; {hint}")
+
+
+def growing_problems(name: str) -> tuple[str, Sequence[float], Sequence[Problem]] | None:
+    """(what grows, sizes, problems) of a name such as lorenz-1,3,10; None for any other.
+
+    Raises: ArgumentError for a family without sizes, or sizes that are not positive and increasing.
+    """
+    family, _, listed = name.rpartition("-")
+    if "," not in listed:
+        return None
+    if family not in FAMILIES:
+        raise ArgumentError(
+            f"{name!r}: only {' and '.join(FAMILIES)} have sizes, as in {next(iter(FAMILIES))}-1,3,10"
+        )
+    make, meaning = FAMILIES[family]
+    sizes = [_size(name, size) for size in listed.split(",")]
+    if not all(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
+        raise ArgumentError(f"{name!r}: sizes must increase")
+    return meaning, sizes, [make(size) for size in sizes]
+
+
+def _size(name: str, text: str) -> float:
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise ArgumentError(f"{name!r}: what follows the last dash must be a positive number; got {text!r}")
+    return size

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...engine import ops
-from ...engine.errors import ArgumentError
+from ...engine.errors import ArgumentError, NeuralODEError, SolveError
 from ...layers import Chain, Layer, ODEBlock, TABatchNorm
 from ...layers.chain import Skip
 from ...solvers.options import output_times
@@ -21,7 +22,9 @@ from .. import run_folder
 from ..data import load_dataset
 from ..model import Model
 from ..predictor import restored
-from .problems import Case, Problem, arrays_problem, cast, dynamics_of, half_square, named_problem
+from .case import Case, Problem, arrays_problem, cast, half_square
+from .node_offsets import dynamics_of
+from .problems import named_problem
 
 _FILE_NAMES = ("f", "y0", "ts", "params")
 
@@ -42,7 +45,8 @@ def problem_of(target: str, mode: str, batch_size: int) -> Problem:
 
 
 def file_problem(path: str) -> Problem:
-    """The problem in a Python file that defines `f(t, y, params)`, `y0`, `ts`, `params` and, if it likes, `loss(ys)`.
+    """The problem in a Python file that defines `f(t, y, params)`, `y0`, `ts`, `params` and, if it likes,
+    `loss(ys)`.
 
     The file is run: audit only files that you trust.
     Raises: FileNotFoundError; ArgumentError for a file that fails, lacks a part or has one of the wrong kind.
@@ -53,13 +57,15 @@ def file_problem(path: str) -> Problem:
     missing = [name for name in _FILE_NAMES if name not in found]
     if missing:
         raise ArgumentError(
-            f"{path} defines no {', '.join(missing)}; expected f(t, y, params), y0, ts, params and, if wanted, loss(ys)"
+            f"{path} defines no {', '.join(missing)}; expected f(t, y, params), y0, ts, params and, if "
+            "wanted, loss(ys)"
         )
     loss = found.get("loss", half_square)
     for name, value in (("f", found["f"]), ("loss", loss)):
         if not callable(value):
             raise ArgumentError(f"{path}: `{name}` must be a function; got {value!r}")
-    case = Case(found["f"], found["y0"], output_times(found["ts"]), found["params"], loss)
+    f = _located(path, found["f"])
+    case = Case(f, found["y0"], output_times(found["ts"]), found["params"], _located(path, loss))
     return arrays_problem(Path(path).stem, f"The problem in `{Path(path).name}`.", case)
 
 
@@ -70,17 +76,37 @@ def _run_file(path: str) -> dict[str, Any]:
     try:
         return runpy.run_path(path)
     except (Exception, SystemExit) as error:
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path
-        ]
-        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
-        raise ArgumentError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+        raise _mistake(path, error) from error
     finally:
         sys.path.remove(folder)
 
 
+def _located(path: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, its errors with file and line; a solve inside it fails under its own name."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except SolveError:
+            raise
+        except Exception as error:
+            raise _mistake(path, error) from error
+
+    return call
+
+
+def _mistake(path: str, error: BaseException) -> ArgumentError:
+    """The error of code in the file, with the last line of it that was reached."""
+    reached = traceback.extract_tb(error.__traceback__)
+    lines: list[int | None] = [frame.lineno for frame in reached if frame.filename == path]
+    line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+    kind = "" if isinstance(error, NeuralODEError) else f"{type(error).__name__}: "
+    return ArgumentError(f"{path}{'' if line is None else f', line {line}'}: {kind}{error}")
+
+
 def run_problem(run: run_folder.RunFolder, mode: str, batch_size: int) -> Problem:
-    """The first ODE of a run's network on its first test images, with the loss that the rest of the network gives."""
+    """The first ODE of a run's network on its first test images, with the loss by the rest of it."""
     if batch_size < 2:
         raise ArgumentError(f"`batch_size` must be at least 2 images, for batch statistics; got {batch_size}")
     model, _ = restored(run, "last")
@@ -106,8 +132,9 @@ def run_problem(run: run_folder.RunFolder, mode: str, batch_size: int) -> Proble
         return Case(f, np.asarray(state, dtype), ts, params, loss, tuple(_nodes(block.net)))
 
     about = (
-        f"The ODE of the run `{run.path.name}` in mode {mode}, {len(labels)} test images, cross-entropy of its head; gamma "
-        "and alpha move as a whole (sums over nodes)."
+        f"The ODE of the run `{run.path.name}` in mode {mode}, {len(labels)} test images, cross-entropy of "
+        "its head; gamma and alpha move as a whole (sums over nodes). Solved by dopri5 at the tolerances "
+        "below: the method, gradient and tolerances that the run was trained with play no part."
     )
     return Problem(f"{run.path.name}-{mode}", about, build)
 
