@@ -151,7 +151,7 @@ class DirkStep:
         alpha = h * self.numbers.gamma
         np.multiply(self._weights, h, out=self._scaled[:, :, 1:], casting="same_kind")
         self.solver.prepare(alpha)
-        self.newton.slowest = 0.0
+        self.newton.contraction.slowest = 0.0
         for i in range(1, self.tableau.stages):
             known, guess = self._scaled[:, i, : i + 1]
             np.dot(known, self._heads[i], out=self._base)
@@ -181,7 +181,7 @@ class DirkStep:
         rows[0] = self.y_new
         rows[1] = rows[self.tableau.stages]
         self._is_current = False
-        self._is_slow = not self._keeps_jacobian or self.newton.slowest > SLOW
+        self._is_slow = not self._keeps_jacobian or self.newton.contraction.slowest > SLOW
 
     def _powers(self, h: float) -> np.ndarray:
         """(5, s + 1): weights of [y, k_1, ..., k_s] in each coefficient of the polynomial."""
