@@ -143,7 +143,9 @@ class Integrator:
         change = self._norm(self.stages.rows[2] - slope, y, y) / abs(h0)
         assert self.method.error_order is not None
         h = first_step(h0, f_norm, change, self.method.error_order, interval)
-        resolved = 16.0 * np.spacing(max(abs(self.t0), abs(self.t1)))  # where t is so large that 1e-6 is nothing
+        resolved = 16.0 * np.spacing(
+            max(abs(self.t0), abs(self.t1))
+        )  # t may be so large that 1e-6 is nothing
         return math.copysign(min(max(abs(h), resolved), abs(interval)), interval)
 
     def advance(self) -> None:

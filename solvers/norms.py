@@ -103,9 +103,7 @@ def norm_of(
     """The norm called `norm`, or a user's function of the tree of scaled errors, for a state (n,) like the last axis of
     `rows`; rtol and atol are numbers or arrays (n,). `layout` says how its leaves lie in it; "rms" needs none.
     """
-    rtol, atol = (
-        tol if np.ndim(tol) == 0 else to_xp(xp, np.asarray(tol, rows.real.dtype)) for tol in (rtol, atol)
-    )
+    rtol, atol = _on_device(rtol, xp, rows), _on_device(atol, xp, rows)
     if norm == "rms":
         return ErrorNorm(rows.shape[-1], rows.dtype, xp, rtol, atol)
     reductions = {"max": lambda ratio: float(abs(ratio).max())}
@@ -114,6 +112,13 @@ def norm_of(
     assert layout is not None
     reduce = _LargestLeaf(layout) if norm == "leaves" else _UserNorm(layout, norm)
     return ReducedNorm(reduce, xp, rtol, atol)
+
+
+def _on_device(tolerance: Any, xp: ModuleType, rows: Array) -> Any:
+    """A number as it is, an array (n,) where the state is."""
+    if type(tolerance) is float or np.ndim(tolerance) == 0:
+        return tolerance
+    return to_xp(xp, np.asarray(tolerance, rows.real.dtype))
 
 
 class _LargestLeaf:

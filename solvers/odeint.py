@@ -162,18 +162,25 @@ def odeint(
         )
 
     def solve(y0: Tree, ts: Any, options: Options, stats: Stats) -> Solution:
-        return _solve(f, y0, ts, params, options, stats, has_aux=has_aux)
+        return _solve(f, y0, ts, output_times(ts), params, options, stats, has_aux=has_aux)
 
     if options.jump_ts:
         return solve_in_pieces(solve, y0, ts, times, options)
-    return solve(y0, ts, options, Stats())
+    return _solve(f, y0, ts, times, params, options, Stats(), has_aux=has_aux)
 
 
 def _solve(
-    f: Callable[..., Any], y0: Tree, ts: Any, params: Tree, options: Options, stats: Stats, *, has_aux: bool
+    f: Callable[..., Any],
+    y0: Tree,
+    ts: Any,
+    times: np.ndarray,
+    params: Tree,
+    options: Options,
+    stats: Stats,
+    *,
+    has_aux: bool,
 ) -> Solution:
-    """`odeint` of checked arguments, where f does not jump."""
-    times = output_times(ts)
+    """`odeint` of checked arguments, where f does not jump; `times` are the values of `ts`."""
     with accepting(options.accepted_round_off):
         dynamics = _recorded(f, times, y0, params, has_aux)
     options = flat_tolerances(options, dynamics.layout)

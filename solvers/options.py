@@ -402,11 +402,13 @@ def _controller(value: Any) -> str:
 
 def _as_stops(name: str, times: Any) -> tuple[float, ...]:
     """Times at which steps end, ascending, each once."""
+    if times is None:
+        return ()
     try:
-        values = np.unique(np.asarray([] if times is None else to_host(times), dtype=np.float64))
+        values = np.unique(np.asarray(to_host(times), dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"`{name}` must be an array of times; got {times!r}") from error
-    if np.ndim(times if times is not None else []) != 1 or not np.isfinite(values).all():
+    if np.ndim(times) != 1 or not np.isfinite(values).all():
         raise ArgumentError(f"`{name}` must be finite times, shape (m,); got {times!r}")
     return tuple(values.tolist())
 

@@ -15,6 +15,7 @@ from .dynamics import StateLayout
 from .options import Options
 
 NAMES = ("rtol", "atol", "backward_rtol", "backward_atol")
+LARGEST_SUBNORMAL = float(np.finfo(np.float32).smallest_normal)  # below it a number may be zero in float32
 
 
 def flat_tolerances(options: Options, layout: StateLayout) -> Options:
@@ -22,7 +23,12 @@ def flat_tolerances(options: Options, layout: StateLayout) -> Options:
 
     ArgumentError for one that does not broadcast, or that is zero in the dtype of the state.
     """
-    flat = {name: _flat(name, getattr(options, name), layout) for name in NAMES}
+    given = (options.rtol, options.atol, options.backward_rtol, options.backward_atol)
+    if all(type(tolerance) is float or tolerance is None for tolerance in given):
+        for name in ("atol", "backward_atol") if options.method.is_adaptive else ():
+            _refuse_zero(name, getattr(options, name), layout.dtype)
+        return options
+    flat = {name: _flat(name, value, layout) for name, value in zip(NAMES, given, strict=True)}
     if options.method.is_adaptive:
         for name in ("atol", "backward_atol"):
             _refuse_zero(name, flat[name], layout.dtype)
@@ -60,8 +66,10 @@ def _flat(name: str, tolerance: Tree, layout: StateLayout) -> Any:
 
 def _refuse_zero(name: str, tolerance: Any, dtype: np.dtype) -> None:
     """An absolute tolerance that is zero in the dtype of the state."""
+    if tolerance is None or type(tolerance) is float and tolerance > LARGEST_SUBNORMAL:
+        return
     real = np.zeros((), dtype).real.dtype
-    if tolerance is not None and bool(np.any(np.asarray(tolerance).astype(real) == 0)):
+    if bool(np.any(np.asarray(tolerance).astype(real) == 0)):
         raise ArgumentError(
             f"`{name}` = {shown(tolerance)} is zero in the dtype of the state, {dtype}, whose smallest number is "
             f"{np.finfo(real).smallest_subnormal:.1e}; enlarge it"

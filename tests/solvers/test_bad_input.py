@@ -15,7 +15,7 @@ from odegrad.engine.errors import (
     NotReachedError,
     TracedValueError,
 )
-from odegrad.solvers import Tableau
+from odegrad.solvers import METHODS, Tableau
 from odegrad.solvers.options import GRADIENTS
 from odegrad.solvers.tableau import rationals
 
@@ -110,14 +110,17 @@ OPTIONS = {
     "rtol negative": ({"rtol": -1e-3}, "`rtol` must be a positive number; got -0.001"),
     "rtol nan": ({"rtol": math.nan}, "`rtol` must be a positive number; got nan"),
     "rtol infinite": ({"rtol": math.inf}, "`rtol` must be a positive number; got inf"),
-    "rtol text": ({"rtol": "1e-3"}, "`rtol` must be a positive number; got '1e-3'"),
+    "rtol text": (
+        {"rtol": "1e-3"},
+        "`rtol` must be a positive number, or an array or a tree of them; got '1e-3'",
+    ),
     "rtol yes": ({"rtol": True}, "`rtol` must be a positive number; got True"),
     "atol zero": ({"atol": 0.0}, "`atol` must be a positive number; got 0.0"),
     "backward": ({"backward_rtol": -1.0}, "`backward_rtol` must be a positive number; got -1.0"),
     "method": ({"method": "dopri"}, "got 'dopri'. Did you mean 'dopri5'?"),
     "method none": (
         {"method": None},
-        "`method` must be one of 'euler', 'midpoint', 'rk4', 'bosh3', 'dopri5'; got None",
+        f"`method` must be one of {', '.join(map(repr, METHODS))}; got None",
     ),
     "gradient": ({"gradient": "disrete"}, "got 'disrete'; did you mean 'discrete'?"),
     "keep": ({"keep": "nne"}, "`keep` must be one of 'auto', 'all', 'none'; got 'nne'; did you mean 'none'?"),
@@ -130,7 +133,7 @@ OPTIONS = {
     "step_size": ({"step_size": 0.1}, "`step_size` is for methods with fixed steps; dopri5 chooses its own"),
     "step_size and grid": ({"method": "rk4", "step_size": 0.1, "grid": [0, 1]}, "exclude each other"),
     "callback": ({"callback": 3}, "`callback` must be a function of a StepInfo; got 3"),
-    "controller": ({"controller": "pi"}, "`controller` must be a PIController; got 'pi'"),
+    "controller": ({"controller": 0.9}, "a PIController or a FilterController; got 0.9"),
     "grid ends": ({"grid": [0.0, 0.5]}, "from ts[0] = 0 to ts[-1] = 1; it runs from 0 to 0.5"),
     "grid order": ({"grid": [0.0, 0.7, 0.5, 1.0]}, "`grid` must run strictly monotone"),
     "grid nan": ({"grid": [0.0, math.nan, 1.0]}, "`grid` must be finite times, shape (N + 1,)"),
