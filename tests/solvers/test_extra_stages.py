@@ -51,6 +51,14 @@ def test_each_step_that_is_read_inside_evaluates_them_once(method, execution):
 
 
 @pytest.mark.parametrize("method", WITH_EXTRA)
+def test_a_step_that_is_read_twice_evaluates_them_once(method):
+    """For its outputs, and again for the solution as a function of time."""
+    stats = case_of(method, n_times=9).solve(dense=True).stats
+    attempts, tableau = stats.n_accepted + stats.n_rejected, TABLEAUS[method]
+    assert stats.nfe == 2 + attempts * (tableau.stages - 1) + stats.n_accepted * len(tableau.extra_c)
+
+
+@pytest.mark.parametrize("method", WITH_EXTRA)
 def test_every_call_is_counted(method):
     case = case_of(method, n_times=9, execution="eager")
     f = Counted(network)
