@@ -74,6 +74,13 @@ class Tableau:
                 f"Compare every coefficient with its source: {self.source}"
             )
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.order, self.c))  # of all coefficients it would take a millisecond
+
     @property
     def stages(self) -> int:
         """Number of stages s of a step."""
@@ -240,6 +247,6 @@ def _interpolant_problems(tableau: Tableau) -> list[str]:
     return problems
 
 
-def _short(value: Fraction) -> str:
+def _short(value: Fraction | int) -> str:
     """A fraction as text, one of many digits as a decimal number."""
     return str(value) if len(str(value)) <= 30 else f"{float(value):.17g}"
