@@ -108,7 +108,31 @@ class AuditArguments(_Common):
     """Put torchdiffeq and diffrax beside, on a named problem, where they are installed (the extra `peers`)."""
 
 
-_POSITIONAL = ("run", "files", "target")
+@dataclass(frozen=True, kw_only=True)
+class SolveArguments(_Common):
+    """Solve a textbook problem; draws the solution, every attempted step, and what accuracy costs beside SciPy.
+
+    PROBLEM is one of DETEST's (A1 to E5), lorenz, kepler, pleiades, van-der-pol-1, van-der-pol-1000, robertson or hires;
+    with -mirrored after its name it is run backwards in time.
+    """
+
+    problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")]
+    """Name of a textbook problem."""
+    method: str | None = None
+    """Method of `odeint`; by default dopri5, for stiff problems kvaerno5."""
+    rtol: float = 1e-6
+    """Relative tolerance."""
+    atol: float | None = None
+    """Absolute tolerance; by default rtol times the size of the smallest component that matters."""
+    step_size: float | None = None
+    """Step of a method with fixed steps; by default a thousandth of the interval."""
+    rtols: tuple[float, ...] = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
+    """Tolerances of the work-precision diagram."""
+    out: str | None = None
+    """Folder for the pictures; by default solves/<name>."""
+
+
+_POSITIONAL = ("run", "files", "target", "problem")
 _TYPES: dict[str, type[Any]] = {
     "train": TrainArguments,
     "evaluate": EvaluateArguments,
@@ -116,6 +140,7 @@ _TYPES: dict[str, type[Any]] = {
     "predict": PredictArguments,
     "plot": PlotArguments,
     "audit": AuditArguments,
+    "solve": SolveArguments,
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: odegrad train | evaluate | resume | predict | plot | audit.
+"""The command line: odegrad train | evaluate | resume | predict | plot | audit | solve.
 
 Results go to standard output, everything else to standard error. Exit codes: 0; 2 for a mistake of the user; 1 for
 a failure; 130 after Ctrl-C, once the run has been saved.
@@ -121,6 +121,17 @@ def _audit(arguments: Any, reporter: Reporter) -> Any:
     return audit(problem, folder, *asked, peers=arguments.peers)
 
 
+def _solve(arguments: Any, reporter: Reporter) -> Any:
+    from .solve import named_problem
+    from .solve.report import report
+
+    problem = named_problem(arguments.problem)
+    folder = arguments.out or f"solves/{problem.name}"
+    reporter.message(f"solve of {problem.name} in {folder}")
+    asked = arguments.method, arguments.rtol, arguments.atol, arguments.step_size, arguments.rtols
+    return report(problem, folder, *asked)
+
+
 _COMMANDS: dict[str, Callable[[Any, Reporter], Any]] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -128,6 +139,7 @@ _COMMANDS: dict[str, Callable[[Any, Reporter], Any]] = {
     "predict": _predict,
     "plot": _plot,
     "audit": _audit,
+    "solve": _solve,
 }
 _USAGE = """usage: odegrad COMMAND ...
 
@@ -137,6 +149,7 @@ _USAGE = """usage: odegrad COMMAND ...
   odegrad predict RUN FILES...   classify images
   odegrad plot RUN               draw the pictures of a run
   odegrad audit TARGET           judge every gradient method on a problem, a run or a Python file
+  odegrad solve PROBLEM          solve a textbook problem; pictures of solution, steps and cost
 
 `odegrad COMMAND --help` has the flags; --json prints one JSON object; --version prints the version.
 """
