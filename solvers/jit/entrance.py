@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -29,6 +30,11 @@ KNOWN_OPTIONS = frozenset(
         "step_size", "grid", "controller", "backward_rtol", "backward_atol", "drift_limit", "coupling", "warn_stiff",
     )
 )  # fmt: skip
+OTHERS = tuple(
+    (field.name, None if field.default is MISSING else field.default)
+    for field in fields(Options)
+    if field.name not in KNOWN_OPTIONS
+)
 _refused: WeakKeyDictionary[Compiled, str] = WeakKeyDictionary()
 _told: set[str] = set()
 
@@ -46,7 +52,7 @@ def solve_compiled(
 
     Raises: ArgumentError if numba is not installed.
     """
-    if importlib.util.find_spec("numba") is None:
+    if not _has_numba():
         raise ArgumentError(
             "execution='compiled' needs numba, which is not installed: pip install 'odegrad[jit]', or pass "
             "execution='replay'"
@@ -87,26 +93,20 @@ def _unknown(dynamics: Dynamics, options: Options, purpose: Purpose, keeps_path:
         return "has_aux=True"
     if any(not isinstance(getattr(options, name), (int, float)) for name in ("rtol", "atol")):
         return "tolerances that are arrays"
-    if options.method.is_adaptive and type(_controller_of(options)) is not PIController:
-        return f"controller={options.controller!r}"
-    return next((f"`{name}`" for name, default in _others() if _differs(getattr(options, name), default)), "")
-
-
-def _controller_of(options: Options) -> Any:
-    return controller_for(options.controller, options.tableau.error_order or 1)
-
-
-def _others() -> list[tuple[str, Any]]:
-    """(name, default) of the options that are not known here."""
-    return [
-        (field.name, None if field.default is MISSING else field.default)
-        for field in fields(Options)
-        if field.name not in KNOWN_OPTIONS
-    ]
+    if options.controller is not None:
+        found = controller_for(options.controller, options.tableau.error_order or 1)
+        if type(found) is not PIController:
+            return f"controller={options.controller!r}"
+    return next((f"`{name}`" for name, default in OTHERS if _differs(getattr(options, name), default)), "")
 
 
 def _differs(value: Any, default: Any) -> bool:
     return value is not default and (isinstance(value, np.ndarray) or value != default)
+
+
+@cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 def _tell(reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -137,7 +138,7 @@ def _begin(
     counts[job.N_ACCEPTED] = counts[job.N_REJECTED] = counts[job.NFE] = counts[job.WAS_REJECTED] = 0
     reals[job.T], reals[job.H], reals[job.REMEMBERED] = times[0], 0.0, NO_ERROR
     if given is None:
-        controller: Any = controller_for(options.controller, options.tableau.error_order or 1)
+        controller: Any = _controller(options.controller, options.tableau.error_order or 1)
         reals[job.RTOL : job.FIRST_STEP + 1] = (
             options.rtol, options.atol, controller.order, controller.safety, controller.min_factor,
             controller.max_factor, controller.beta, options.max_step, options.first_step or 0.0,
@@ -156,6 +157,9 @@ def _with_more_room(machine: Machine, grid: np.ndarray, states: np.ndarray) -> t
         states = machine.hold(job.STATES, np.concatenate([states, np.empty_like(states)]))
     counts[job.ROOM] = len(grid)
     return grid, states
+
+
+_controller = lru_cache(maxsize=64)(controller_for)  # to make one costs more than a step
 
 
 def _most_kept(machine: Machine, options: Options) -> int:

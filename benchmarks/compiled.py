@@ -1,0 +1,161 @@
+"""How fast are small systems in machine code, beside replay and diffrax (if installed), and how long is the first call?
+
+    python -m benchmarks.compiled [--toy] [--threads N] [--seconds S]
+
+Two problems, in float32 and float64:
+    spiral    forward, loss and full gradient of the workload of that name (`workloads.py`)
+    lorenz    a plain solve of Lorenz's system over [0, 20], float64, rtol = atol = 1e-8
+Losses and gradients are compared before anything is timed; states of the chaotic system at t = 2. Prints one JSON line a
+method. `first_s` is the first call in a process of its own with nothing on disk, `from_disk_s` in another one after it:
+of odegrad with numba's import, of diffrax without JAX's. It needs numba, the `jit` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from odegrad import odeint
+from threadpoolctl import threadpool_limits
+
+from .iterations import check, diffrax_iterations, our_iteration
+from .measure import interleaved, machine, ratio, report, summary
+from .workloads import spiral
+
+Call = Callable[[], Any]
+TOLERANCE = 1e-8
+START, END, EARLY = [1.0, 1.0, 1.0], 20.0, 2.0
+
+
+def lorenz(t: Any, y: Any, xp: Any = np) -> Any:
+    x, y_, z = y[0], y[1], y[2]
+    return xp.stack([10.0 * (y_ - x), x * (28.0 - z) - y_, x * y_ - 8.0 / 3.0 * z])
+
+
+def lorenz_solves(t1: float) -> dict[str, Call]:
+    """name -> solve, which returns the state at t1."""
+
+    def ours(execution: str) -> Call:
+        y0, ts = np.array(START), np.array([0.0, t1])
+        return lambda: odeint(lorenz, y0, ts, rtol=TOLERANCE, atol=TOLERANCE, execution=execution).ys[-1]
+
+    found = {f"odegrad {execution}": ours(execution) for execution in ("compiled", "replay")}
+    if importlib.util.find_spec("diffrax") is None:
+        return found
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    term = diffrax.ODETerm(lambda t, y, args: lorenz(t, y, jnp))
+    control = diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
+
+    @jax.jit
+    def solve(y0: Any) -> Any:
+        sol = diffrax.diffeqsolve(
+            term, diffrax.Dopri5(), 0.0, t1, None, y0, stepsize_controller=control, max_steps=10_000
+        )
+        return sol.ys[-1]
+
+    y0 = jnp.asarray(START)
+    return found | {"diffrax": lambda: np.asarray(jax.block_until_ready(solve(y0)))}
+
+
+def iterations_of(dtype: str) -> dict[str, Call]:
+    """name -> one training iteration of the spiral."""
+    given = spiral(dtype)
+    ours = {
+        f"odegrad {execution}": our_iteration(given, "discrete", execution=execution)
+        for execution in ("compiled", "replay")
+    }
+    found = ours | diffrax_iterations(given)
+    check(given, found)
+    return found
+
+
+def calls_of(problem: str, dtype: str, *, checked: bool = True) -> dict[str, Call]:
+    if problem == "spiral":
+        return iterations_of(dtype) if checked else iterations_unchecked(dtype)
+    early = {name: solve() for name, solve in lorenz_solves(EARLY).items()} if checked else {}
+    for name, state in early.items():
+        off = float(np.abs(state - early["odegrad replay"]).max())
+        assert off <= 1e3 * TOLERANCE * np.abs(state).max(), f"{name}: off by {off:.1e} at t = {EARLY}"
+    return lorenz_solves(END)
+
+
+def iterations_unchecked(dtype: str) -> dict[str, Call]:
+    given = spiral(dtype)
+    return {
+        "odegrad compiled": our_iteration(given, "discrete", execution="compiled"),
+        **diffrax_iterations(given),
+    }
+
+
+def first_call(problem: str, dtype: str, method: str, folder: str) -> float:
+    """Seconds of a method's first call in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.compiled", "--first", problem, dtype, method]
+    environment = {**os.environ, "ODEGRAD_CACHE_DIR": folder}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    return json.loads(output)
+
+
+def time_first_call(problem: str, dtype: str, method: str) -> float:
+    call = calls_of(problem, dtype, checked=False)[method]
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def measure(problem: str, dtype: str, given: argparse.Namespace) -> None:
+    """Check that all methods agree, time them and print a line for each."""
+    calls = calls_of(problem, dtype)
+    times = interleaved(calls, seconds=0.05 if given.toy else given.seconds)
+    for name, found in times.items():
+        line: dict[str, Any] = {
+            "benchmark": "compiled", "problem": problem, "method": name, "dtype": dtype, "device": "cpu",
+            "sizes": [3] if problem == "lorenz" else [20, 2, 50, 2], "module": name.partition(" ")[0],
+            "threads": given.threads, **summary(found),
+        }  # fmt: skip
+        if name == "odegrad compiled":
+            line["time_over_that_of"] = {
+                other: ratio(found, times[other]) for other in times if other != name
+            }
+        if not given.toy and name != "odegrad replay":
+            with tempfile.TemporaryDirectory() as folder:
+                line["first_s"] = round(first_call(problem, dtype, name, folder), 3)
+                if name == "odegrad compiled":
+                    line["from_disk_s"] = round(first_call(problem, dtype, name, folder), 3)
+        packages = ["numba", *(["jax", "diffrax"] if any("diffrax" in other for other in times) else [])]
+        report(line | {"machine": machine(*packages)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--toy", action="store_true", help="a few calls, for the tests")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="of BLAS; XLA takes what it finds"
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long each problem is measured")
+    parser.add_argument("--first", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    with threadpool_limits(given.threads):
+        if given.first:
+            print(json.dumps(time_first_call(*given.first)))
+            return
+        for problem, dtype in (("spiral", "float32"), ("spiral", "float64"), ("lorenz", "float64")):
+            measure(problem, dtype, given)
+
+
+if __name__ == "__main__":
+    main()
