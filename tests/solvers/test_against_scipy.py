@@ -1,4 +1,4 @@
-"""NFE and achieved error on the textbook problems, beside SciPy's RK45: the same formulas, another implementation."""
+"""Beside SciPy: NFE and achieved error on the textbook problems, and the very steps and dense output of its methods."""
 
 from __future__ import annotations
 
@@ -37,3 +37,28 @@ def test_the_error_is_no_larger_than_that_of_rk45(p):
     """In the geometric mean over the tolerances; at single ones the errors of both scatter about each other."""
     _, errors = both(p)
     assert np.exp(np.mean(np.log(errors[0] / errors[1]))) <= 1.0, errors
+
+
+@functools.cache
+def theirs(method: str, direction: int):
+    """SciPy's solution of the pendulum: what it stepped over, and its dense output."""
+    p = next(p for p in problems.PROBLEMS if p.name == "pendulum")
+    ends = (p.t0, p.t1)[::direction]
+    return p, solve_ivp(p.f, ends, p.y0, method=method, rtol=1e-6, atol=1e-8, dense_output=True)
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize(("method", "peer"), [("bosh3", "RK23"), ("dopri5", "RK45"), ("dop853", "DOP853")])
+def test_steps_over_the_same_times_are_those_of_scipy(method, peer, direction):
+    p, sol = theirs(peer, direction)
+    ours = odeint(p.f, p.y0, sol.t, method=method, grid=sol.t)
+    assert np.abs(ours.ys - sol.y.T).max() <= 1e-12
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize(("method", "peer"), [("bosh3", "RK23"), ("dopri5", "RK45"), ("dop853", "DOP853")])
+def test_dense_output_over_the_same_times_is_that_of_scipy(method, peer, direction):
+    p, sol = theirs(peer, direction)
+    ts = np.linspace(sol.t[0], sol.t[-1], 57)
+    ours = odeint(p.f, p.y0, ts, method=method, grid=sol.t)
+    assert np.abs(ours.ys - sol.sol(ts).T).max() <= 1e-12
