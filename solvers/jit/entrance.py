@@ -83,6 +83,8 @@ def _unknown(dynamics: Dynamics, options: Options, purpose: Purpose, keeps_path:
         return f"a state of {dynamics.layout.dtype} with {dynamics.layout.size} values"
     if not isinstance(options.method, Tableau):
         return f"method={options.method.name!r}"
+    if options.method.extra_c or options.method.b_coarse is not None:
+        return f"method={options.method.name!r}, with extra stages for dense output"
     if options.gradient == "reversible":
         return "gradient='reversible'"
     if keeps_path:
