@@ -21,7 +21,7 @@ FLOAT64 = np.dtype(np.float64)
 
 
 def linear_loss(part, entry, value):
-    """Half the sum of squares of exp(A (t - ts[0])) y0 at all output times, with one entry of y0, A or ts changed."""
+    """Half the sum of squares of exp(A (t - ts[0])) y0 at all output times, one entry of y0, A or ts changed."""
     case = named_problem("linear").build(FLOAT64)
     given = {"y0": case.y0.copy(), "params": case.params.copy(), "ts": case.ts.copy()}
     given[part].flat[entry] = value
@@ -165,6 +165,7 @@ def test_a_file_without_its_parts_is_named(tmp_path):
 def test_the_ode_of_a_run_is_audited(tmp_path, mode):
     run, _ = train(tiny(tmp_path, epochs=1))
     problem = problem_of(str(run.path), mode, 4)
+    assert "that the run was trained with play no part" in problem.about
     truth = reference(problem)
     assert 0 < truth.uncertainty < 0.05  # ReLU has kinks wherever the state takes it
     (row,) = measure(problem, truth, ["discrete"], [1e-6], ["float64"])
@@ -180,6 +181,7 @@ def test_what_the_package_offers_is_there():
     [
         (["--gradients", "discret"], "did you mean 'discrete'"),
         (["--rtols", "2.0"], r"`rtols` must be tolerances in (0, 1); got 2.0"),
+        (["--rtols", "1e-3", "abc"], "`--rtols` takes numbers such as 1e-3 1e-6; got 1e-3, abc"),
         (["--rtols", "1e-20"], "all `rtols` lie below 10 times the precision"),
     ],
 )
@@ -203,12 +205,21 @@ def test_wrong_questions_are_refused(tmp_path, capsys, flags, message):
         ),
         (FILE + "loss = lambda ys: 0.0 * ys['x'].sum()\n", "the gradient is zero"),
         (FILE + "f = lambda t, y, p: {'x': y['x'] ** 2, 'v': y['v']}\n", "the reference solve .* failed"),
+        (FILE + "f = lambda t, y, p: p['mass'] * y['x']\n", r"a\.py, line 8: KeyError: 'mass'"),
+        (FILE + "f = lambda t, y, p: y if y['x'][0] > 0 else y\n", r"a\.py, line 8: "),
+        (FILE + "def loss(ys):\n    return ys['z'].sum()\n", r"a\.py, line 9: KeyError: 'z'"),
     ],
 )
 def test_mistakes_in_a_file_are_named(tmp_path, text, message):
     (tmp_path / "a.py").write_text(text)
     with pytest.raises((ArgumentError, ArgumentTypeError), match=message):
         reference(problem_of(str(tmp_path / "a.py"), "train", 1))
+
+
+def test_a_mistake_inside_f_is_the_user_s(tmp_path, capsys):
+    (tmp_path / "a.py").write_text(FILE + "f = lambda t, y, p: p['mass'] * y['x']\n")
+    code, _, err = call(capsys, "audit", str(tmp_path / "a.py"), "--out", str(tmp_path / "out"))
+    assert code == 2 and "a.py, line 8: KeyError: 'mass'" in err
 
 
 def test_a_file_imports_its_neighbours(tmp_path):

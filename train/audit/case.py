@@ -27,12 +27,12 @@ class Case:
     breakpoints: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Portable:
     """Dynamics that every library can compute: f(functions, t, y, params, constants) -> slope.
 
     y, params and constants hold arrays of the library whose `functions` are given; constants are not
-    differentiated. Problems of one kind share one f, so that a library which compiles it does so once.
+    differentiated. Each is equal to itself alone: problems that share one are compiled once.
     """
 
     f: Callable[[Functions, Any, Any, Tree, Tree], Any]

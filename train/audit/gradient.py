@@ -21,7 +21,9 @@ def gradient_of(case: Case, method: str, **options: Any) -> tuple[float, Gradien
     kept: list[Solution] = []
 
     def loss(at: dict[str, Any]) -> Any:
-        solution = odeint(case.f, at["y0"], at["ts"], at["params"], gradient=method, **options)
+        solution = odeint(
+            case.f, at["y0"], at["ts"], at["params"], gradient=method, warn_stiff=False, **options
+        )
         kept.append(solution)
         return case.loss(solution.ys)
 

@@ -19,7 +19,7 @@ from .reference import Reference
 
 _REPEATS = 3
 _SLOW = 3.0  # seconds from which on a gradient is not repeated
-_PATIENCE = 60.0  # seconds from which on a peer is not asked for tighter tolerances
+_PATIENCE = 20.0  # seconds from which on a peer is not asked for tighter tolerances
 MOST_STEPS = 20_000
 
 

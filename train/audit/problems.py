@@ -62,7 +62,7 @@ def lorenz(horizon: float = 3.0) -> Problem:
     """The Lorenz system with the classical parameters; its Lyapunov exponent is 0.9."""
     about = f"The Lorenz system over {horizon:g} units of time: chaotic, backwards a strong expansion."
     ts, params = np.array([0.0, horizon]), np.array([10.0, 28.0, 8.0 / 3.0])
-    return portable_problem(f"lorenz-{horizon:g}", about, Portable(_lorenz_slope), np.ones(3), ts, params)
+    return portable_problem(f"lorenz-{horizon:g}", about, _LORENZ, np.ones(3), ts, params)
 
 
 def _lorenz_slope(fn: Functions, t: Any, y: Any, p: Any, constants: Tree) -> Any:
@@ -70,17 +70,23 @@ def _lorenz_slope(fn: Functions, t: Any, y: Any, p: Any, constants: Tree) -> Any
     return fn.stack([p[0] * (b - a), a * (p[1] - c) - b, a * b - p[2] * c])
 
 
+_LORENZ = Portable(_lorenz_slope)  # of all horizons
+
+
 def van_der_pol(stiffness: float = 10.0) -> Problem:
     """Van der Pol's oscillator, stiffer with mu; backwards in time its limit cycle repels."""
     name = f"van-der-pol-{stiffness:g}"
     about = f"Van der Pol's oscillator with mu = {stiffness:g} over 2 units of time."
     y0, ts = np.array([2.0, 0.0]), np.array([0.0, 2.0])
-    return portable_problem(name, about, Portable(_van_der_pol_slope), y0, ts, np.array([stiffness]))
+    return portable_problem(name, about, _VAN_DER_POL, y0, ts, np.array([stiffness]))
 
 
 def _van_der_pol_slope(fn: Functions, t: Any, y: Any, mu: Any, constants: Tree) -> Any:
     x, v = y[0], y[1]
     return fn.stack([v, mu[0] * (1.0 - x * x) * v - x])
+
+
+_VAN_DER_POL = Portable(_van_der_pol_slope)  # of all mu
 
 
 def ta_batch_norm(mode: str) -> Problem:
@@ -182,7 +188,7 @@ def growing_problems(name: str) -> tuple[str, Sequence[float], Sequence[Problem]
     Raises: ArgumentError for a family without sizes, or sizes that are not positive and increasing.
     """
     family, _, listed = name.rpartition("-")
-    if "," not in listed:
+    if "," not in listed or family not in PROBLEMS:
         return None
     if family not in FAMILIES:
         raise ArgumentError(

@@ -97,7 +97,7 @@ def about_peers(problem: Problem, *, asked: bool) -> str:
             f"{' and '.join(found)} with their dopri5, default controllers and the same rtol and atol, on "
             "the same problem: slopes and loss agree to round-off, or there were no page. `seminorm` keeps "
             "the parameters out of the backward error norm, which the library offers and does not do by "
-            "itself. What is compiled is compiled before it is timed. A peer that took a minute is not asked "
+            "itself. What is compiled is compiled before it is timed. A peer that took 20 s is not asked "
             "for tighter tolerances."
         )
     if missing:

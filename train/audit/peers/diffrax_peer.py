@@ -13,7 +13,7 @@ import numpy as np
 from ....engine.tree import Tree, tree_map
 from ....layers import TABatchNorm
 from ....layers.time_grid import uniform_nodes
-from ..case import Case, Portable
+from ..case import Case, Portable, cast
 from ..gradient import Gradient, flat
 from .diffrax_solve import COUNTS, METHODS, Solve, counting_solve, plain_solve
 from .peer import Peer
@@ -66,14 +66,12 @@ class DiffraxAdjoint(Peer):
 
     def __init__(self, portable: Portable, case: Case, most_steps: int, method: str) -> None:
         jax.config.update("jax_enable_x64", True)  # float64 is off in JAX until then
-        self.name, self.case = f"diffrax {method}", case
-        dtype = case.y0.dtype
+        self.name, self.case, self.portable = f"diffrax {method}", case, portable
         self.params = tree_map(jnp.asarray, case.params)
-        self.constants = tree_map(lambda array: jnp.asarray(array, dtype), portable.constants)
-        self.given = (jnp.asarray(case.y0), self.params, jnp.asarray(case.ts, dtype), self.constants)
-        self.f = portable.on(JAX, self.constants)
-        self._plain = plain_solve(portable.f, JAX, method, most_steps)
-        self._counting = counting_solve(portable.f, JAX, method, most_steps)
+        self.given = (jnp.asarray(case.y0), self.params, jnp.asarray(case.ts, case.y0.dtype))
+        self.f = portable.on(JAX, cast(portable.constants, case.y0.dtype))
+        self._plain = plain_solve(portable, JAX, method, most_steps)
+        self._counting = counting_solve(portable, JAX, method, most_steps)
 
     def compile(self) -> None:
         self.gradient(1e-2, 1e-2)
