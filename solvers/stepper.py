@@ -59,8 +59,8 @@ class Step:
     def interpolate(self, t: Any) -> Tree:
         """The state at a time (or at times (m,), then with a leading axis m) within the step.
 
-        Raises ArgumentError outside of the step, or where the method has no dense output. Where that takes stages of its
-        own (dop853, vern6, vern7) they are evaluated at the first call, whenever that is.
+        Raises ArgumentError outside of the step, or where the method has no dense output. Where that takes stages of
+        its own (dop853, vern6, vern7) they are evaluated at the first call, whenever that is.
         """
         if self._polynomial is None:
             raise ArgumentError(f"{self._method} has no dense output; make the step end at the time you need")

@@ -64,7 +64,7 @@ def extra_slopes(
 def dense_weights(
     interpolant: np.ndarray, thetas: np.ndarray, h: float, *, derivative: bool = False
 ) -> np.ndarray:
-    """(m, s + e + 1): weights of [y, k_1, ..., k_(s + e)] that give the state (or its time derivative) at t + theta h."""
+    """(m, s + e + 1): weights of [y, k_1, ..., k_(s + e)] that give the state, or its derivative, at t + theta h."""
     powers = np.arange(1, interpolant.shape[1] + 1)
     column = thetas[:, None]
     if derivative:
@@ -82,7 +82,7 @@ def combined_error(error: float, coarse: float) -> float:
 
 
 def polynomial_of(tableau: Tableau, y: Array, slopes: Array, h: float) -> Array:
-    """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j, from y (n,) and the slopes (s + e, n) of all stages."""
+    """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j, from y (n,) and all slopes (s + e, n)."""
     interpolant, xp = tableau.as_floats().interpolant, namespace_of(y)
     assert interpolant is not None
     block = xp.empty((interpolant.shape[1] + 1, len(y)), y.dtype)
@@ -95,7 +95,7 @@ class RowStep:
     """A step on the rows [y, k_1, ..., k_s] of `Stages`: each weighted sum is one matrix-vector product.
 
     The extra stages of an interpolant follow as rows s + 1, s + 2, ... They are evaluated when something inside of the
-    step is read, once a step, and counted in `stats`. Stages whose steps are never read inside need not have those rows.
+    step is read, once a step, and counted in `stats`; stages whose steps are never read inside may lack those rows.
     """
 
     def __init__(self, stages: Stages, tableau: Tableau, stats: Stats | None = None) -> None:

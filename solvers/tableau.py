@@ -17,7 +17,10 @@ Row = tuple[Fraction, ...]
 
 
 class FloatTableau(NamedTuple):
-    """The coefficients of a `Tableau` correctly rounded to read-only float64 arrays; s stages, e extra ones, degree p."""
+    """The coefficients of a `Tableau` correctly rounded to read-only float64 arrays.
+
+    s stages, e extra ones; interpolant of degree p.
+    """
 
     c: np.ndarray  # (s,)
     a: tuple[np.ndarray, ...]  # s rows; row i has shape (i,)

@@ -106,7 +106,7 @@ class DiscreteAdjoint:
         lam[...] = total if dense is None else total + dense[0]
 
     def _move_back(self, n: int, carry: Array) -> Array | None:
-        """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand; what `_dense` says of that step."""
+        """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand; `_dense` of that step."""
         s = self.tableau.stages
         if n == 0 or not self.tableau.fsal:
             self._pull_node(n, carry)

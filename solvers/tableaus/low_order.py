@@ -14,8 +14,8 @@ HEUN_EULER = Tableau(
     b_embedded=rationals("1  0"),
     interpolant_order=2,
     interpolant=rows_of("1  -1/2; 0  1/2"),
-    source="Heun (1900), Z. Math. Phys. 45, 23-38, with Euler's step as the embedded formula; interpolant: the parabola "
-    "that the order conditions leave",
+    source="Heun (1900), Z. Math. Phys. 45, 23-38, with Euler's step as the embedded formula; interpolant: the "
+    "parabola that the order conditions leave",
 )
 
 _FEHLBERG12_B = rationals("1/256  255/256  0")

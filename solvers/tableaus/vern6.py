@@ -1,4 +1,8 @@
-"""Verner's efficient pair of orders 6 and 5, with an interpolant of order 5."""
+"""Verner's efficient pair of orders 6 and 5, with an interpolant of order 5.
+
+Its error is small because two nodes lie next to the end of the step; for the same reason weights as large as 176 and -173
+cancel, and round-off with them: it is a method for float64.
+"""
 
 from __future__ import annotations
 
@@ -100,9 +104,9 @@ VERN6 = Tableau(
     extra_c=rationals("1/2"),
     extra_a=_EXTRA_A,
     source="Verner (2010), Numerically optimal Runge-Kutta pairs with interpolants, Numer. Algorithms 53, 383-396; the "
-    "pair IIIXb-6(5), 'most efficient', of his web page. From its nodes and the entries that the order conditions leave "
-    "free, the others were solved for in exact arithmetic; they agree with the published ones to all digits. The extra "
-    "stage is the first of those published. Of the interpolants of order 5 over it, of degree 5 and with the slopes at "
-    "both ends, one was taken whose coefficients stay below 2000: those of the published one of order 6, with two "
-    "stages more, exceed 100000, and so does its round-off",
+    "pair IIIXb-6(5), 'most efficient', of his web page. From its nodes and the entries that the order conditions "
+    "leave free, the others were solved for in exact arithmetic; they are the published ones. The extra stage is the "
+    "first of those published. Of the interpolants of order 5 over it, of degree 5 and with the slopes at both ends, "
+    "one was taken whose coefficients stay below 2000: those of the published one of order 6, with two stages more, "
+    "exceed 100000, and so does the round-off they magnify",
 )

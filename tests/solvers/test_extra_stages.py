@@ -1,4 +1,4 @@
-"""Stages that only the inside of a step needs: when they are evaluated, how they are counted, how they are pulled back."""
+"""Stages that only the inside of a step needs: when they are evaluated, counted and pulled back."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_dynamics_that_explode(method):
 
 
 def test_nothing_of_an_earlier_step_is_read():
-    """A later step that is read inside must evaluate its own extra stages: the derivative there is that of the solution."""
+    """A later step that is read inside must evaluate its own extra stages."""
     ts = np.array([0.0, 0.3, 2.1, 2.2, 4.0])
     ys, pull_back = vjp(
         lambda ts: odeint(lambda t, y: -y, np.ones(1), ts, method="dop853", rtol=1e-9).ys[:, 0], ts

@@ -19,7 +19,7 @@ from rooted_trees import DIGITS, in_digits
 
 @dataclass(frozen=True)
 class Measured:
-    """A problem, and numbers of steps on which the error of a method is neither far from its leading term nor round-off."""
+    """A problem, and numbers of steps with which the error of a method is near its leading term and above round-off."""
 
     problem: str
     n_steps: tuple[int, ...]
