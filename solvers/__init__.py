@@ -5,7 +5,7 @@ from .controller import PIController
 from .controllers import CONTROLLERS
 from .dense import Dense
 from .digital_filter import FilterController
-from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Rosenbrock23, Trapezoid
+from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Radau5, Rosenbrock23, Trapezoid
 from .independent import RowStats
 from .leapfrog import Leapfrog
 from .methods import METHODS
@@ -30,6 +30,7 @@ __all__ = [
     "Kvaerno5",
     "Leapfrog",
     "PIController",
+    "Radau5",
     "Rosenbrock23",
     "RowStats",
     "Solution",

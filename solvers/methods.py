@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from ..engine.errors import ArgumentError
 from .adams import AdamsBashforth, AdamsBashforthMoulton
-from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Rosenbrock23, Trapezoid
+from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Radau5, Rosenbrock23, Trapezoid
 from .leapfrog import Leapfrog
 from .method import Method
 from .tableau import Tableau
@@ -22,6 +22,7 @@ METHODS: dict[str, Tableau | Method] = {
     "rosenbrock23": Rosenbrock23(),
     "kvaerno5": Kvaerno5(),
     "esdirk5": Esdirk5(),
+    "radau5": Radau5(),
 }
 
 

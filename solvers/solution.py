@@ -25,7 +25,7 @@ class Stats:
         nfe: evaluations of f, those of rejected steps and of the first-step probe included.
         n_accepted, n_rejected: attempted steps.
         n_jacobians, n_factorizations: Jacobians and LU factorisations of an implicit method.
-        n_newton: its Newton iterations, one evaluation of f each.
+        n_newton: its Newton iterations, one evaluation of f each (radau5: three).
         n_checks: plain calls of f that a new program was compared with (0 or 1), not part of nfe.
         nfe_backward: evaluations of f in backward passes.
         n_recomputed: steps made again in backward passes to reach states that were not stored (`checkpoints`).

@@ -1,7 +1,8 @@
-"""Implicit methods for stiff problems: diagonally implicit Runge-Kutta and Rosenbrock."""
+"""Implicit methods for stiff problems: Radau IIA, diagonally implicit Runge-Kutta and Rosenbrock."""
 
 from .dirk import DiagonallyImplicit, Esdirk5, ImplicitEuler, Kvaerno5, Trapezoid
 from .dirk_tableau import DirkTableau
+from .radau import Radau5
 from .rosenbrock import Rosenbrock23
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Esdirk5",
     "ImplicitEuler",
     "Kvaerno5",
+    "Radau5",
     "Rosenbrock23",
     "Trapezoid",
 ]

@@ -18,6 +18,7 @@ from .dirk_tableaus import ESDIRK5, IMPLICIT_EULER, KVAERNO5, TRAPEZOID
 from .linear_solvers import LinearSolver, krylov_solver, lu_solver
 from .newton import Newton
 from .on_numpy import check_numpy
+from .polynomials import interpolated
 
 LINEAR_SOLVERS = ("dense", "krylov")
 SLOW = 0.03  # a rate of the Newton iteration that is worth a new Jacobian: it saves an iteration a stage
@@ -183,20 +184,14 @@ class DirkStep:
         self._is_current = False
         self._is_slow = not self._keeps_jacobian or self.newton.contraction.slowest > SLOW
 
-    def _powers(self, h: float) -> np.ndarray:
-        """(5, s + 1): weights of [y, k_1, ..., k_s] in each coefficient of the polynomial."""
-        assert self.numbers.interpolant is not None
-        weights = np.zeros((5, self.tableau.stages + 1))
-        weights[0, 0] = 1.0
-        weights[1:, 1:] = h * self.numbers.interpolant.T
-        return weights
-
     def polynomial(self, h: float) -> Array:
         """(5, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
-        return np.dot(self._powers(h).astype(self._end.dtype), self.stages.rows)
+        assert self.numbers.interpolant is not None
+        weights = np.zeros((5, self.tableau.stages + 1), self._end.dtype)
+        weights[0, 0] = 1.0
+        weights[1:, 1:] = h * self.numbers.interpolant.T
+        return np.dot(weights, self.stages.rows)
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        column, powers = thetas[:, None], np.arange(5)
-        basis = powers * column ** np.maximum(powers - 1, 0) / h if derivative else column**powers
-        return np.dot((basis @ self._powers(h)).astype(self._end.dtype), self.stages.rows)
+        return interpolated(self.polynomial(h), thetas, h, derivative=derivative)

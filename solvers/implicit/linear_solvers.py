@@ -34,31 +34,37 @@ class LinearSolver(Protocol):
 
 
 class Lu:
-    """LU factorisation of I - alpha J, by LAPACK; kept while neither changes.
+    """LU factorisation of I - alpha J, by LAPACK; kept while neither changes. `dtype` is that of alpha J.
 
     Cost: 2/3 n**3 multiplications to factorise, n**2 to solve.
     """
 
-    def __init__(self, jacobian: ReplayedJacobian | EagerJacobian, stats: Stats) -> None:
+    def __init__(
+        self, jacobian: ReplayedJacobian | EagerJacobian, stats: Stats, dtype: np.dtype | None = None
+    ) -> None:
         self.jacobian = jacobian
         self.problem = ""
         self._stats = stats
-        self._factors: Any = np.empty(jacobian.matrix.shape, jacobian.matrix.dtype, order="F")
+        self._factors: Any = np.empty(jacobian.matrix.shape, dtype or jacobian.matrix.dtype, order="F")
         self._pivots: Any = None
-        self._alpha = 0.0
+        self._alpha: complex = 0.0
         self._is_finite = True
         from scipy.linalg import get_lapack_funcs  # late: it takes longer to import than all of this package
 
-        self._factorize, self._substitute = get_lapack_funcs(("getrf", "getrs"), (jacobian.matrix,))
+        self._factorize, self._substitute = get_lapack_funcs(("getrf", "getrs"), (self._factors,))
 
     def linearize(self, t: float, y: np.ndarray) -> None:
         self.jacobian.at(t, y)
         self._stats.n_jacobians += 1
         self._stats.nfe += 1
+        self.renew()
+
+    def renew(self) -> None:
+        """The Jacobian has changed."""
         self._alpha = 0.0
         self._is_finite = bool(np.isfinite(self.jacobian.matrix).all())
 
-    def prepare(self, alpha: float) -> None:
+    def prepare(self, alpha: complex) -> None:
         if alpha == self._alpha:
             return
         self._alpha, self.problem = alpha, "" if self._is_finite else "the Jacobian of f is not finite"

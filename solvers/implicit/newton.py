@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -17,11 +18,16 @@ MAX_ITERATIONS = 10
 STOP = 3e-2  # error left in a stage, in units of the tolerances
 
 
+def round_off_size(norm: Norm, y: Array) -> float:
+    """The size of the changes that rounding makes to an iterate near y, in units of the tolerances."""
+    return 100.0 * norm(float(np.finfo(y.dtype).eps) * abs(y), y, y)
+
+
 class Contraction:
     """The stopping test of simplified Newton iterations, fed with the sizes of their changes.
 
     With contraction rate theta = |change| / |change before|, theta / (1 - theta) |change| bounds the error left; the
-    iteration stops when that is below `STOP`, and fails when theta says that it will not be in `MAX_ITERATIONS`. The
+    iteration stops when that is below `stop`, and fails when theta says that it will not be in `MAX_ITERATIONS`. The
     first change is judged by the rate of the iteration before, if it is no larger than the tolerances: a rate met
     elsewhere says little about a guess that is far off.
     Source: Hairer & Wanner (1996), Solving ODEs II, section IV.8, equations (8.10) and (8.11).
@@ -31,15 +37,15 @@ class Contraction:
         failure: why the latest iteration that failed did so; empty where f was NaN or infinite.
     """
 
-    def __init__(self, eps: float) -> None:
-        self._eps = eps
+    def __init__(self, stop: float = STOP) -> None:
+        self._stop = stop
         self._factor = 1.0  # theta / (1 - theta) of the iteration before
         self._before, self._count = 0.0, 0
         self.slowest, self.failure = 0.0, ""
 
     def begin(self) -> None:
         """A new iteration starts."""
-        self._factor = max(self._factor, self._eps) ** 0.8
+        self._factor = max(self._factor, 1e-16) ** 0.8
         self._before, self._count, self.failure = 0.0, 0, ""
 
     def judge(self, size: float, t: float, round_off: Callable[[], float]) -> bool | None:
@@ -58,7 +64,7 @@ class Contraction:
         if self._count > 1:
             theta = size / self._before
             self.slowest = max(self.slowest, theta)
-            if theta >= 1.0 or theta ** (MAX_ITERATIONS - self._count) / (1.0 - theta) * size > STOP:
+            if theta >= 1.0 or theta ** (MAX_ITERATIONS - self._count) / (1.0 - theta) * size > self._stop:
                 self.failure = (
                     f"iteration {self._count} at t={t:.6g} changed the state by {size:.1e} tolerances, {theta:.2g} times "
                     "the change before"
@@ -66,7 +72,7 @@ class Contraction:
                 return size <= round_off()
             self._factor = theta / (1.0 - theta)
         self._before = size
-        is_small = self._factor * size <= STOP and (self._count > 1 or size <= 1.0)
+        is_small = self._factor * size <= self._stop and (self._count > 1 or size <= 1.0)
         return True if is_small else None
 
 
@@ -79,8 +85,7 @@ class Newton:
     def __init__(self, stages: Stages, solver: LinearSolver, norm: Norm, stats: Stats) -> None:
         self._stages, self._solver, self._norm, self._stats = stages, solver, norm, stats
         self._residual = np.empty(stages.rows.shape[1], stages.rows.dtype)
-        self._eps = float(np.finfo(stages.rows.dtype).eps)
-        self.contraction = Contraction(self._eps)
+        self.contraction = Contraction()
 
     @property
     def failure(self) -> str:
@@ -93,14 +98,13 @@ class Newton:
         Cost: an evaluation of f and a linear solve an iteration.
         """
         y, start = self._stages.input(index), self._stages.rows[0]
+        round_off = partial(round_off_size, self._norm, start)
         self.contraction.begin()
         while True:
             change = self._change(index, t, alpha, base)
             size = self._norm(change, start, y)
             y += change
-            verdict = self.contraction.judge(
-                size, t, lambda: 100.0 * self._norm(self._eps * abs(y), start, y)
-            )
+            verdict = self.contraction.judge(size, t, round_off)
             if verdict is not None:
                 return verdict
 

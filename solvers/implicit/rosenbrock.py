@@ -18,6 +18,7 @@ from ..solution import Stats
 from ..stages import EagerStages, Stages
 from .linear_solvers import Lu, lu_solver
 from .on_numpy import check_numpy
+from .polynomials import interpolated
 
 D = 1.0 / (2.0 + math.sqrt(2.0))
 E32 = 6.0 + math.sqrt(2.0)
@@ -123,7 +124,4 @@ class RosenbrockStep:
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        column, powers = thetas[:, None], np.arange(3)
-        basis = powers * column ** np.maximum(powers - 1, 0) / h if derivative else column**powers
-        block = self.polynomial(h)
-        return np.dot(basis.astype(block.dtype), block)
+        return interpolated(self.polynomial(h), thetas, h, derivative=derivative)

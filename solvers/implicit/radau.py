@@ -1,0 +1,209 @@
+"""Radau IIA of order 5: three stages solved together, by a real and a complex linear system a Newton iteration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...engine.backend import Array
+from ...engine.errors import ArgumentTypeError
+from ...engine.trace import base_value
+from ...engine.tree import leaves
+from ..dynamics import Dynamics
+from ..method import AnyStep, Method, Norm
+from ..solution import Stats
+from ..stages import EagerStages, Stages
+from .linear_solvers import Lu, lu_solver
+from .newton import Contraction, round_off_size
+from .on_numpy import check_numpy
+from .polynomials import interpolated
+
+ROOT6 = math.sqrt(6.0)
+C = np.array([(4.0 - ROOT6) / 10.0, (4.0 + ROOT6) / 10.0, 1.0])
+POWERS = C[:, None] ** np.arange(1, 4)  # of theta = c_i in the collocation polynomial without its constant
+# A integrates the polynomials that interpolate the slopes: A c**(q - 1) = c**q / q.
+A = POWERS / np.arange(1, 4) @ np.linalg.inv(C[:, None] ** np.arange(3))
+E = np.array([-13.0 - 7.0 * ROOT6, -13.0 + 7.0 * ROOT6, -1.0]) / 3.0  # of the error estimate
+STOP = 1e-2  # error left in the stages, in units of the tolerances
+SLOW = 1e-2  # a rate of the Newton iteration that is worth a new Jacobian
+
+
+def _eigenvalues() -> tuple[float, complex, np.ndarray]:
+    """The real eigenvalue of A**-1, the complex one above the axis, and the eigenvectors [v, w, conj w] as columns."""
+    values, vectors = np.linalg.eig(np.linalg.inv(A))
+    real, above = int(np.argmin(abs(values.imag))), int(np.argmax(values.imag))
+    v, w = vectors[:, real].real, vectors[:, above]
+    return float(values[real].real), complex(values[above]), np.stack([v, w, w.conj()], axis=1)
+
+
+MU_REAL, MU_COMPLEX, V = _eigenvalues()
+V_INVERSE = np.linalg.inv(V)[:2]  # the third row is the conjugate of the second
+
+
+@dataclass(frozen=True)
+class Radau5(Method):
+    """Radau IIA of order 5: L-stable, three fully implicit stages, dense output of order 3. For real states.
+
+    The fewest evaluations of f of the implicit methods here at moderate and tight tolerances; each step factorises
+    two matrices, one of them complex.
+    """
+
+    name = "radau5"
+    order = 5
+    stages = 4
+    fsal = False
+    error_order = 4
+    interpolates = True
+    source = "Hairer & Wanner (1996), Solving ODEs II, section IV.8"
+
+    def check(self, y0: Any) -> None:
+        check_numpy(self.name, y0)
+        if base_value(leaves(y0)[0]).dtype.kind == "c":
+            raise ArgumentTypeError(
+                f"method={self.name!r} is for real states; got a complex `y0`. Use 'kvaerno5'"
+            )
+
+    def step_on(self, stages: Stages, dynamics: Dynamics, norm: Norm, stats: Stats) -> AnyStep:
+        solver = lu_solver(dynamics, eager=isinstance(stages, EagerStages), stats=stats)
+        return RadauStep(stages, solver, norm, stats)
+
+
+class RadauStep:
+    """One step on the rows [y, f, F_1, F_2, F_3]: Z_i = Y_i - y solve Z = h (A x I) F(y + Z), and y_new = y + Z_3.
+
+    In the eigenvectors of A the Newton iteration falls apart into (I - h/mu J) dw = h/mu (V**-1 F) - w for the real
+    eigenvalue mu of A**-1 and for one of the complex pair; the other is its conjugate.
+    """
+
+    def __init__(self, stages: Stages, solver: Lu, norm: Norm, stats: Stats) -> None:
+        rows = stages.rows
+        n, dtype = rows.shape[1], rows.dtype
+        complex_dtype = np.result_type(dtype, np.complex64)
+        self.stages, self.failure, self.n_evaluations = stages, "", 0
+        self.y_new: Array = rows[0]
+        self._norm, self._stats = norm, stats
+        self._real, self._complex = solver, Lu(solver.jacobian, stats, complex_dtype)
+        self._contraction = Contraction(STOP)
+        self._z = np.zeros((3, n), dtype)
+        self._polynomial: Array = np.zeros((3, n), dtype)  # of the latest accepted step, without its constant
+        self._t = self._h = self._last_h = 0.0
+        self._is_solved, self._was_rejected = True, True
+        self._is_current, self._is_slow = False, True  # whether J is that of row 0; whether it ought to be
+        self._v = V[:, :2].astype(complex_dtype)
+        self._v_inverse = V_INVERSE.astype(complex_dtype)
+
+    def evaluate_start(self, t: float) -> None:
+        """f(t, y) for the state in row 0."""
+        self.stages.input(0)[...] = self.stages.rows[0]
+        self.stages.evaluate(0, t)
+
+    def advance(self, t: float, t_next: float) -> None:
+        """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says why."""
+        before = self._stats.n_newton
+        self._t, self._h = t, t_next - t
+        if self._is_slow and not self._is_current:
+            self._linearize(t)
+        self._is_solved = self._solve(t, t_next)
+        if not self._is_solved and not self._is_current:
+            self._linearize(t)
+            self._is_solved = self._solve(t, t_next)
+        problem = self._real.problem or self._complex.problem or self._contraction.failure
+        self.failure = "" if self._is_solved else problem
+        self.y_new = self.stages.rows[0] + self._z[2] if self._is_solved else np.full_like(self._z[2], np.nan)
+        self.n_evaluations = 3 * (self._stats.n_newton - before)
+
+    def _linearize(self, t: float) -> None:
+        self._real.linearize(t, self.stages.rows[0])
+        self._complex.renew()
+        self._is_current, self._is_slow = True, False
+
+    def _solve(self, t: float, t_next: float) -> bool:
+        """The Newton iteration, from the polynomial of the step before; whether it converged."""
+        h, y, z, contraction = self._h, self.stages.rows[0], self._z, self._contraction
+        self._guess()
+        self._real.prepare(h / MU_REAL)
+        self._complex.prepare(h / MU_COMPLEX)
+        w = self._v_inverse @ z
+        contraction.slowest = 0.0
+        contraction.begin()
+        while True:
+            self._evaluate_stages(t, t_next)
+            slopes = self._v_inverse @ self.stages.rows[2:]
+            dw_real = self._real.solve((slopes[0].real * (h / MU_REAL) - w[0].real).astype(y.dtype))
+            dw_complex = self._complex.solve((slopes[1] * (h / MU_COMPLEX) - w[1]).astype(w.dtype))
+            w[0] += dw_real
+            w[1] += dw_complex
+            change = np.outer(self._v[:, 0].real, dw_real) + 2.0 * np.outer(self._v[:, 1], dw_complex).real
+            z += change
+            size = math.sqrt(sum(self._norm(part, y, y) ** 2 for part in change) / 3.0)
+            verdict = contraction.judge(size, t, partial(round_off_size, self._norm, y))
+            if verdict is not None:
+                return verdict
+
+    def _guess(self) -> None:
+        """Z from the polynomial of the latest accepted step, continued to this one; zero before there is one."""
+        if self._last_h == 0.0:
+            self._z[...] = 0.0
+            return
+        ratio = self._h / self._last_h
+        thetas = 1.0 + ratio * C
+        powers = thetas[:, None] ** np.arange(1, 4) - 1.0  # row 0 is the end of that polynomial
+        np.dot(powers.astype(self._z.dtype), self._polynomial, out=self._z)
+
+    def _evaluate_stages(self, t: float, t_next: float) -> None:
+        """Rows 2 to 4: f at the stages, an evaluation each."""
+        stages = self.stages
+        self._stats.n_newton += 1
+        for i, c in enumerate(C, start=1):
+            np.add(stages.rows[0], self._z[i - 1], out=stages.input(i))
+            stages.evaluate(i, t_next if i == 3 else t + float(c) * self._h)
+
+    def error_estimate(self) -> Array:
+        """(I - h/mu J)**-1 (h/mu f + E Z / mu), mu the real eigenvalue.
+
+        Where that would reject the first step or one after a rejected step, the same with f(t, y + estimate) instead
+        of f(t, y), which is right for stiff components too: Hairer & Wanner, equations (8.19) and (8.20).
+        """
+        if not self._is_solved:
+            self._was_rejected = True
+            return np.full_like(self._z[2], np.inf)
+        rows = self.stages.rows
+        alpha = rows.dtype.type(self._h / MU_REAL)
+        part = np.dot((E / MU_REAL).astype(rows.dtype), self._z)
+        error = self._real.solve(alpha * rows[1] + part)
+        if self._norm(error, rows[0], self.y_new) < 1.0:
+            return error
+        if self._was_rejected:
+            error = self._real.solve(alpha * self._slope_at(rows[0] + error) + part)
+        self._was_rejected = True
+        return error
+
+    def _slope_at(self, y: Array) -> Array:
+        """f at the start of the step and another state, in the row of the first stage."""
+        self.stages.input(1)[...] = y
+        self.stages.evaluate(1, self._t)
+        self._stats.nfe += 1
+        return self.stages.rows[2]
+
+    def shift(self) -> None:
+        """The new state becomes row 0; the polynomial of this step is the guess of the next."""
+        self._polynomial, self._last_h = self._collocation(), self._h
+        self.stages.rows[0] = self.y_new
+        self._is_current, self._was_rejected = False, False
+        self._is_slow = self._contraction.slowest > SLOW
+
+    def _collocation(self) -> Array:
+        """(3, n): coefficients of theta, theta**2, theta**3 in the cubic through y and all stages."""
+        return np.dot(np.linalg.inv(POWERS).astype(self._z.dtype), self._z)
+
+    def polynomial(self, h: float) -> Array:
+        """(4, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        return np.concatenate([self.stages.rows[:1], self._collocation()])
+
+    def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
+        """The state (or its time derivative) at several points of the step, (m, n)."""
+        return interpolated(self.polynomial(h), thetas, h, derivative=derivative)
