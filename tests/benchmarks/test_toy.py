@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LINES = {"independent": 2, "replay": 2, "spiral": 3}
+LINES = {"independent": 2, "iteration": 4, "memory": 10, "norm_cost": 4, "plain_solve": 2, "replay": 2}
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -35,3 +35,13 @@ def test_stored_results_can_be_read(path):
         record = json.loads(line)
         seconds = "seconds_per_epoch" if record["benchmark"] == "training" else "median_s"
         assert record[seconds] > 0 and record["machine"]
+
+
+def test_all_of_them_write_results_and_a_table(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "--toy", "--only", "replay", "--out", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    (found,) = tmp_path.glob("*.json")
+    content = json.loads(found.read_text())
+    assert len(content["lines"]) == LINES["replay"] and content["gemm_gflops"]["float32"] > 0
+    assert found.with_suffix(".md").read_text().count("\n| f") == 2

@@ -47,7 +47,7 @@ def _linear_slope(fn: Functions, t: Any, y: Any, matrix: Any, constants: Tree) -
 
 
 def spiral() -> Problem:
-    """The neural ODE of `benchmarks/spiral.py`."""
+    """The neural ODE of the workload `spiral` of `benchmarks`."""
     y0 = np.random.default_rng(0).standard_normal((20, 2)) * 0.5 + np.array([1.0, 0.0])
     about = "A 2-50-2 tanh network of the cubed state, batch 20, 10 output times."
     params = _mlp_weights((2, 50, 2), scale=0.3)

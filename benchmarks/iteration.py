@@ -1,6 +1,6 @@
 """How long does one training iteration take, and how much memory, beside torchdiffeq and diffrax if installed?
 
-    python -m benchmarks.training [--toy] [--threads N] [--only NAME ...] [--dtype D] [--slow] [--seconds S]
+    python -m benchmarks.iteration [--toy] [--threads N] [--only NAME ...] [--dtype D] [--slow] [--seconds S]
 
 Forward, loss and full gradient of the networks in `workloads`, with the same weights, inputs and tolerances for everyone;
 losses and gradients are compared before anything is timed. Prints one JSON line a method; all are measured turn by turn.
@@ -60,7 +60,7 @@ def measure(workload: Workload, given: argparse.Namespace) -> None:
     )
     for name, found in times.items():
         line: dict[str, Any] = {
-            "benchmark": "training", "workload": workload.name, "method": name,
+            "benchmark": "iteration", "workload": workload.name, "method": name,
             "sizes": list(workload.y0.shape), "dtype": str(workload.y0.dtype), "module": name.partition(" ")[0],
             "device": "cpu", "threads": given.threads, "rtol": workload.rtol, "atol": workload.atol,
             **summary(found), **counts[name],
@@ -94,7 +94,7 @@ def _largest_resident_mb() -> float:
 
 def _growth_in_a_process(workload: str, method: str, given: argparse.Namespace) -> float:
     command = [
-        sys.executable, "-m", "benchmarks.training", "--only", workload, "--growth-of", method,
+        sys.executable, "-m", "benchmarks.iteration", "--only", workload, "--growth-of", method,
         "--threads", str(given.threads), "--dtype", given.dtype,
     ]  # fmt: skip
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
