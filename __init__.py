@@ -17,12 +17,13 @@ from .engine.errors import (
     TooManySteps,
 )
 from .engine.ops import where
-from .solvers import Solution, odeint
+from .solvers import Event, Solution, odeint
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "Event",
     "NeuralODEError",
     "NonFiniteDynamics",
     "Solution",

@@ -71,6 +71,14 @@ class TooManySteps(SolveError, RuntimeError):
     """`max_steps` attempts did not reach the end of the interval."""
 
 
+class EventAccumulation(SolveError, ArithmeticError):
+    """An event follows itself closer than floating-point numbers can tell."""
+
+
+class GrazingEvent(NeuralODEError, ArithmeticError):
+    """A condition is zero together with its time derivative, so that the time of the event has no derivative."""
+
+
 class DriftError(SolveError, ArithmeticError):
     """The state that a gradient method solved back is further from the stored one than `drift_limit` allows."""
 

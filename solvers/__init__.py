@@ -5,6 +5,7 @@ from .controller import PIController
 from .controllers import CONTROLLERS
 from .dense import Dense
 from .digital_filter import FilterController
+from .events import Event, Occurrences
 from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Radau5, Rosenbrock23, Trapezoid
 from .independent import RowStats
 from .leapfrog import Leapfrog
@@ -25,10 +26,12 @@ __all__ = [
     "Aux",
     "Dense",
     "Esdirk5",
+    "Event",
     "FilterController",
     "ImplicitEuler",
     "Kvaerno5",
     "Leapfrog",
+    "Occurrences",
     "PIController",
     "Radau5",
     "Rosenbrock23",

@@ -27,9 +27,10 @@ from .stages import EagerStages, ForwardStages, ReplayStages
 from .stepping import RowStep
 from .tableau import Tableau
 from .trajectory import Trajectory
+from .watched import run_watched
 
 # More steps are not kept by keep="auto": binding buffers costs a millisecond a step the first time, and where there are
-# so many, f is usually cheap enough to be evaluated again (benchmarks/spiral.py).
+# so many, f is usually cheap enough to be evaluated again (benchmarks/iteration.py).
 MAX_KEPT_STEPS = 64
 
 
@@ -248,6 +249,9 @@ def _run(
         on_attempt=on_attempt,
         step=step_of(options, stages, dynamics, stats),
     )
+    if options.monitor is not None:
+        run_watched(integrator, options.monitor, trajectory, dynamics.layout, keeps_path=keeps_path)
+        return
     integrator.start()
     if keeps_path:
         trajectory.path = dense_output(integrator, interpolates=method.interpolates)

@@ -14,6 +14,7 @@ from ..engine.trace import Var
 from ..engine.tree import Tree
 from .controller import Controller
 from .dynamics import Dynamics
+from .event_solve import solve_with_events
 from .forward import aux_of
 from .independent import solve_independent
 from .method import Method
@@ -68,6 +69,7 @@ def odeint(
     jump_ts: Any = None,
     warn_stiff: bool = True,
     independent: bool = False,
+    events: Any = None,
 ) -> Solution:
     """Solve y' = f(t, y, params), y(ts[0]) = y0, and return y at every time in ts.
 
@@ -132,10 +134,17 @@ def odeint(
             to single rows must be part of the state. Rows must not depend on each other: that is checked once, by
             calling f on halves of the batch. For explicit adaptive methods with dense output, without derivatives;
             sol.stats has the counts of each row too, sol.grid is empty, and a failure names its `row`.
+        events: a list of `Event`, or of functions as SciPy takes them, all watched in every step. sol.events has, for each
+            of them, times and states where it happened; a terminal one ends the solve there, with sol.status "event"
+            and without the output times beyond it; one with a jump goes on from another state, with f evaluated and
+            the first step chosen anew. Two changes of sign within a quarter of a step are not seen (`max_step`). First
+            derivatives reach times and states of events, and what follows. With methods that interpolate by extra
+            stages each step costs these; fixed steps without dense output are read by a cubic, 1 nfe a step.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, StepSizeUnderflow, TooManySteps, with t, h, error_norm, component (the one at fault), nfe,
         y (the last good state), and the partial solution as `.solution` (from a backward solve, the whole forward
-        solution); DriftError, likewise, beyond `drift_limit`; what f or `callback` raises, and KeyboardInterrupt, get
+        solution); DriftError, likewise, beyond `drift_limit`; EventAccumulation and GrazingEvent for events that follow
+        each other too closely, or whose time has no derivative; what f or `callback` raises, and KeyboardInterrupt, get
         `.solution` too;
         ArgumentError or ArgumentTypeError for arguments; TracedValueError for dynamics that cannot be traced.
     Cost: 6 nfe per attempted dopri5 step, plus 2 to choose the first one.
@@ -147,7 +156,7 @@ def odeint(
         controller=controller, backward_rtol=backward_rtol, backward_atol=backward_atol, callback=callback,
         drift_limit=drift_limit, coupling=coupling, checkpoints=checkpoints, save=save, dense=dense,
         min_step=min_step, norm=norm, breakpoints=breakpoints, warn_stiff=warn_stiff, jump_ts=jump_ts,
-        independent=independent,
+        independent=independent, events=events,
     )  # fmt: skip
     ts = joined_times(ts)
     times = output_times(ts)
@@ -162,10 +171,14 @@ def odeint(
         )
 
     def solve(y0: Tree, ts: Any, options: Options, stats: Stats) -> Solution:
+        if options.jump_ts:
+            return solve_in_pieces(solve, y0, ts, output_times(ts), options, stats)
         return _solve(f, y0, ts, output_times(ts), params, options, stats, has_aux=has_aux)
 
+    if options.events:
+        return solve_with_events(f, solve, y0, ts, times, params, options, has_aux=has_aux)
     if options.jump_ts:
-        return solve_in_pieces(solve, y0, ts, times, options)
+        return solve(y0, ts, options, Stats())
     return _solve(f, y0, ts, times, params, options, Stats(), has_aux=has_aux)
 
 

@@ -17,8 +17,10 @@ from ..engine.trace import Var, base_value, is_weak
 from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, tree_map
 from .controller import Controller
 from .controllers import CONTROLLERS
+from .events import Event, checked_events
 from .method import Method
 from .methods import method_named
+from .monitor import Monitor
 from .norms import NORMS
 from .solution import StepInfo
 from .tableau import Tableau
@@ -65,6 +67,8 @@ class Options:
     jump_ts: tuple[float, ...] = ()
     warn_stiff: bool = True
     independent: bool = False
+    events: tuple[Event, ...] = ()
+    monitor: Monitor | None = None  # what looks for them in the steps of one solve
 
     @property
     def tableau(self) -> Tableau:
@@ -142,6 +146,8 @@ def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
         given[name] = _as_stops(name, given.get(name))
     chosen = method_named(method)
     problems.append(_dense(given.get("dense", False), given["gradient"], chosen))
+    given["events"] = checked_events(given.get("events"))
+    problems.append(_eventful(given, chosen))
     if given["grid"] is not None:
         given["grid"] = _as_times(given["grid"])
     if given["step_size"] is not None and given["grid"] is not None:
@@ -422,6 +428,21 @@ def _dense(value: Any, gradient: str, method: Tableau | Method) -> str:
         )
     if value and not isinstance(method, Tableau) and not method.interpolates:
         return f"{method.name} has no dense output; leave out `dense`, or choose another method (dopri5)"
+    return ""
+
+
+def _eventful(given: dict[str, Any], method: Tableau | Method) -> str:
+    """What events do not go together with."""
+    if not given["events"]:
+        return ""
+    if given["gradient"] == "reversible":
+        return (
+            "`events` are looked for in dense output, which gradient='reversible' has none of; choose another"
+        )
+    if given.get("independent"):
+        return "`events` and independent=True exclude each other; solve the rows one by one"
+    if not isinstance(method, Tableau) and not method.interpolates:
+        return f"`events` are looked for in dense output, which {method.name} has none of; choose another method (dopri5)"
     return ""
 
 

@@ -62,12 +62,13 @@ def solve_in_pieces(
     ts: Any,
     times: np.ndarray,
     options: Options,
+    stats: Stats,
 ) -> Solution:
     """The solution with its pieces joined. `solve` makes one of them; `times` are the values of `ts`.
 
-    Whatever ends a piece early carries the solution from ts[0] on.
+    A piece that ends at an event is the last. Whatever ends a piece early carries the solution from ts[0] on.
     """
-    pieces, stats = pieces_of(times, options.jump_ts), Stats()
+    pieces = pieces_of(times, options.jump_ts)
     found: list[Solution] = []
     for k, piece in enumerate(pieces):
         is_last = k == len(pieces) - 1
@@ -82,11 +83,13 @@ def solve_in_pieces(
         except BaseException as error:
             partial = getattr(error, "solution", None)
             if isinstance(partial, Solution):
-                error.solution = _joined([*found, partial], pieces, options)  # type: ignore[attr-defined]
+                error.solution = joined([*found, partial], pieces, options)  # type: ignore[attr-defined]
             raise
         y0 = tree_map(lambda leaf: leaf[-1], solution.ys)
         found.append(solution)
-    return _joined(found, pieces, options)
+        if solution.status != "finished":
+            break
+    return joined(found, pieces, options)
 
 
 def _next_to(t: float, direction: float) -> float:
@@ -135,7 +138,7 @@ def _grid_of(grid: np.ndarray, pieces: list[Piece], k: int) -> np.ndarray:
     return own
 
 
-def _joined(found: list[Solution], pieces: list[Piece], options: Options) -> Solution:
+def joined(found: list[Solution], pieces: list[Piece], options: Options) -> Solution:
     """One solution of several, the last of which may be partial; a jump is one accepted time."""
     ts, grid, columns = [], [], []
     for k, (solution, piece) in enumerate(zip(found, pieces, strict=False)):
@@ -173,5 +176,5 @@ def _joined_aux(found: list[Aux]) -> Aux | None:
 def _joined_dense(found: list[Dense], pieces: list[Piece]) -> Dense | None:
     if not found:
         return None
-    knots = [piece.knot for piece in pieces[: len(found) - 1]]
-    return Dense([path for dense in found for path in dense.paths], found[0].layout, knots)
+    knots = [knot for dense, piece in zip(found, pieces, strict=False) for knot in (*dense.knots, piece.knot)]
+    return Dense([path for dense in found for path in dense.paths], found[0].layout, knots[:-1])

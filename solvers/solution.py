@@ -14,6 +14,7 @@ from ..engine.errors import ArgumentTypeError, SolutionFileError
 from ..engine.trace import Var
 from ..engine.tree import Tree, leaves
 from .dense import Dense
+from .events import Occurrences
 from .storage import described, read, rebuilt, write
 
 
@@ -79,8 +80,9 @@ class Solution:
         grid: the accepted times (N + 1,); odeint(..., grid=sol.grid) walks exactly these again.
         stats: counts; a backward pass adds to them.
         aux: with has_aux=True what f returned beside the slope.
-        status: "finished", or the name of the error that ended a partial solution.
+        status: "finished", "event" after a terminal one, or the name of the error that ended a partial solution.
         dense: with dense=True the solution as a function of time.
+        events: with events=[...] where each of them happened, in the order given.
     """
 
     ts: np.ndarray
@@ -90,6 +92,7 @@ class Solution:
     aux: Aux | None = None
     status: str = "finished"
     dense: Dense | None = None
+    events: list[Occurrences] = field(default_factory=list)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to an HDF5 file, or leave the one at `path` as it is.
@@ -107,6 +110,10 @@ class Solution:
         if self.aux is not None:
             arrays.update({"aux/ts": self.aux.ts, **_named("aux", self.aux.values)})
             header["aux"] = described(self.aux.values)
+        for event in self.events:
+            arrays[f"events/{event.which}/ts"] = np.asarray(event.ts)
+            arrays.update(_named(f"events/{event.which}/ys", event.ys))
+        header["events"] = [event.name for event in self.events]
         if self.dense is not None:
             dense, header["dense"] = self.dense.to_arrays()
             arrays.update({f"dense/{name}": array for name, array in dense.items()})
@@ -126,7 +133,18 @@ class Solution:
                 }
                 dense = Dense.from_arrays(parts, header["dense"])
             ys, stats = rebuilt(header["ys"], _leaves("ys", arrays)), Stats(**header["stats"])
-            return Solution(arrays["ts"], ys, arrays["grid"], stats, aux, str(header["status"]), dense)
+            events = [
+                Occurrences(
+                    k,
+                    name,
+                    arrays[f"events/{k}/ts"],
+                    rebuilt(header["ys"], _leaves(f"events/{k}/ys", arrays)),
+                )
+                for k, name in enumerate(header.get("events", []))
+            ]
+            return Solution(
+                arrays["ts"], ys, arrays["grid"], stats, aux, str(header["status"]), dense, events
+            )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SolutionFileError(
                 f"{os.fspath(path)}: its header does not fit its arrays: {error!r}", path=os.fspath(path)
