@@ -15,7 +15,7 @@ from odegrad.engine.errors import (
     NonFiniteDynamics,
     TracedValueError,
 )
-from odegrad.solvers import Esdirk5, Kvaerno5, Rosenbrock23
+from odegrad.solvers import Esdirk5, Kvaerno5, Rosenbrock23, Stepper
 from scipy.integrate import solve_ivp
 
 PENDULUM = next(p for p in problems.PROBLEMS if p.name == "pendulum")
@@ -79,6 +79,31 @@ def test_derivative_of_dense_output_in_one_step(method, order):
         slopes = sol.dense.derivative(ts)[:, 0]
         errors.append(np.abs(slopes - np.cos(ts) * np.exp(np.sin(ts))).max())
     assert abs(slope_of(errors) - order) < 0.3, errors
+
+
+def linear(t, y):
+    """Its Jacobian is constant, so that one Newton iteration is exact whatever the tolerances."""
+    return -2.0 * (y - np.cos(t))
+
+
+def error_estimate(f, method, h):
+    """(estimate, new state) of one step of size h from y = 1; at a tolerance of 1 the scaled estimate is the estimate."""
+    step = Stepper(f, np.ones(1), 0.0, h, method=method, rtol=1e-15, atol=1.0, first_step=h).step()
+    return step.error_norm, step.y1[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "order"), [("rosenbrock23", 3), ("radau5", 4), ("kvaerno5", 5), ("esdirk5", 5)]
+)
+def test_order_of_the_error_estimate(method, order):
+    estimates = [error_estimate(linear, method, 0.05 / 2**k)[0] for k in range(3)]
+    assert abs(slope_of(estimates) - order) < 0.15, estimates
+
+
+def test_the_estimate_of_the_rosenbrock_method_is_its_error():
+    """Its companion is of order 3, so that the difference is the error of order 2 itself; y' = y**2 is 1 / (1 - t)."""
+    estimate, y = error_estimate(lambda t, y: y * y, "rosenbrock23", 1e-3)
+    assert abs(estimate / abs(y - 1.0 / (1.0 - 1e-3)) - 1.0) < 0.01
 
 
 def relaxation(t, y):
