@@ -28,6 +28,7 @@ _REAL = {
     "real": "{0}",
     "copy": "{0}",
     "stop_gradient": "{0}",
+    "astype": "{0}",
 }
 _FUNCTIONS = (
     "abs arctan ceil cos cosh exp expm1 floor log log1p relu rint sigmoid sign sin sinh softplus sqrt tan tanh"
@@ -44,7 +45,12 @@ _COMPARISONS = {
     "isnan": "{0} != {0}",
     "isfinite": "{0} - {0} == {d}(0.0)",
 }
-_LOGIC = {"logical_and": "{0} and {1}", "logical_or": "{0} or {1}", "logical_not": "not {0}"}
+_LOGIC = {
+    "astype_discrete": "{0}",
+    "logical_and": "{0} and {1}",
+    "logical_or": "{0} or {1}",
+    "logical_not": "not {0}",
+}
 SAME_DTYPE = frozenset(
     ("copy", "stop_gradient", "zeros_like", "ones_like", "conj", "real")
 )  # of truth values too

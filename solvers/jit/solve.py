@@ -51,11 +51,12 @@ class Run:
         machine.hold(job.TS, done.trajectory.ts)
         machine.hold(job.GRID, self.grid)
         machine.hold(job.STATES, self.states)
+        machine.hold(job.SLOPE0, np.ascontiguousarray(done.dynamics.slope0))
         counts = machine.counts
         counts[job.N_TIMES], counts[job.N_ACCEPTED] = len(done.trajectory.ts), len(self.grid) - 1
         counts[job.MAX_KEPT], counts[job.NFE_BACKWARD], counts[job.N_PULLS] = n_kept, 0, 0
         loop("sweep", machine.rows.dtype)(*machine.places)
-        machine.release(job.YS_BAR, job.TS, job.GRID, job.STATES)
+        machine.release(job.YS_BAR, job.TS, job.GRID, job.STATES, job.SLOPE0)
         stats, n_pulls = done.stats, int(counts[job.N_PULLS])
         stats.nfe_backward += int(counts[job.NFE_BACKWARD])
         stats.n_vjp_state += n_pulls

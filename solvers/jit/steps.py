@@ -8,6 +8,10 @@ from ...engine.jit.functions import called, plus
 from ...engine.jit.memory import load, pointer, run_kernel, shifted, store
 from . import job
 
+SMALL = (
+    8  # states of fewer values are summed value by value: a loop over them costs more to start than to run
+)
+
 
 @called
 def copy_row(source, target, size):
@@ -26,6 +30,13 @@ def add_row(source, target, size, factor):
 @called
 def add_slopes(rows, weights, count, h, target, size, real):
     """target += h sum_l weights[l] k_l over the first `count` slopes; `real` is any value of their type."""
+    if size < SMALL:
+        for m in range(size):
+            total = load(target, m)
+            for l in range(count):
+                total += type(real)(h * load(weights, l)) * load(rows, (l + 1) * size + m)
+            store(target, m, total)
+        return
     for l in range(count):
         weight = load(weights, l)
         if weight != 0.0:

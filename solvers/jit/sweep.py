@@ -99,6 +99,12 @@ def pull_stages(addresses, counts, n, is_dense, real):
         stages = kept_stage(addresses, counts, n, 0, real)
     else:
         evaluate_node(addresses, counts, n, real)
+        if n == 0:  # the bits that the forward pass went on with
+            copy_row(
+                pointer(load(addresses, job.SLOPE0), real),
+                shifted(pointer(load(addresses, job.ROWS), real), size),
+                size,
+            )
         make_stages(addresses, counts, t, t_next, stages, n_sums, real)
         count(counts, job.NFE_BACKWARD, n_sums - 1)
     for i in range(n_sums - 1, 0, -1):
