@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "solvers", "layers", "train")  # each may import itself and those before it
 MAY_NAME_CUPY = "odegrad.engine.backend"
-LATE = {"PIL", "cupy", "h5py", "matplotlib", "pooch", "rich", "scipy", "tyro"}
+LATE = {"PIL", "cupy", "h5py", "llvmlite", "matplotlib", "numba", "pooch", "rich", "scipy", "tyro"}
 
 
 def modules_of(root: Path) -> dict[str, Path]:

@@ -104,7 +104,10 @@ def test_every_module_imports_outside_the_checkout(installed, tmp_path):
         "import importlib, pkgutil, odegrad\n"
         "for module in pkgutil.walk_packages(odegrad.__path__, 'odegrad.'):\n"
         "    if not module.name.endswith('.__main__'):\n"
-        "        importlib.import_module(module.name)\n"
+        "        try:\n"
+        "            importlib.import_module(module.name)\n"
+        "        except ModuleNotFoundError as error:\n"
+        "            assert error.name in ('numba', 'llvmlite'), error\n"  # the jit extra
         "print(odegrad.__file__)\n"
     )
     where = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))

@@ -160,7 +160,10 @@ def _with_more_room(machine: Machine, grid: np.ndarray, states: np.ndarray) -> t
     return grid, states
 
 
-_controller = lru_cache(maxsize=64)(controller_for)  # to make one costs more than a step
+@lru_cache(maxsize=64)
+def _controller(choice: Any, order: int) -> Any:
+    """To make one costs more than a step."""
+    return controller_for(choice, order)
 
 
 def _most_kept(machine: Machine, options: Options) -> int:
