@@ -141,8 +141,8 @@ def odeint(
             derivatives reach times and states of events, and what follows. With methods that interpolate by extra
             stages each step costs these; fixed steps without dense output are read by a cubic, 1 nfe a step.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
-    Raises: NonFiniteDynamics, NonConvergence (of an implicit method), StepSizeUnderflow, TooManySteps, with t, h, error_norm, component (the one at fault), nfe,
-        y (the last good state), and the partial solution as `.solution` (from a backward solve, the whole forward
+    Raises: NonFiniteDynamics, NonConvergence (of an implicit method), StepSizeUnderflow, TooManySteps, with t, h,
+        error_norm, component (the one at fault), nfe, y (the last good state), and the partial solution as `.solution` (from a backward solve, the whole forward
         solution); DriftError, likewise, beyond `drift_limit`; EventAccumulation and GrazingEvent for events that follow
         each other too closely, or whose time has no derivative; what f or `callback` raises, and KeyboardInterrupt, get
         `.solution` too;
