@@ -91,11 +91,12 @@ class Monitor:
             return
         rows, t = integrator.stages.rows, integrator.t
         y, slope = rows[0].copy(), rows[1].copy()
+        forward = math.copysign(1.0, integrator.t1 - t)
         values = [self._value(i, t, y) for i in range(len(self.events))]
         self._is_fresh = [self._is_round_off(i, t, y, value) for i, value in enumerate(values)]
         self._is_zero = [False] * len(values)
         self._sides = [
-            float(np.sign(self._rate(i, t, y, slope) if is_fresh else value))
+            float(np.sign(forward * self._rate(i, t, y, slope) if is_fresh else value))
             for i, (value, is_fresh) in enumerate(zip(values, self._is_fresh, strict=True))
         ]
 
@@ -151,8 +152,9 @@ class Monitor:
         roots = []
         for theta, value in zip(step.thetas, values, strict=True):
             if value == 0.0:
+                is_end = zero is None and step.is_last and theta == 1.0
                 zero = theta if zero is None else zero
-                if not (step.is_last and theta == 1.0 and side):
+                if not is_end or not side:
                     continue
             sign = math.copysign(1.0, value) if value else -side
             if side and sign != side and event.is_counted(sign):

@@ -1,8 +1,9 @@
 """Solutions in HDF5 files: arrays and a JSON header, written beside the old file and moved into place.
 
 The file is plain HDF5, so that any tool reads it: `ts`, `grid`, `ys/0`, ... (the leaves of the state in order, dict keys
-sorted), `aux/ts`, `aux/0`, ..., of each event `events/0/ts`, `events/0/ys/0`, ..., and for dense output `dense/0/times`, `dense/0/blocks` (rows, n) with `rows` of them a
-step, one group a piece. The JSON text `header` says how the leaves form trees. No code runs from a file.
+sorted), `aux/ts`, `aux/0`, ..., of each event `events/0/ts`, `events/0/ys/0`, ..., and for dense output `dense/0/times`,
+`dense/0/blocks` (rows, n) with `rows` of them a step, one group a piece. The JSON text `header` says how the leaves form
+trees. No code runs from a file.
 """
 
 from __future__ import annotations
