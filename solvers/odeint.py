@@ -142,10 +142,10 @@ def odeint(
             stages each step costs these; fixed steps without dense output are read by a cubic, 1 nfe a step.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, NonConvergence (of an implicit method), StepSizeUnderflow, TooManySteps, with t, h,
-        error_norm, component (the one at fault), nfe, y (the last good state), and the partial solution as `.solution` (from a backward solve, the whole forward
-        solution); DriftError, likewise, beyond `drift_limit`; EventAccumulation and GrazingEvent for events that follow
-        each other too closely, or whose time has no derivative; what f or `callback` raises, and KeyboardInterrupt, get
-        `.solution` too;
+        error_norm, component (the one at fault), nfe, y (the last good state), and the partial solution as
+        `.solution` (from a backward solve, the whole forward solution); DriftError, likewise, beyond `drift_limit`;
+        EventAccumulation and GrazingEvent for events that follow each other too closely, or whose time has no
+        derivative; what f or `callback` raises, and KeyboardInterrupt, get `.solution` too;
         ArgumentError or ArgumentTypeError for arguments; TracedValueError for dynamics that cannot be traced.
     Cost: 6 nfe per attempted dopri5 step, plus 2 to choose the first one.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4 (step size) and Table 5.2 (dopri5).
