@@ -76,7 +76,11 @@ def test_crossings_of_an_oscillator(sign):
 def test_the_root_is_that_of_the_dense_output_to_machine_precision(sign):
     level = 0.3
     sol = turn(
-        [Event(lambda t, y: y[0] - level, terminal=False)], (0.0, sign * 10.0), dense=True, rtol=1e-4, atol=1e-4
+        [Event(lambda t, y: y[0] - level, terminal=False)],
+        (0.0, sign * 10.0),
+        dense=True,
+        rtol=1e-4,
+        atol=1e-4,
     )
     values = sol.dense(sol.events[0].ts)[:, 0] - level
     assert len(values) == 3 and np.abs(values).max() < 8 * 10.0 * EPS64
@@ -100,7 +104,9 @@ def test_recorded_events_do_not_change_the_steps():
     times = np.linspace(0.0, 10.0, 7)
     plain = odeint(turning, np.array([1.0, 0.0]), times)
     watched = odeint(turning, np.array([1.0, 0.0]), times, events=[Event(height, terminal=False)])
-    assert same_bits((plain.ys, plain.grid), (watched.ys, watched.grid)) and plain.stats.nfe == watched.stats.nfe
+    assert (
+        same_bits((plain.ys, plain.grid), (watched.ys, watched.grid)) and plain.stats.nfe == watched.stats.nfe
+    )
 
 
 def test_a_step_that_crosses_twice():
@@ -153,7 +159,9 @@ def test_a_zero_at_the_end_is_an_event_and_one_at_the_start_is_not(sign):
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("method", ["dopri5", "dop853", "bosh3"])
 def test_a_bouncing_ball(method, exact):
-    sol = odeint(falling, np.array([10.0, 0.0]), (0.0, 10.0), events=[ball(exact=exact)], method=method, **TIGHT)
+    sol = odeint(
+        falling, np.array([10.0, 0.0]), (0.0, 10.0), events=[ball(exact=exact)], method=method, **TIGHT
+    )
     expected = impacts(30)
     expected = expected[expected < 10.0]
     assert sol.status == "finished" and sol.events[0].ts == pytest.approx(expected, rel=1e-9)
@@ -239,7 +247,9 @@ def test_dense_output_goes_across_restarts(method, step_size):
 
 def test_dense_output_ends_at_the_event():
     sol = fall([Event(height)], dense=True)
-    assert sol.dense.t1 == sol.events[0].ts[0] and sol.dense(sol.dense.t1) == pytest.approx(sol.events[0].ys[0])
+    assert sol.dense.t1 == sol.events[0].ts[0] and sol.dense(sol.dense.t1) == pytest.approx(
+        sol.events[0].ys[0]
+    )
     with pytest.raises(ArgumentError, match="`t` must lie in the interval"):
         sol.dense(sol.dense.t1 + 1e-3)
 
@@ -249,7 +259,12 @@ def test_events_and_jumps_of_f(c):
     """The speed halves at the jump c, before or after the condition would be met without it."""
     event = Event(lambda t, y: y[0] - 1.0)
     sol = odeint(
-        lambda t, y: np.where(t < c, 1.0, 0.5) + 0.0 * y, np.zeros(1), (0.0, 3.0), events=[event], jump_ts=[c], dense=True
+        lambda t, y: np.where(t < c, 1.0, 0.5) + 0.0 * y,
+        np.zeros(1),
+        (0.0, 3.0),
+        events=[event],
+        jump_ts=[c],
+        dense=True,
     )
     expected = 1.0 if c > 1.0 else c + (1.0 - c) / 0.5
     assert sol.events[0].ts == pytest.approx([expected]) and sol.dense(0.9 * expected).shape == (1,)
@@ -351,7 +366,9 @@ def test_a_solution_with_events_is_saved(tmp_path):
     ],
 )
 def test_a_condition_returns_a_real_number(condition, got):
-    with pytest.raises(ArgumentError, match=f"the condition of the event 'lost' must return.*returned .*{got}"):
+    with pytest.raises(
+        ArgumentError, match=f"the condition of the event 'lost' must return.*returned .*{got}"
+    ):
         fall([Event(condition, name="lost")])
 
 
