@@ -63,7 +63,7 @@ def audit_growth(
     return {
         "page": str(page),
         "pictures": [str(path) for path in made],
-        "failures": sum(bool(row.failure) for row in rows),
+        "failures": sum(bool(row.failure) and not row.is_left_out for row in rows),
     }
 
 

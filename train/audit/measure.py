@@ -21,6 +21,7 @@ _REPEATS = 3
 _SLOW = 3.0  # seconds from which on a gradient is not repeated
 _PATIENCE = 20.0  # seconds from which on a peer is not asked for tighter tolerances
 MOST_STEPS = 20_000
+_LEFT_OUT = "left out"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Measurement:
     seconds: float = np.inf
     drift: float = 0.0
     failure: str = ""
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it was not asked for, which says nothing against the method."""
+        return self.failure.startswith(_LEFT_OUT)
 
     @property
     def evaluations(self) -> int:
@@ -155,7 +161,7 @@ def _measured_peer(
         asked: dict[str, Any] = {"problem": name, "gradient": peer.name, "dtype": dtype.name, **tolerances}
         started = time.perf_counter()
         if slowest > _PATIENCE:
-            failure = f"left out: {slowest:.0f} s at a tolerance before"
+            failure = f"{_LEFT_OUT}: {slowest:.0f} s at a tolerance before"
             rows.append(Measurement(**asked, failure=failure))
         else:
             rows.append(_by_peer(peer, tolerances, asked, truth))

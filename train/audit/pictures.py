@@ -96,12 +96,22 @@ def _draw(stem: Path, n_panels: int, draw: Callable[[Any, int], None]) -> list[P
         with picture(path, max(4.2 * n_panels, 6.0), 4.4) as figure:
             for number, axes in enumerate(figure.subplots(1, n_panels, squeeze=False)[0]):
                 draw(axes, number)
-            handles, labels = figure.axes[0].get_legend_handles_labels()
-            if handles:
+            lines = _labelled(figure)
+            if lines:
+                columns = max(2 * n_panels, 3)
                 figure.legend(
-                    handles, labels, loc="outside lower center", ncols=max(2 * n_panels, 3), fontsize=7
+                    lines.values(), lines.keys(), loc="outside lower center", ncols=columns, fontsize=7
                 )
     return paths
+
+
+def _labelled(figure: Any) -> dict[str, Any]:
+    """Label -> line of all panels; a panel need not show every method."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, line)
+    return found
 
 
 def _panel(axes: Any, rows: Sequence[Measurement], x: str, y: str) -> None:

@@ -66,7 +66,7 @@ def audit(
         "pictures": [str(path) for path in made],
         "reference_uncertainty": truth.uncertainty,
         "best": {f"{target:g}": cheapest(rows, target) for target in _TARGETS},
-        "failures": sum(bool(row.failure) for row in rows),
+        "failures": sum(bool(row.failure) and not row.is_left_out for row in rows),
     }
 
 
@@ -163,7 +163,7 @@ def _advice(rows: Sequence[Measurement], truth: Reference) -> str:
         )
         lines.append(f"* Error {target:g}: {best or 'no method reached it at these tolerances'}.")
     for gradient in dict.fromkeys(row.gradient for row in rows):
-        failed = [row for row in rows if row.gradient == gradient and row.failure]
+        failed = [row for row in rows if row.gradient == gradient and row.failure and not row.is_left_out]
         if failed:
             at = ", ".join(f"{row.rtol:g} ({row.dtype})" for row in failed)
             lines.append(f"* `{gradient}` refused at rtol {at}: {failed[0].failure}")

@@ -74,7 +74,8 @@ class DiffraxAdjoint(Peer):
         self._counting = counting_solve(portable, JAX, method, most_steps)
 
     def compile(self) -> None:
-        self.gradient(1e-2, 1e-2)
+        for compiled in (self.gradient, self.counts):
+            compiled(1e-2, 1e-2)
 
     def gradient(self, rtol: float, atol: float) -> Gradient:
         _, bars = self._solve(self._plain, rtol, atol)

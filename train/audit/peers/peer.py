@@ -24,7 +24,7 @@ class Peer(ABC):
 
     @abstractmethod
     def compile(self) -> None:
-        """Do what is done once, so that `gradient` can be timed."""
+        """Do what is done once, so that `gradient` can be timed and is not found slow."""
 
     @abstractmethod
     def gradient(self, rtol: float, atol: float) -> Gradient:
