@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from odegrad.train.solve import PROBLEMS, Textbook, mirrored
+from odegrad.train.solve import PROBLEMS, Textbook
 from odegrad.train.solve.work_precision import MOST_EVALUATIONS, Point, Solver, counted, measure, ours, scipys
 
 from .measure import machine, report
@@ -45,7 +45,9 @@ GROUPS = {
     "order-3": Group(("bosh3",), ("RK23",), ("bosh3",), ("Bosh3",), 8),
     "order-5": Group(("dopri5", "tsit5"), ("RK45",), ("dopri5",), ("Dopri5", "Tsit5"), 12),
     "order-8": Group(("dop853",), ("DOP853",), ("dopri8",), ("Dopri8",), 12),
-    "stiff": Group(("kvaerno5", "esdirk5", "rosenbrock23"), ("Radau", "BDF", "LSODA"), (), (), 10, True),
+    "stiff": Group(
+        ("radau5", "kvaerno5", "esdirk5", "rosenbrock23"), ("Radau", "BDF", "LSODA"), (), (), 10, True
+    ),
 }
 
 
@@ -117,7 +119,7 @@ def solvers_of(group: Group) -> dict[str, Solver]:
 
 
 def problems_of(group: Group, names: Iterable[str] | None) -> list[Textbook]:
-    """Those of the group's kind; with the mirrored DETEST problems, for ours and SciPy's."""
+    """Those of the group's kind, stiff or not."""
     chosen = [p for p in PROBLEMS.values() if p.is_stiff is group.is_stiff]
     return [p for p in chosen if names is None or p.name in names]
 
@@ -147,20 +149,14 @@ class Curves:
 
 def run(group: Group, problems: list[Textbook], rtols: list[float], curves: Curves) -> None:
     """Measure what has not been measured, and print a line for each problem and solver."""
-    solvers = solvers_of(group)
     for problem in problems:
-        for name, solver in solvers.items():
-            is_detest = len(problem.name) == 2
-            twins = [problem]
-            if is_detest and name.startswith(("odegrad", "scipy")):
-                twins.append(mirrored(problem))
-            for twin in twins:
-                if curves.has(twin, name):
-                    continue
-                start = time.perf_counter()
-                points = measure(twin, {name: solver}, rtols)
-                curves.add(points)
-                report_curve(twin, name, points, time.perf_counter() - start)
+        for name, solver in solvers_of(group).items():
+            if curves.has(problem, name):
+                continue
+            start = time.perf_counter()
+            points = measure(problem, {name: solver}, rtols)
+            curves.add(points)
+            report_curve(problem, name, points, time.perf_counter() - start)
 
 
 def report_curve(problem: Textbook, solver: str, points: list[Point], seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,12 @@ from odegrad.train.plots.style import picture
 from odegrad.train.solve.pictures import fill_work_precision
 from odegrad.train.solve.work_precision import Point, cost_ratio
 
-SAME_METHOD = {"bosh3": "RK23", "dopri5": "RK45", "dop853": "DOP853"}
 DRAWN = {
     "order-3": ("B1", "C5", "D5", "lorenz"),
     "order-5": ("B1", "C5", "D5", "lorenz", "kepler", "pleiades"),
     "order-8": ("B1", "C5", "D5", "lorenz", "kepler", "pleiades"),
     "stiff": ("van-der-pol-1000", "robertson", "hires"),
 }
-MIRRORED = "-mirrored"
 Curve = list[Point]
 Curves = Mapping[tuple[str, str], Curve]  # (problem, solver)
 
@@ -33,46 +31,12 @@ def write_page(points: Sequence[Point], groups: Mapping[str, Sequence[str]], fol
         "Made by `python -m benchmarks.work_precision --curves curves.jsonl --page docs/solvers`; what an error is says "
         "`error_of` in train/solve/work_precision.py, and atol is rtol times the smallest component that matters.\n",
     ]
-    for mine, theirs in SAME_METHOD.items():
-        names = f"odegrad {mine}", f"scipy {theirs}"
-        if any((problem, names[0]) in curves for problem, _ in curves):
-            parts.append(_errors_table(curves, *names))
     for group, solvers in groups.items():
-        problems = _in_order(p for p, s in curves if s in solvers and not p.endswith(MIRRORED))
+        problems = list(dict.fromkeys(problem for problem, solver in curves if solver in solvers))
         if problems:
             parts += [_costs_table(curves, group, problems, solvers), f"![{group}]({group}.png)\n"]
             _draw(curves, [p for p in DRAWN[group] if p in problems], solvers, folder / f"{group}.png")
     (folder / "work_precision.md").write_text("\n".join(parts))
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
-
-
-def _errors_table(curves: Curves, mine: str, theirs: str) -> str:
-    """Our error over theirs at the same tolerance, problem by problem, and what it amounts to."""
-    problems = _in_order(p for p, s in curves if s == mine and len(p.removesuffix(MIRRORED)) == 2)
-    rtols = _in_order(f"{p.rtol:.0e}" for q in problems for p in curves[q, mine])
-    lines = [
-        f"## Error of {mine} over that of {theirs}, at the same tolerance\n",
-        "| problem |" + "".join(f" {rtol} |" for rtol in rtols),
-        "|---|" + "---|" * len(rtols),
-    ]
-    ratios: dict[bool, list[float]] = {False: [], True: []}
-    for problem in problems:
-        pairs = list(zip(curves[problem, mine], curves.get((problem, theirs), []), strict=False))
-        row = [a.error / b.error for a, b in pairs]
-        ratios[problem.endswith(MIRRORED)] += [r for r in row if np.isfinite(r)]
-        if not problem.endswith(MIRRORED):
-            lines.append(f"| {problem} |" + "".join(f" {r:.2f} |" for r in row))
-    for is_mirrored, found in ratios.items():
-        if found:
-            where = "mirrored in time, integrated backward" if is_mirrored else "forward"
-            lines.append(
-                f"\n{where.capitalize()}: median {np.median(found):.2f}; {np.mean(np.array(found) <= 1.2):.0%} of "
-                f"{len(found)} at most 1.2; geometric mean {np.exp(np.mean(np.log(found))):.2f}; worst {max(found):.2f}."
-            )
-    return "\n".join(lines) + "\n"
 
 
 def _costs_table(curves: Curves, group: str, problems: Sequence[str], solvers: Sequence[str]) -> str:

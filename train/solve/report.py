@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import ArgumentError
+from ...engine.errors import ArgumentError, StiffnessWarning
 from ...solvers.methods import method_named
 from ..atomic import replace_file
 from ..metrics import json_text
@@ -48,7 +49,9 @@ def report(
     if wrong:
         raise ArgumentError(f"`rtols` must be tolerances in (0, 1); got {wrong[0]!r}")
     method = method_named(method or default_method(problem)).name
-    run = solve(problem, method, rtol, atol, step_size)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", StiffnessWarning)
+        run = solve(problem, method, rtol, atol, step_size)
     points = measure(problem, beside_scipy(problem, method), rtols)
     folder.mkdir(parents=True, exist_ok=True)
     made = [*draw_solution(run, folder / "solution"), *draw_steps(run, folder / "steps")]
@@ -64,6 +67,7 @@ def report(
         "accepted": run.stats.n_accepted,
         "rejected": run.stats.n_rejected,
         "seconds": run.seconds,
+        "warnings": [" ".join(str(warning.message).split()) for warning in said],
     }
     contents = {
         **summary,

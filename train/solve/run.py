@@ -55,7 +55,7 @@ def solve(
     Raises: what `odeint` raises.
     """
     chosen = method_named(method)
-    ts = fine_times(problem.ts)
+    ts = fine_times(problem.ts) if chosen.is_adaptive else problem.ts
     if not chosen.is_adaptive and step_size is None:
         step_size = abs(float(problem.ts[-1] - problem.ts[0])) / _FIXED_STEPS
     attempts: list[StepInfo] = []
@@ -66,8 +66,12 @@ def solve(
         callback=attempts.append,
     )  # fmt: skip
     seconds = time.perf_counter() - start
-    error = error_of(problem, sol.ys[::_PARTS])
-    return Run(problem, chosen.name, rtol, atol, ts, sol.ys, attempts, sol.stats, error, seconds)
+    error = error_of(problem, sol.ys[:: _PARTS if chosen.is_adaptive else 1])
+    ys = sol.ys
+    if not chosen.is_adaptive:  # steps end at each output time: more of these would make more steps
+        ts = np.array([ts[0], *(step.t + step.h for step in attempts)])
+        ys = np.stack([problem.y0, *(step.y for step in attempts)])
+    return Run(problem, chosen.name, rtol, atol, ts, ys, attempts, sol.stats, error, seconds)
 
 
 def fine_times(ts: np.ndarray) -> np.ndarray:
