@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 inlined = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
 # of the loops around kernels: products are rounded before they are added, so that a step made again has the same bits
-called = njit(error_model="numpy")
+called = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 # only sums in which the order of the terms means nothing are added up in another one
 reordered = njit(forceinline=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 

@@ -139,7 +139,8 @@ def _begin(
     counts[job.N_ACCEPTED] = counts[job.N_REJECTED] = counts[job.NFE] = counts[job.WAS_REJECTED] = 0
     reals[job.T], reals[job.H], reals[job.REMEMBERED] = times[0], 0.0, NO_ERROR
     if given is None:
-        controller: Any = _controller(options.controller, options.tableau.error_order or 1)
+        choice: Any = options.controller
+        controller = _controller(choice, options.tableau.error_order or 1)
         reals[job.RTOL : job.FIRST_STEP + 1] = (
             options.rtol, options.atol, controller.order, controller.safety, controller.min_factor,
             controller.max_factor, controller.beta, options.max_step, options.first_step or 0.0,
