@@ -148,6 +148,7 @@ class RunBinder:
         self.names: dict[str, Any] = {}
         self.prelude: list[Call] = []
         self.epilogue: list[Call] = []
+        self.n_sums = 0
         self.dtype = next(
             m.dtype for s in run.steps for i in s.inputs if (m := program.metas[i]).shape == run.shape
         )
@@ -262,19 +263,24 @@ class RunBinder:
         return name
 
     def _sum_line(self, step: Step, target: Shape) -> str:
-        """Collect a chunk's sum; the epilogue adds up what was collected, always in the same order."""
-        out = self.arrays[step.output]
-        collect = {self.run.shape[-1:]: self._by_channel, each_sample(self.run.shape): self._by_sample}
-        partial, axes, where = collect.get(target, self._by_position)(out)
-        if step.op.name == "mean_leading":
-            n = np.asarray(math.prod(self.run.shape[:-1]), out.dtype)
-            self.epilogue.append((np.divide, (out, n), {"out": out}))
+        partial, axes, where = self._collected(step, target)
         self.names["total"] = np.add.reduce
         self.names[f"P{step.output}"] = partial
         return f"total(x{step.inputs[0]}, axis={axes}, out=P{step.output}[{where}])"
 
+    def _collected(self, step: Step, target: Shape) -> tuple[np.ndarray, str, str]:
+        """Where chunks' sums are collected, the axes to sum and the index; the epilogue adds them, always in one order."""
+        out = self.arrays[step.output]
+        collect = {self.run.shape[-1:]: self._by_channel, each_sample(self.run.shape): self._by_sample}
+        collected = collect.get(target, self._by_position)(out)
+        if step.op.name == "mean_leading":
+            n = np.asarray(math.prod(self.run.shape[:-1]), out.dtype)
+            self.epilogue.append((np.divide, (out, n), {"out": out}))
+        return collected
+
     def _partial(self, shape: Shape, dtype: Any) -> np.ndarray:
-        return self.scratch.take(("sum", len(self.names)), shape, dtype)
+        self.n_sums += 1
+        return self.scratch.take(("sum", self.n_sums), shape, dtype)
 
     def _by_channel(self, out: np.ndarray) -> tuple[np.ndarray, str, str]:
         """One row a chunk: (where it is collected, axes of the chunk, index)."""

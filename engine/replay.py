@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .fusion import Run, RunBinder, Scratch, schedule
+from .fused_kernels import run_calls
+from .fusion import Run, Scratch, schedule
 from .partition import PROLOGUE, Plan
 from .primitive import Call
 from .program import Step
@@ -219,8 +220,8 @@ class _Binder:
             def scalar(slot: int, step: Step) -> np.ndarray:
                 return scalars.array(slot, self._scalar_dtype(step))
 
-            binder = RunBinder(segment, self.arrays, plan.program, self.workspace.scratch)
-            code.calls(binder.calls(scalar, _compiled))
+            scratch = self.workspace.scratch
+            code.calls(run_calls(segment, self.arrays, plan.program, scratch, scalar, _compiled))
         elif plan.root[segment.output] == segment.output:
             self._emit(code, segment, scalars)
 

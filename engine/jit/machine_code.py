@@ -21,19 +21,31 @@ logger = logging.getLogger("odegrad")
 
 @lru_cache(maxsize=256)
 def kernel(source: str, dtype: Any) -> Any:
-    """The compiled function `kernel` of a text; its `address` stays valid while the result lives.
+    """The compiled function `kernel` of a text of `source`; its `address` stays valid while the result lives.
 
     Cost: a few tenths of a second, or milliseconds where the machine code is on disk.
     """
-    texts = (source, str(dtype), *texts_in(Path(__file__).parent))
-    name = f"odegrad_kernel_{digest(texts)}"
+    names = {"load": load, "store": store, "plus": plus} | names_of(dtype)
+    settings = {"error_model": "numpy", "fastmath": {"contract"}}
+    return compiled_text(source, str(dtype), kernel_signature(dtype), names, settings)
+
+
+def compiled_text(
+    source: str, kind: str, signature: Any, names: dict[str, Any], settings: dict[str, Any]
+) -> Any:
+    """The function `kernel` of a text as a C function, read from disk or compiled and kept there.
+
+    Args:
+        kind: tells texts apart that mean different things with other names, signatures or settings.
+        names: what the text may name.
+    """
+    name = f"odegrad_kernel_{digest((source, kind, *texts_in(Path(__file__).parent)))}"
     file = file_with(source, name)
     module = ModuleType(name)
-    module.__dict__.update(_names(dtype))
+    module.__dict__.update(names)
     sys.modules[name] = module  # where numba looks for the module of a function that it reads from disk
     code = compile(source, "<odegrad kernel>" if file is None else str(file), "exec")
     exec(code, module.__dict__)  # noqa: S102 - the text is made of a program's names and numbers only
-    signature, settings = kernel_signature(dtype), {"error_model": "numpy", "fastmath": {"contract"}}
     if file is not None:
         try:
             return cfunc(signature, cache=True, **settings)(module.kernel)
@@ -42,16 +54,10 @@ def kernel(source: str, dtype: Any) -> Any:
     return cfunc(signature, **settings)(module.kernel)
 
 
-def _names(dtype: Any) -> dict[str, Any]:
-    """What the text may name."""
+def names_of(dtype: Any) -> dict[str, Any]:
+    """The constants and functions that a text may name: `d` and d_... of the dtype, `n` and n_... of numbers."""
     real = np.dtype(dtype).type
-    names: dict[str, Any] = {
-        "load": load,
-        "store": store,
-        "plus": plus,
-        "inf": np.inf,
-        "nan": np.nan,
-    }
+    names: dict[str, Any] = {"inf": np.inf, "nan": np.nan}
     for kind, number in (("d", real), ("n", np.float64)):
         names[kind] = number
         names.update({f"{kind}_{name}": function for name, function in functions_of(number).items()})

@@ -31,9 +31,15 @@ class Text:
             yield "0"
             return
         index = self.name()
-        self.line(f"for {index} in range({n}):")
+        with self.loop_over(index, str(n)):
+            yield index
+
+    @contextmanager
+    def loop_over(self, index: str, bounds: str) -> Iterator[None]:
+        """for index in range(bounds)."""
+        self.line(f"for {index} in range({bounds}):")
         self._depth += 1
-        yield index
+        yield
         self._depth -= 1
 
 
