@@ -17,7 +17,7 @@ from .engine.errors import (
     TooManySteps,
 )
 from .engine.ops import where
-from .solvers import Event, Solution, odeint
+from .solvers import Event, Solution, odeint, solve_ivp
 
 __version__ = "0.1.0"
 
@@ -40,6 +40,7 @@ __all__ = [
     "odeint",
     "ops",
     "random",
+    "solve_ivp",
     "solvers",
     "trace",
     "value_and_grad",

@@ -12,6 +12,7 @@ from .leapfrog import Leapfrog
 from .methods import METHODS
 from .odeint import odeint
 from .solution import Aux, Solution, Stats, StepInfo
+from .solve_ivp import IvpResult, IvpSolution, solve_ivp
 from .stepper import Step, Stepper
 from .stepping import rk_step
 from .tableau import Tableau
@@ -30,6 +31,8 @@ __all__ = [
     "FilterController",
     "ImplicitEuler",
     "Kvaerno5",
+    "IvpResult",
+    "IvpSolution",
     "Leapfrog",
     "Occurrences",
     "PIController",
@@ -45,4 +48,5 @@ __all__ = [
     "Trapezoid",
     "odeint",
     "rk_step",
+    "solve_ivp",
 ]
