@@ -74,6 +74,7 @@ class Machine:
         self.number_slots = captured_numbers(compiled.plan)
         numbers = tableau.as_floats()
         interpolant = np.zeros((s, 1)) if numbers.interpolant is None else numbers.interpolant.copy()
+        self.nbytes = 0  # of all arrays that are held
         self._held: dict[int, np.ndarray] = {}  # keeps the arrays alive whose addresses are noted
         self.const = self.hold(job.CONST, np.zeros(max(1, kernels.layout.sizes["const"]), dtype))
         self.numbers = self.hold(job.NUMBERS, np.zeros(max(1, len(self.number_slots))))
@@ -103,6 +104,8 @@ class Machine:
 
     def hold(self, place: int, array: np.ndarray) -> np.ndarray:
         """Note the address of an array, and keep it alive while it is noted."""
+        before = self._held.get(place)
+        self.nbytes += array.nbytes - (0 if before is None else before.nbytes)
         self._held[place] = array
         self.addresses[place] = address_of(array)
         return array
@@ -110,7 +113,8 @@ class Machine:
     def release(self, *places: int) -> None:
         """Forget arrays that belong to one solve."""
         for place in places:
-            self._held.pop(place, None)
+            if place in self._held:
+                self.nbytes -= self._held.pop(place).nbytes
 
     def make_room(self) -> None:
         """Room for twice as many kept steps."""
@@ -159,11 +163,6 @@ class Machine:
             found.append(self.params[start:end].reshape(metas[slot].shape).copy())
             start = end
         return found
-
-    @property
-    def nbytes(self) -> int:
-        """All memory that the machine holds."""
-        return sum(array.nbytes for array in self._held.values())
 
 
 def address_of(array: np.ndarray) -> int:

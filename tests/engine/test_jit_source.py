@@ -14,6 +14,7 @@ from strategies import seeds
 
 RNG = np.random.default_rng(11)
 DIAGONAL, MASK = RNG.standard_normal(3), np.array([True, False, True])
+DENSE = RNG.standard_normal((6, 6))
 RATE, POWER, LIMIT = 0.7, 3, float("inf")
 
 
@@ -77,6 +78,9 @@ CASES = {
     "scalar functions": lambda t, y, w, b: y * np.tanh(np.sum(y)) + np.exp(-y[0] @ y[1]),
     "wide product": lambda t, y, w, b: (y @ np.concatenate([w, w], axis=1)) @ np.concatenate([w, w], axis=1).T,
     "long sums": lambda t, y, w, b: np.concatenate([y, y, y], axis=1) @ np.concatenate([w, w, w])[:, :3],
+    "sums along rows of both": lambda t, y, w, b: (
+        np.concatenate([y, y], axis=1) @ np.concatenate([np.concatenate([w, -w], axis=1), DENSE[:3]]).T
+    )[:, 2:5],
     "tall product": lambda t, y, w, b: (np.concatenate([y.T, y.T]).T @ np.concatenate([w, -w])[:, :2]) @ w[:2],
     "batched products": lambda t, y, w, b: (y[:, None, :] @ np.stack([w, w.T, w, w]))[:, 0],
     "outer": lambda t, y, w, b: np.outer(y[:, 0], w[0]),
@@ -118,6 +122,7 @@ def test_kernels_compute_slopes_and_cotangents(name):
         (lambda t, y: y.astype(np.float32).astype(float), "float32"),
         (lambda t, y: y * y.astype(complex).real, "complex"),
         (lambda t, y: y[:0].sum() + y, "empty"),
+        (lambda t, y: (np.ones((65, 65)) @ (y[0] * np.ones((65, 65)))).sum() * y, "BLAS"),
     ],
 )
 def test_what_is_not_supported_is_named(f, named):
