@@ -26,9 +26,10 @@ from ..engine.trace import dtype_of, shape_of
 from ..engine.tree import Tree, leaves
 from .dynamics_at_start import DynamicsAtStart, as_complex
 from .frozen_solve import FrozenSolve, fine_solve
+from .initial_state import initial_state
 from .methods import method_named
 from .odeint import odeint
-from .options import initial_state, output_times
+from .times import output_times
 
 DEFAULTS = {
     name: known.default

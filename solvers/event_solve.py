@@ -28,10 +28,12 @@ from .compiled import Purpose
 from .dynamics import Dynamics
 from .events import Event, Occurrences, called
 from .forward import solve_forward
+from .initial_state import initial_state
 from .monitor import Crossing, Monitor, accumulation
-from .options import Options, check_method, initial_state, joined_times, output_times
+from .options import Options, check_method
 from .pieces import Piece, joined, solve_in_pieces
 from .solution import Solution, Stats
+from .times import joined_times, output_times
 from .tolerances import flat_tolerances
 
 Solve = Callable[[Tree, Any, Options, Stats], Solution]

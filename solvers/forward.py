@@ -20,12 +20,13 @@ from .dynamics import Dynamics, StateLayout
 from .loop import Control, Integrator
 from .method import AnyStep, Method
 from .norms import norm_of
-from .options import Options, walking_grid
+from .options import Options
 from .reversible_steps import ReversibleIntegrator, run_reversible
 from .solution import Solution, Stats, StepInfo
 from .stages import EagerStages, ForwardStages, ReplayStages
 from .stepping import RowStep
 from .tableau import Tableau
+from .times import walking_grid
 from .trajectory import Trajectory
 from .watched import run_watched
 

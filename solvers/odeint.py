@@ -17,21 +17,14 @@ from .dynamics import Dynamics
 from .event_solve import solve_with_events
 from .forward import aux_of
 from .independent import solve_independent
+from .initial_state import initial_state, refuse_subclasses
 from .method import Method
-from .options import (
-    Options,
-    check_method,
-    check_outputs,
-    checked_options,
-    initial_state,
-    joined_times,
-    output_times,
-    refuse_subclasses,
-)
+from .options import Options, check_method, check_outputs, checked_options
 from .pieces import solve_in_pieces
 from .solution import Aux, Solution, Stats, StepInfo
 from .solve import Solve
 from .tableau import Tableau
+from .times import joined_times, output_times
 from .tolerances import flat_tolerances
 
 

@@ -19,8 +19,9 @@ from ..engine.errors import ArgumentError
 from ..engine.trace import Var
 from ..engine.tree import Tree, tree_map
 from .dense import Dense
-from .options import Options, joined_times
+from .options import Options
 from .solution import Aux, Solution, Stats
+from .times import joined_times
 
 
 @dataclass(frozen=True)

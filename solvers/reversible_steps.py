@@ -24,11 +24,12 @@ from typing import Any
 
 from ..engine.backend import Array, to_xp
 from .loop import Control, Integrator
-from .options import Options, walking_grid
+from .options import Options
 from .solution import Stats
 from .stages import ForwardStages
 from .stepping import RowStep
 from .tableau import Tableau
+from .times import walking_grid
 from .trajectory import Trajectory
 
 # of the two increments of a step, in tolerances: with lam = 0.99 a distance of 10 at most

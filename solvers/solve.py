@@ -32,9 +32,10 @@ from .gradients import (
     walk,
 )
 from .jit import solve_compiled
-from .options import Options, output_times
+from .options import Options
 from .solution import Stats
 from .stages import ReplayStages
+from .times import output_times
 from .trajectory import n_read_inside
 
 

@@ -17,19 +17,14 @@ from .compiled import Purpose, give_back
 from .controller import PIController
 from .dynamics import Dynamics, StateLayout
 from .forward import begin_rows, control_of, stages_for, step_of, trust
+from .initial_state import initial_state, refuse_subclasses
 from .loop import Integrator
 from .method import Method
-from .options import (
-    check_method,
-    checked_options,
-    initial_state,
-    output_times,
-    refuse_subclasses,
-    walking_grid,
-)
+from .options import check_method, checked_options
 from .solution import Stats
 from .stepping import extra_slopes, polynomial_of
 from .tableau import Tableau
+from .times import output_times, walking_grid
 from .tolerances import flat_tolerances
 
 

@@ -15,9 +15,10 @@ from ..controllers import controller_for
 from ..dynamics import Dynamics
 from ..forward import MAX_KEPT_STEPS, Forward, stages_for, trust
 from ..gradients import Cotangents
-from ..options import Options, walking_grid
+from ..options import Options
 from ..solution import Stats
 from ..tableau import Tableau
+from ..times import walking_grid
 from ..trajectory import Trajectory
 from . import job
 from .control import NO_ERROR

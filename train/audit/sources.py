@@ -17,7 +17,7 @@ from ...engine import ops
 from ...engine.errors import ArgumentError, NeuralODEError, SolveError
 from ...layers import Chain, Layer, ODEBlock, TABatchNorm
 from ...layers.chain import Skip
-from ...solvers.options import output_times
+from ...solvers.times import output_times
 from .. import run_folder
 from ..data import load_dataset
 from ..model import Model
