@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,54 +81,60 @@ class _Happened:
     y: Tree
 
 
-@dataclass
 class _EventSolve:
-    """The pieces of a solve between events that jump, and the events met so far."""
+    """The pieces of a solve between events that jump, and the events met so far.
 
-    f: Callable[..., Any]
-    solve: Solve
-    ts: Any
-    times: np.ndarray
-    params: Tree
-    options: Options
-    found: list[Solution] = field(default_factory=list)
-    pieces: list[Piece] = field(default_factory=list)
-    happened: list[_Happened] = field(default_factory=list)
+    Attributes:
+        monitor: what looks for events, in all pieces.
+        found, pieces: a solution for each piece, with traced values where a derivative is taken, and where it lies.
+        happened: the events in the order of integration.
+        stats, walked: counts of the plain solves, and of those that are differentiated.
+    """
 
-    def __post_init__(self) -> None:
-        self.events = self.options.events
-        self.plain_params = tree_map(base_value, self.params)
-        self.monitor = Monitor(self.events, self.plain_params)
-        self.captured: list[Any] = []  # what f captured
+    def __init__(
+        self, f: Callable[..., Any], solve: Solve, ts: Any, times: np.ndarray, params: Tree, options: Options
+    ) -> None:
+        self.f, self.solve, self.ts, self.times = f, solve, ts, times
+        self.params, self.options, self.events = params, options, options.events
+        self.monitor = Monitor(options.events, tree_map(base_value, params))
+        self.found: list[Solution] = []
+        self.pieces: list[Piece] = []
+        self.happened: list[_Happened] = []
         self.stats, self.walked = Stats(), Stats()
-        self.direction = 1.0 if self.times[-1] > self.times[0] else -1.0
+        self.direction = 1.0 if times[-1] > times[0] else -1.0
+        self._captured: list[Any] = []  # by f
 
     def run(self, y: Tree) -> None:
         """All pieces, from the state y at ts[0] to the end or to a terminal event."""
         start, first = self.ts[0], 1
         self.like = tree_map(base_value, y)
         while True:
-            seen = len(self.monitor.crossings)
-            plain = self._watch(y, start, first)
-            new, fired = self.monitor.crossings[seen:], self.monitor.fired
-            traces = self._traces(start, y)
-            if traces:
-                self._refuse(traces)
-                plain, happened = self._differentiable(plain, new, start, y, first)
-            else:
-                happened = [_Happened(c, c.t, self.monitor.tree(c.y)) for c in new]
-            self.happened += happened
-            self.found.append(plain)
-            last = [h for h in happened if h.crossing in fired]
-            if not fired or any(self.events[c.which].jump is None for c in fired):
+            happened = self._advance(start, y, first)
+            fired = [h for h in happened if h.crossing in self.monitor.fired]
+            if not fired or any(self.events[h.crossing.which].jump is None for h in fired):
                 return
-            if fired[0].t == self.times[-1]:
-                plain.status = "finished"
+            if fired[0].crossing.t == self.times[-1]:
+                self.found[-1].status = "finished"
                 return
-            self._refuse_accumulation(fired[0], float(base_value(start)))
-            start, y = self._after(last)
-            first += int(np.sum((self.times[first:] - fired[0].t) * self.direction <= 0.0))
+            self._refuse_accumulation(fired[0].crossing)
+            start, y = self._after(fired)
+            first = self.pieces[-1].last
             self.monitor.restart()
+
+    def _advance(self, start: Any, y: Tree, first: int) -> list[_Happened]:
+        """One piece, from the state y at `start`; `first` is the index of its first output time. The events in it."""
+        seen = len(self.monitor.crossings)
+        solution = self._watch(y, start, first)
+        new = self.monitor.crossings[seen:]
+        traces = self._traces(start, y)
+        if traces:
+            self._refuse(traces)
+            solution, happened = self._differentiable(solution, new, start, y, first)
+        else:
+            happened = [_Happened(c, c.t, self.monitor.tree(c.y)) for c in new]
+        self.found.append(solution)
+        self.happened += happened
+        return happened
 
     def solution(self, partial: Solution | None = None) -> Solution:
         """What has been reached, with the piece that an error ended."""
@@ -179,7 +185,7 @@ class _EventSolve:
         times = output_times(ts)
         with accepting(options.accepted_round_off):
             dynamics = Dynamics(self.f, float(times[0]), y, self.params, has_aux=False)
-            self.captured = dynamics.hidden
+            self._captured = dynamics.hidden
             options = flat_tolerances(options, dynamics.layout)
             check_method(options, y, has_aux=False)
             done = solve_forward(dynamics, options, times, Purpose("solve"), keeps_states=False, stats=stats)
@@ -192,7 +198,7 @@ class _EventSolve:
             self.ts,
             *leaves(y),
             *leaves(self.params),
-            *self.captured,
+            *self._captured,
             *self.monitor.captured.values(),
         ]
         found = set()
@@ -281,8 +287,8 @@ class _EventSolve:
         delay = (base_value(number) - number) / rate
         return _Happened(crossing, t + delay, _along(state, slope, -delay))
 
-    def _refuse_accumulation(self, crossing: Crossing, start: float) -> None:
-        if abs(crossing.t - start) <= 4.0 * np.spacing(abs(crossing.t)):
+    def _refuse_accumulation(self, crossing: Crossing) -> None:
+        if abs(crossing.t - self.pieces[-1].start) <= 4.0 * np.spacing(abs(crossing.t)):
             raise accumulation(self.events[crossing.which], crossing.t)
 
     def _after(self, last: Sequence[_Happened]) -> tuple[Any, Tree]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array
+from ..engine.backend import Array, is_array, to_host
 from ..engine.errors import EventAccumulation, NeuralODEError
 from ..engine.trace import Var, base_value
 from ..engine.transforms import jvp
@@ -233,7 +233,8 @@ class Monitor:
             return called(event.condition, t, y, self.params)
 
         _, rate = jvp(condition, (t, unflatten(y)), (1.0, unflatten(slope)))
-        return float(np.real(base_value(rate)).reshape(()) if np.ndim(base_value(rate)) else base_value(rate))
+        found = base_value(rate)
+        return float((to_host(found).reshape(()) if is_array(found) else found).real)
 
 
 class _Step:
