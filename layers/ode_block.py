@@ -34,7 +34,8 @@ class Solved:
 class ODEBlock(Layer):
     """h(t1) for dh/dt = net(t, h), h(t0) = x. Weights, stats and penalty are those of `net`, which keeps the shape.
 
-    The other attributes are arguments of `odeint`. In training the moments that layers of `net` see are collected from
+    The other attributes are arguments of `odeint`; the nodes of a TA-BN layer, at which its interpolation has kinks, are
+    `breakpoints` that keep the order of the method. In training the moments that layers of `net` see are collected from
     accepted steps; the whole batch is one ODE with one step size.
     """
 
@@ -49,6 +50,7 @@ class ODEBlock(Layer):
     execution: str = "replay"
     max_steps: int = 10_000
     step_size: float | None = None
+    breakpoints: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.t0) and math.isfinite(self.t1)):

@@ -14,7 +14,7 @@ from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.trace import Var
 from ..engine.tree import Tree, leaves
 from .compiled import Purpose, give_back
-from .controller import PIController
+from .controller import Controller
 from .dynamics import Dynamics, StateLayout
 from .forward import begin_rows, control_of, stages_for, step_of, trust
 from .initial_state import initial_state, refuse_subclasses
@@ -104,12 +104,16 @@ class Stepper:
         first_step: float | None = None,
         step_size: float | None = None,
         grid: Any = None,
-        controller: PIController | None = None,
+        controller: str | Controller | None = None,
+        min_step: float | None = None,
+        norm: str | Callable[[Tree], Any] = "rms",
+        breakpoints: Any = None,
     ) -> None:
         options = checked_options(
             method, rtol=rtol, atol=atol, execution=execution, max_steps=max_steps, max_step=max_step,
             first_step=first_step, step_size=step_size, grid=grid, controller=controller, gradient="discrete",
-            keep="none", keep_bytes=0, backward_rtol=None, backward_atol=None, callback=None,
+            keep="none", keep_bytes=0, backward_rtol=None, backward_atol=None, callback=None, min_step=min_step,
+            norm=norm, breakpoints=breakpoints,
         )  # fmt: skip
         times = output_times([t0, t1])
         y0 = initial_state(y0)

@@ -34,6 +34,18 @@ def test_the_steps_are_those_of_odeint(method, t1):
     assert np.array_equal(stepper.y, sol.ys[-1]) and stepper.stats.nfe == sol.stats.nfe
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"norm": "max"}, {"breakpoints": [0.31, 1.7]}, {"controller": "h211pi"}],
+    ids=str,
+)
+def test_what_chooses_the_steps_of_odeint_chooses_these(options):
+    steps, plain = all_steps(stepper_of(**options)), all_steps(stepper_of())
+    grid = [0.0, *(s.t1 for s in steps)]
+    assert np.array_equal(grid, odeint(network, CASE.y0, [0.0, 2.0], CASE.params, **options).grid)
+    assert grid != [0.0, *(s.t1 for s in plain)]
+
+
 def test_before_the_first_step():
     stepper = stepper_of()
     assert (stepper.t, stepper.is_done, stepper.stats.nfe) == (0.0, False, 2) and stepper.h > 0
@@ -125,6 +137,11 @@ def test_a_failing_step():
     with pytest.raises(StepSizeUnderflow, match="^Stepper:"):
         all_steps(stepper)
     assert abs(stepper.t - 1.0) < 1e-4
+
+
+def test_a_smallest_step_is_an_option():
+    with pytest.raises(StepSizeUnderflow, match="`min_step`"):
+        all_steps(stepper_of(min_step=0.3))
 
 
 def test_it_is_not_differentiated():
