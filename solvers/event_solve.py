@@ -26,7 +26,7 @@ from ..engine.trace import Trace, Var, base_value, describe
 from ..engine.tree import Tree, leaves, same_structure, tree_map
 from .compiled import Purpose
 from .dynamics import Dynamics
-from .events import Event, Occurrences, called
+from .events import Event, Occurrences
 from .forward import solve_forward
 from .initial_state import initial_state
 from .monitor import Crossing, Monitor, accumulation
@@ -271,7 +271,7 @@ class _EventSolve:
                 f"odeint: the derivative of the event {event.name!r} needs a condition that can be traced"
             )
             raise
-        condition = called(event.condition, t, state, self.params)
+        condition = event.value(t, state, self.params)
         if type(condition) is not Var:
             return _Happened(crossing, t, state)
         if abs(rate) <= GRAZING * crossing.scale:
@@ -296,9 +296,8 @@ class _EventSolve:
         t, y = last[0].t, last[0].y
         for happened in last:
             event = self.events[happened.crossing.which]
-            assert event.jump is not None
             y = self._checked_state(
-                event, base_value(t), called(event.jump, t, tree_map(_own, y), self.params)
+                event, base_value(t), event.state_after(t, tree_map(_own, y), self.params)
             )
         return t, y
 

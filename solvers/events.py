@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import Parameter, signature
 from typing import Any
 
@@ -24,12 +25,13 @@ class Event:
     end of the solve is.
 
     Args:
-        condition: condition(t, y, params), or condition(t, y), -> a real number, continuous along the solution.
+        condition: condition(t, y, params) -> a real number, continuous along the solution; condition(t, y) when the solve
+            has no params, or when it takes two arguments.
         terminal: True ends the solve at the first occurrence, a number n at the n-th, False never.
         direction: a positive number counts changes from negative to positive only, a negative one those from positive to
             negative, 0 both; along the integration, whichever way time runs.
-        jump: jump(t, y, params), or jump(t, y), -> the state, a tree like y0, with which the solve goes on from there. An
-            event with a jump does not end the solve.
+        jump: jump(t, y, params), or likewise jump(t, y), -> the state, a tree like y0, with which the solve goes on from
+            there. An event with a jump does not end the solve.
         name: what messages and `sol.events` call it (default: the name of the condition).
     """
 
@@ -60,6 +62,24 @@ class Event:
     def stops_at(self) -> int:
         """The occurrence at which the steps end there, counted from 1; 0 for an event that is only recorded."""
         return 1 if self.jump is not None else int(self.terminal)
+
+    def value(self, t: Any, y: Tree, params: Tree) -> Any:
+        """What the condition returns."""
+        return (
+            self.condition(t, y, params)
+            if self._with_params[0] and params is not None
+            else self.condition(t, y)
+        )
+
+    def state_after(self, t: Any, y: Tree, params: Tree) -> Tree:
+        """What the jump returns."""
+        assert self.jump is not None
+        return self.jump(t, y, params) if self._with_params[1] and params is not None else self.jump(t, y)
+
+    @cached_property
+    def _with_params(self) -> tuple[bool, bool]:
+        """Whether condition and jump take three arguments."""
+        return _takes_three(self.condition), self.jump is not None and _takes_three(self.jump)
 
     def is_counted(self, sign: float) -> bool:
         """Whether a change to the side `sign` is an occurrence."""
@@ -114,11 +134,6 @@ def checked_events(events: Any) -> tuple[Event, ...]:
     return tuple(found)
 
 
-def called(function: Callable[..., Any], t: Any, y: Tree, params: Tree) -> Any:
-    """function(t, y, params), or function(t, y) for one that takes two arguments or where params is None."""
-    return function(t, y) if params is None or not _takes_three(function) else function(t, y, params)
-
-
 def _takes_three(function: Callable[..., Any]) -> bool:
     try:
         known = signature(function).parameters.values()
@@ -131,6 +146,8 @@ def _takes_three(function: Callable[..., Any]) -> bool:
 
 def number_of(result: Any, event: Event, t: float) -> float:
     """What a condition returned, as a float. ArgumentError where it is no finite real number."""
+    if isinstance(result, float) and math.isfinite(result):
+        return float(result)
     value = base_value(result)
     if is_array(value):
         value = to_host(value)

@@ -23,7 +23,7 @@ from ..engine.trace import Var, base_value
 from ..engine.transforms import jvp
 from ..engine.tree import Tree
 from .dynamics import StateLayout
-from .events import Event, called, number_of
+from .events import Event, number_of
 from .loop import Integrator
 from .step_polynomial import read_polynomial
 
@@ -197,7 +197,7 @@ class Monitor:
         """The condition at a time and a flat state (n,)."""
         event = self.events[which]
         try:
-            result = called(event.condition, t, self._layout.unflatten(y), self.params)
+            result = event.value(t, self._layout.unflatten(y), self.params)
         except Exception as error:
             error.add_note(f"odeint: raised by the condition of the event {event.name!r} at t={t:.6g}")
             raise
@@ -230,7 +230,7 @@ class Monitor:
         event, unflatten = self.events[which], self._layout.unflatten
 
         def condition(t: Any, y: Tree) -> Any:
-            return called(event.condition, t, y, self.params)
+            return event.value(t, y, self.params)
 
         _, rate = jvp(condition, (t, unflatten(y)), (1.0, unflatten(slope)))
         found = base_value(rate)

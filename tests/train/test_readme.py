@@ -44,6 +44,21 @@ def test_the_script_of_the_solver_differentiates():
     assert names["gradient"][0, 0] == pytest.approx(slope, rel=1e-6)
 
 
+def test_the_script_of_the_bouncing_ball_differentiates():
+    names: dict[str, object] = {}
+    exec(compile("\n".join(SCRIPTS[1:3]), "README.md", "exec"), names)
+    slope = (
+        names["height"](names["np"].array(0.9 + 1e-5)) - names["height"](names["np"].array(0.9 - 1e-5))
+    ) / 2e-5
+    assert names["slope"] == pytest.approx(slope, rel=1e-6)
+
+
+def test_the_script_from_scipy_solves(capsys):
+    names: dict[str, object] = {}
+    exec(compile("\n".join([SCRIPTS[1], SCRIPTS[3]]), "README.md", "exec"), names)
+    assert names["decay"].y[:, -1] == pytest.approx([2 * 0.0067379, 4 * 0.0067379, 8 * 0.0067379], rel=1e-2)
+
+
 COMMANDS = sorted(set(re.findall(r"odegrad (train|evaluate|resume|predict|plot)((?: [^\s`]+)*)", README)))
 
 
