@@ -82,7 +82,7 @@ class KernelTexts:
         numbers = np.array([float(known[slot]) for slot in captured_numbers(self.plan)])
         sizes = {"stage": self.layout.sizes["stage"], "work": self.n_work, "result": self.size}
         arrays = {name: np.full(size, np.nan, dtype) for name, size in sizes.items()}
-        return {"const": const, "numbers": numbers, **arrays, "params": np.zeros(self.n_params, dtype)}
+        return {"const": const, "numbers": numbers, **arrays, "params": np.ones(self.n_params, dtype)}
 
     def run(self, call: Callable[[str], Callable[..., Any]], t: float, y: Any, ybar: Any) -> list[np.ndarray]:
         """[slope, state cotangent, *parameter cotangents] by the kernels that call(text) gives."""
@@ -95,5 +95,5 @@ class KernelTexts:
             if group != PROLOGUE:
                 found.append(blocks["result"].copy().reshape(y.shape))
         ends = np.cumsum([p.size for p in self.params])
-        parts = np.split(blocks["params"], ends)
+        parts = np.split(blocks["params"] - 1.0, ends)  # cotangents are added to what is there
         return [*found, *(part.reshape(p.shape) for part, p in zip(parts, self.params, strict=False))]

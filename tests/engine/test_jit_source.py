@@ -85,6 +85,7 @@ CASES = {
     "batched products": lambda t, y, w, b: (y[:, None, :] @ np.stack([w, w.T, w, w]))[:, 0],
     "outer": lambda t, y, w, b: np.outer(y[:, 0], w[0]),
     "stop gradient": lambda t, y, w, b: y * ops.stop_gradient(y),
+    "cotangents of each other": lambda t, y, w, b: y + b + w[0],
     "unused parameter": lambda t, y, w, b: np.sin(y),
 }  # fmt: skip
 
@@ -128,6 +129,13 @@ def test_kernels_compute_slopes_and_cotangents(name):
 def test_what_is_not_supported_is_named(f, named):
     with pytest.raises(Unsupported, match=named):
         KernelTexts(f, np.ones(3), [])
+
+
+def test_parameters_with_the_same_cotangent():
+    y, ybar, a, b = draw(4, 3), draw(4, 3), draw(3), draw(3)
+    found = KernelTexts(lambda t, y, a, b: y * (a + b), y, [a, b]).run(interpreted, 0.0, y, ybar)
+    for bar in found[2:]:
+        assert_close(bar, (ybar * y).sum(axis=0), scale=norm(ybar), tol=64 * EPS64)
 
 
 def test_elementwise_steps_of_one_shape_share_a_loop():
