@@ -119,7 +119,7 @@ class SolveArguments(_Common):
     problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")]
     """Name of a textbook problem."""
     method: str | None = None
-    """Method of `odeint`; by default dopri5, for stiff problems kvaerno5."""
+    """Method of `odeint`; by default dopri5, for stiff problems radau5."""
     rtol: float = 1e-6
     """Relative tolerance."""
     atol: float | None = None

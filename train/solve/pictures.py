@@ -72,6 +72,8 @@ def draw_work_precision(points: Sequence[Point], title: str, stem: Path) -> list
 
 def fill_work_precision(axes: Any, points: Sequence[Point]) -> None:
     """The curves of `draw_work_precision` in a panel; solvers that always failed are left out."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     for k, solver in enumerate(dict.fromkeys(point.solver for point in points)):
         known = [(p.nfe, p.error) for p in points if p.solver == solver and not p.failure and p.error > 0]
         if known:
@@ -80,6 +82,9 @@ def fill_work_precision(axes: Any, points: Sequence[Point]) -> None:
     axes.set(xlabel="evaluations of f", ylabel="error")
     if axes.lines:
         axes.set(xscale="log", yscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, ha="center")
 

@@ -17,7 +17,7 @@ from .problem import Textbook
 from .run import solve
 from .work_precision import Point, Solver, fixed, measure, ours, scipy_peers, scipys
 
-STIFF_METHOD = "kvaerno5"
+STIFF_METHOD = "radau5"
 RTOLS = tuple(10.0**-k for k in range(3, 11))
 
 
