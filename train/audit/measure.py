@@ -14,7 +14,7 @@ from ...engine.errors import ArgumentError, ArgumentTypeError, NeuralODEError
 from ...solvers.options import GRADIENTS
 from .case import Case, Problem
 from .gradient import Gradient, distance, gradient_of, tolerances_of
-from .peers import Peer, peers_of
+from .peers import Peer, PeerFailure, peers_of
 from .reference import Reference
 
 _REPEATS = 3
@@ -175,8 +175,8 @@ def _by_peer(
     try:
         found, seconds = _timed(lambda: peer.gradient(**tolerances))
         counts = peer.counts(**tolerances)
-    except peer.failures as error:
-        return Measurement(**asked, failure=_words(error))
+    except PeerFailure as error:
+        return Measurement(**asked, failure=f"gave up: {error}")
     if not all(np.isfinite(part).all() for part in found.values()):
         return Measurement(**asked, failure="NonFiniteGradient: the gradient has NaN or infinite entries")
     return Measurement(**asked | _errors(found, truth) | counts, seconds=seconds)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from ....layers.time_grid import uniform_nodes
 from ..case import Case, Portable, cast
 from ..gradient import Gradient, flat
 from .diffrax_solve import COUNTS, METHODS, Solve, counting_solve, plain_solve
-from .peer import Peer
+from .peer import Peer, PeerFailure
 
 
 class JaxFunctions:
@@ -62,8 +63,6 @@ class DiffraxAdjoint(Peer):
     "seminorm" is the continuous adjoint with the parameters kept out of the backward error norm.
     """
 
-    failures = (equinox.EquinoxRuntimeError, jax.errors.JaxRuntimeError)
-
     def __init__(self, portable: Portable, case: Case, most_steps: int, method: str) -> None:
         jax.config.update("jax_enable_x64", True)  # float64 is off in JAX until then
         self.name, self.case, self.portable = f"diffrax {method}", case, portable
@@ -75,7 +74,8 @@ class DiffraxAdjoint(Peer):
 
     def compile(self) -> None:
         for compiled in (self.gradient, self.counts):
-            compiled(1e-2, 1e-2)
+            with contextlib.suppress(PeerFailure):
+                compiled(1e-2, 1e-2)
 
     def gradient(self, rtol: float, atol: float) -> Gradient:
         _, bars = self._solve(self._plain, rtol, atol)
@@ -102,7 +102,11 @@ class DiffraxAdjoint(Peer):
 
     def _solve(self, solve: Solve, rtol: float, atol: float) -> Any:
         """((loss, forward steps), gradient), computed to the end."""
-        return jax.block_until_ready(solve(*self.given, jnp.asarray(rtol), jnp.asarray(atol)))
+        try:
+            return jax.block_until_ready(solve(*self.given, jnp.asarray(rtol), jnp.asarray(atol)))
+        except (RuntimeError, ValueError) as error:
+            said = re.search(r"RuntimeError: ([A-Z][^.\n]*\.)", f"RuntimeError: {error}"[:10_000])
+            raise PeerFailure(said[1] if said else " ".join(str(error).split())[:160]) from error
 
 
 def diffrax_peers(portable: Portable, case: Case, most_steps: int) -> Iterator[Peer]:

@@ -11,16 +11,18 @@ from ..case import Case
 from ..gradient import Gradient
 
 
+class PeerFailure(Exception):
+    """A library gave up on a solve; the message is its own."""
+
+
 class Peer(ABC):
     """One gradient method of another library, with its dopri5, on a portable problem in one precision.
 
     Attributes:
         name: of library and method.
-        failures: the exceptions with which the library gives up on a solve.
     """
 
     name: str
-    failures: tuple[type[Exception], ...]
 
     @abstractmethod
     def compile(self) -> None:
@@ -28,7 +30,7 @@ class Peer(ABC):
 
     @abstractmethod
     def gradient(self, rtol: float, atol: float) -> Gradient:
-        """Gradient of the loss with respect to y0, params and, where the method has it, ts."""
+        """Gradient of the loss with respect to y0, params and, where the method has it, ts; or PeerFailure."""
 
     @abstractmethod
     def counts(self, rtol: float, atol: float) -> dict[str, int]:

@@ -15,7 +15,7 @@ from ....layers import TABatchNorm
 from ....layers.time_grid import uniform_nodes
 from ..case import Case, Portable
 from ..gradient import Gradient, flat
-from .peer import Peer
+from .peer import Peer, PeerFailure
 
 
 class TorchFunctions:
@@ -70,8 +70,6 @@ class TorchdiffeqAdjoint(Peer):
     The derivative with respect to time is part of that norm in any case.
     """
 
-    failures = (AssertionError,)  # underflow, too many steps, a state that is not finite
-
     def __init__(self, portable: Portable, case: Case, most_steps: int, *, seminorm: bool) -> None:
         self.name = "torchdiffeq seminorm" if seminorm else "torchdiffeq adjoint"
         self.case, self.most_steps, self.seminorm = case, most_steps, seminorm
@@ -88,7 +86,7 @@ class TorchdiffeqAdjoint(Peer):
         params = tuple(leaves(self.params))
         steps = {"max_num_steps": self.most_steps}
         backward = {**steps, "norm": "seminorm"} if self.seminorm else steps
-        with _one_thread():
+        with _solving():
             ys = torchdiffeq.odeint_adjoint(
                 f, y0, times, rtol=rtol, atol=atol, method="dopri5", options=steps, adjoint_options=backward,
                 adjoint_params=params,
@@ -122,12 +120,17 @@ def torchdiffeq_peers(portable: Portable, case: Case, most_steps: int) -> Iterat
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """On arrays as small as these, PyTorch's threads mostly wait for each other."""
+def _solving() -> Iterator[None]:
+    """One thread, since on arrays as small as these PyTorch's mostly wait for each other; assertions as failures.
+
+    They are of underflow, too many steps, and a state that is not finite.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
+    except AssertionError as error:
+        raise PeerFailure(" ".join(str(error).split())[:160]) from error
     finally:
         torch.set_num_threads(before)
 
