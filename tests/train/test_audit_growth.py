@@ -48,7 +48,7 @@ def test_a_wrong_size_is_refused(capsys, target, message):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Back over 2 units of time van der Pol's oscillator grows like exp(2 mu): mu = 30 is too much, 0.1 is not."""
+    """Back over 2 units of time the oscillator grows like exp(2 mu): mu = 30 is too much, 0.1 is not."""
     from odegrad.train.audit import audit_growth
 
     folder = tmp_path_factory.mktemp("growth")

@@ -30,7 +30,7 @@ class Peer(ABC):
 
     @abstractmethod
     def gradient(self, rtol: float, atol: float) -> Gradient:
-        """Gradient of the loss with respect to y0, params and, where the method has it, ts; or PeerFailure."""
+        """Of the loss with respect to y0, params and, where the method has it, ts; or PeerFailure."""
 
     @abstractmethod
     def counts(self, rtol: float, atol: float) -> dict[str, int]:

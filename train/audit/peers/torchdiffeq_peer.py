@@ -121,7 +121,7 @@ def torchdiffeq_peers(portable: Portable, case: Case, most_steps: int) -> Iterat
 
 @contextmanager
 def _solving() -> Iterator[None]:
-    """One thread, since on arrays as small as these PyTorch's mostly wait for each other; assertions as failures.
+    """One thread, since on small arrays more of them mostly wait for each other; assertions as failures.
 
     They are of underflow, too many steps, and a state that is not finite.
     """
