@@ -57,7 +57,7 @@ def solve_compiled(
             "execution='compiled' needs numba, which is not installed: pip install 'odegrad[jit]', or pass "
             "execution='replay'"
         )
-    reason = _unknown(dynamics, options, purpose, keeps_path)
+    reason = _unknown(dynamics, options, purpose, keeps_path, len(times))
     if reason:
         _tell(reason)
         return None
@@ -75,7 +75,7 @@ def solve_compiled(
         return None
 
 
-def _unknown(dynamics: Dynamics, options: Options, purpose: Purpose, keeps_path: bool) -> str:
+def _unknown(dynamics: Dynamics, options: Options, purpose: Purpose, keeps_path: bool, n_times: int) -> str:
     """What the loops in machine code do not do; empty if they do all that is asked for."""
     if dynamics.xp is not np:
         return "arrays on a device"
@@ -83,8 +83,10 @@ def _unknown(dynamics: Dynamics, options: Options, purpose: Purpose, keeps_path:
         return f"a state of {dynamics.layout.dtype} with {dynamics.layout.size} values"
     if not isinstance(options.method, Tableau):
         return f"method={options.method.name!r}"
-    if options.method.extra_c or options.method.b_coarse is not None:
-        return f"method={options.method.name!r}, with extra stages for dense output"
+    if options.tableau.b_coarse is not None:
+        return f"method={options.method.name!r}, with two error estimates"
+    if options.tableau.extra_c and n_times > 2:
+        return f"method={options.method.name!r} with output times inside of steps"
     if options.gradient == "reversible":
         return "gradient='reversible'"
     if keeps_path:

@@ -56,7 +56,7 @@ def gradients(case, **options):
 
 
 @pytest.mark.parametrize("span", [1.5, -1.5])
-@pytest.mark.parametrize("method", ["dopri5", "bosh3", "euler", "midpoint", "rk4"])
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "tsit5", "euler", "midpoint", "rk4"])
 def test_solutions_agree_with_replay(method, span, replayed):
     """On the same steps: their sizes follow from error estimates, which cancel and magnify round-off."""
     case = random_case(5, method=method, span=span, n_times=6)
@@ -136,12 +136,20 @@ def test_a_solve_inside_of_dynamics(replayed):
 
 
 @pytest.mark.parametrize("span", [1.5, -1.5])
-@pytest.mark.parametrize("method", ["dopri5", "bosh3", "euler", "midpoint", "rk4"])
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "tsit5", "euler", "midpoint", "rk4"])
 def test_gradients_agree_with_the_tape_on_the_same_grid(method, span, replayed):
     case = random_case(7, method=method, span=span, n_times=6)
     grid = case.solve(execution="compiled").grid
     found = gradients(case, execution="compiled")
     expected = gradients(case, gradient="tape", grid=grid, step_size=None)
+    assert distance(found, expected) <= 1e-12 and not replayed
+
+
+@pytest.mark.parametrize("method", ["vern6", "vern7"])
+def test_methods_with_extra_stages_between_two_times(method, replayed):
+    case = random_case(7, method=method, n_times=2)
+    found = gradients(case, execution="compiled")
+    expected = gradients(case, gradient="tape", grid=case.grid(execution="compiled"))
     assert distance(found, expected) <= 1e-12 and not replayed
 
 
@@ -221,6 +229,8 @@ def test_other_gradient_methods_begin_with_a_compiled_solve(gradient, replayed):
     ("options", "named"),
     [
         ({"callback": lambda info: None}, "callback"),
+        ({"method": "dop853"}, "dop853"),
+        ({"method": "vern6"}, "vern6"),
         ({"dense": True}, "dense"),
         ({"save": "steps", "ts": [0.0, 1.0]}, "save"),
         ({"controller": "h211b"}, "controller"),
