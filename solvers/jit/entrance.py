@@ -117,4 +117,4 @@ def _tell(reason: str) -> None:
     """One line for each reason."""
     if reason not in _told:
         _told.add(reason)
-        logger.info("odegrad: execution='compiled' does not know %s; the solve is replayed", reason)
+        logger.warning("odegrad: execution='compiled' does not know %s; the solve is replayed", reason)
