@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError
-from .fusion import Run, RunBinder, Scratch, _ChunkLoop, _sum_target, each_sample
+from .fusion import Run, RunBinder, Scratch, ChunkLoop, sum_target, each_sample
 from .jit.layout import Unsupported
 from .jit.runs import SIZES, RunText, run_text
 from .primitive import Call
@@ -100,7 +100,7 @@ class KernelBinder(RunBinder):
         def work(first: int, last: int, worker: int, _held: Any = (code, job, held)) -> None:
             entry(first, last, address)
 
-        return [*self.prelude, (_ChunkLoop(work, self.n_chunks), (), {}), *self.epilogue]
+        return [*self.prelude, (ChunkLoop(work, self.n_chunks), (), {}), *self.epilogue]
 
     def _text(self) -> tuple[RunText, dict[int, str]]:
         """The text of the kernel, and how each operand lies."""
@@ -116,7 +116,7 @@ class KernelBinder(RunBinder):
             dtypes = {metas[slot].dtype for slot in step.inputs}
             if None in dtypes and self.dtype not in dtypes:
                 raise Unsupported(f"`{step.op.name}` of truth values and numbers")
-        targets = {step.output: _sum_target(self.program, step) for step in steps}
+        targets = {step.output: sum_target(self.program, step) for step in steps}
         sums = {slot: self._kind(target) for slot, target in targets.items() if target is not None}
         kinds = {slot: self._kind(metas[slot].shape) for slot in slots if slot not in sums}
         if any(metas[slot].dtype != self.dtype for slot in sums):
@@ -156,7 +156,7 @@ class KernelBinder(RunBinder):
         """The memory that a kernel reads or writes for a slot."""
         steps = [step for step in self.run.steps if slot in (*step.inputs, step.output)]
         if slot not in kinds:
-            target = _sum_target(self.program, steps[0])
+            target = sum_target(self.program, steps[0])
             assert target is not None
             partial, _, _ = self._collected(steps[0], target)
             return partial

@@ -9,7 +9,7 @@ bits of a sum do not depend on the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +40,10 @@ def schedule(plan: Plan, group: str) -> list[Step | Run]:
     """The steps of a group, those that can be fused gathered into runs.
 
     A step moves before a run if it does not depend on it, and behind it if it does; a step that needs a sum which the
-    run makes has to wait for the next run.
+    run makes has to wait for the next run. What can be computed at once is left until it is needed: there its result
+    may be one chunk instead of a whole array.
     """
-    pending, ordered = list(plan.steps[group]), []  # type: list[Step], list[Step | Run]
+    pending, ordered = _from_the_start(plan, group), []  # type: list[Step], list[Step | Run]
     while pending:
         first = next((k for k, step in enumerate(pending) if _fusible_shape(plan, step)), len(pending))
         ordered += pending[:first]
@@ -64,24 +65,59 @@ def _split(plan: Plan, shape: Shape, steps: list[Step]) -> tuple[list[Step], lis
     made: set[int] = set()  # whole in chunks only
     late: set[int] = set()  # not there until the run is over
     for step in steps:
-        if not late.isdisjoint(step.inputs):
-            after.append(step)
-            late.add(step.output)
-        elif _fusible_shape(plan, step) == shape:
+        own_shape = _fusible_shape(plan, step)
+        if own_shape == shape and late.isdisjoint(step.inputs):
             run.append(step)
-            (late if _sum_target(plan.program, step) is not None else made).add(step.output)
-        elif not made.isdisjoint(step.inputs):
+            (late if sum_target(plan.program, step) is not None else made).add(step.output)
+        elif own_shape or not late.isdisjoint(step.inputs) or not made.isdisjoint(step.inputs):
             after.append(step)
             late.add(step.output)
         else:
             before.append(step)
-    return run, before, after
+    read = {slot for step in run for slot in step.inputs}
+    idle = [step for step in run if step.output not in read and made.isdisjoint(step.inputs)]
+    later, moved = _late(plan, after, idle)
+    if len(moved) == len(run):  # there would be no run
+        return run, before, after
+    return [step for step in run if step.output not in moved], before, later
+
+
+def _from_the_start(plan: Plan, group: str) -> list[Step]:
+    """The steps of a group, those that need none of the others where they are needed."""
+    steps = plan.steps[group]
+    made = {step.output for step in steps}
+    given = {step.output for step in steps if made.isdisjoint(step.inputs)}
+    _, moved = _late(plan, steps, [step for step in steps if step.output in given])
+    others = [step for step in steps if step.output not in moved]
+    return _late(plan, others, [step for step in steps if step.output in moved])[0]
+
+
+def _is_elementwise(plan: Plan, step: Step) -> bool:
+    return _fusible_shape(plan, step) is not None and sum_target(plan.program, step) is None
+
+
+def _late(plan: Plan, steps: Sequence[Step], given: Sequence[Step]) -> tuple[list[Step], frozenset[int]]:
+    """(steps, with each given one just before the first that reads it if the two can be in one run; what was put there).
+
+    The others of `given` are left out.
+    """
+    waiting = {step.output: step for step in given if _is_elementwise(plan, step)}
+    ordered: list[Step] = []
+    moved: set[int] = set()
+    for step in steps:
+        for slot in dict.fromkeys(step.inputs):
+            if slot in waiting and _fusible_shape(plan, step) == plan.program.metas[slot].shape:
+                ordered.append(waiting[slot])
+                moved.add(slot)
+            waiting.pop(slot, None)
+        ordered.append(step)
+    return ordered, frozenset(moved)
 
 
 def _local(plan: Plan, group: str, run: Iterable[Step]) -> frozenset[int]:
     """Elementwise results of a run that nothing outside of it reads."""
     inside = {id(step) for step in run}
-    made = {step.output for step in run if _sum_target(plan.program, step) is None}
+    made = {step.output for step in run if sum_target(plan.program, step) is None}
     read_outside = {slot for step in plan.steps[group] if id(step) not in inside for slot in step.inputs}
     kept = plan.residuals.union(plan.outputs[group])
     return frozenset(slot for slot in made if slot not in read_outside and slot not in kept)
@@ -92,7 +128,7 @@ def _fusible_shape(plan: Plan, step: Step) -> Shape | None:
     metas = plan.program.metas
     if not plan.strided.isdisjoint(step.inputs):
         return None
-    if _sum_target(plan.program, step) is not None:
+    if sum_target(plan.program, step) is not None:
         shape = metas[step.inputs[0]].shape
     elif step.op.chunk_calls:
         shape = metas[step.output].shape
@@ -114,7 +150,7 @@ def each_sample(shape: Shape) -> Shape:
     return (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
 
 
-def _sum_target(program: Program, step: Step) -> Shape | None:
+def sum_target(program: Program, step: Step) -> Shape | None:
     """What a step sums a large array to: one value a channel, one a position, or one a sample and channel; else None."""
     if step.op.name not in ("mean_leading", "unbroadcast", "sum"):
         return None
@@ -177,7 +213,7 @@ class RunBinder:
         )
         scope: dict[str, Any] = {}
         exec(compiled(source), scope)  # noqa: S102 - the text is made above, of names and numbers only
-        loop = _ChunkLoop(scope["make"](**self.names), self.n_chunks)
+        loop = ChunkLoop(scope["make"](**self.names), self.n_chunks)
         return [*self.prelude, (loop, (), {}), *self.epilogue]
 
     def _chunked(self) -> list[int]:
@@ -212,7 +248,7 @@ class RunBinder:
         return lambda worker: self.scratch.take((role, worker), shape, dtype)
 
     def _lines(self, step: Step, scalar: Callable[[int, Step], np.ndarray]) -> list[str]:
-        target = _sum_target(self.program, step)
+        target = sum_target(self.program, step)
         if target is not None:
             return [self._sum_line(step, target)]
         operands = {f"x{k}": self._operand(slot, step, scalar) for k, slot in enumerate(step.inputs)}
@@ -235,7 +271,7 @@ class RunBinder:
         meta = self.program.metas[slot]
         if meta.dtype is None:
             buffer = scalar(slot, step)
-            name = f"s{slot}_{buffer.dtype.char}"
+            name = f"s{slot}_{buffer.dtype.name}"
             self.names[name] = buffer
         elif meta.shape == self.run.shape:
             return f"x{slot}"
@@ -324,7 +360,7 @@ class Scratch:
         return sum(buffer.nbytes for buffer in self._buffers.values())
 
 
-class _ChunkLoop:
+class ChunkLoop:
     """The loop of a run, its chunks divided among as many threads as BLAS has."""
 
     __name__ = "chunk_loop"

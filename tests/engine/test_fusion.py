@@ -113,7 +113,7 @@ def test_a_step_that_needs_a_sum_waits_for_the_next_run(rng):
     replayed = Replayed(normalised, 0.4, y, params)
     runs = [s for s in replayed.workspace.schedules["F"] if isinstance(s, Run)]
     for run in runs:
-        sums = {s.output for s in run.steps if fusion._sum_target(replayed.joint, s) is not None}
+        sums = {s.output for s in run.steps if fusion.sum_target(replayed.joint, s) is not None}
         assert sums.isdisjoint(slot for step in run.steps for slot in step.inputs)
     assert len(runs) == 3  # up to the mean, up to the variance, the rest
 
@@ -133,6 +133,24 @@ def test_every_step_is_scheduled_once_after_what_it_reads(rng):
             seen.add(step.output)
 
 
+def test_what_a_later_run_reads_is_computed_there(rng):
+    """The factor of a variance's cotangent is known from the start, and so is that of another shape."""
+    y, _, params = drawn(rng, (70, 8, 8, 16))
+
+    def f(t, y, w, gamma, b):
+        pooled = ops.relu(ops.normalize(y, *ops.moments(y), 1e-5, gamma, b)).reshape(70, 8, 4, 32)
+        return ops.normalize(pooled, *ops.moments(pooled), 1e-5).reshape(y.shape)
+
+    replayed = Replayed(f, 0.4, y, params)
+    metas, segments = replayed.joint.metas, replayed.workspace.schedules["S"]
+    factors = {
+        s.output for s in replayed.plan.steps["S"] if any(metas[slot].shape == () for slot in s.inputs)
+    }
+    large = {slot for slot in factors if len(metas[slot].shape) > 1}
+    assert len(large) == 2
+    assert large <= set().union(*(s.local for s in segments if isinstance(s, Run)))
+
+
 def test_results_of_a_chain_are_no_whole_arrays(rng):
     y, _, params = drawn(rng, (512, 32, 32))
     replayed = Replayed(lambda t, y, w, g, b: np.tanh(np.sin(np.exp(y * g) + b) * w), 0.4, y, params)
@@ -140,6 +158,14 @@ def test_results_of_a_chain_are_no_whole_arrays(rng):
     assert len(run.steps) == 6
     residuals = replayed.plan.residuals
     assert {s.output for s in run.steps} - run.local <= residuals | set(replayed.joint.outputs)
+
+
+def test_truth_values_beside_a_number(rng):
+    y, ybar, params = drawn(rng, SHAPES[0])
+    replayed = Replayed(lambda t, y, w, g, b: y * ops.logical_or(y > w, t > 0.5), 0.4, y, params)
+    assert run_count(replayed) > 0
+    for t in (0.2, 0.7):
+        assert np.array_equal(replayed(t, y, ybar)[0], y * ((y > params[0]) | (t > 0.5)))
 
 
 def test_small_arrays_are_not_fused(rng):
