@@ -7,6 +7,7 @@ from odegrad import odeint
 from odegrad.engine.errors import ArgumentError
 from odegrad.train.solve import PROBLEMS, mirrored, named_problem
 from odegrad.train.solve.registry import reference, uncertainty
+from odegrad.train.solve.work_precision import error_of
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 from scipy.special import ellipj
@@ -133,6 +134,16 @@ def test_a_reference_begins_at_the_initial_state(name):
     truth = reference(problem)
     assert truth.shape == (len(problem.ts), problem.y0.size)
     np.testing.assert_array_equal(truth[0], problem.y0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_formula_leads_to_the_reference(name):
+    """By SciPy, at a tolerance whose error stays far below what a wrong coefficient would do."""
+    problem = PROBLEMS[name]
+    rtol, method = (1e-7, "Radau") if problem.is_stiff else (1e-10, "DOP853")
+    span, atol = (problem.ts[0], problem.ts[-1]), rtol * problem.smallest
+    found = solve_ivp(problem.f, span, problem.y0, method, problem.ts, rtol=rtol, atol=atol)
+    assert error_of(problem, found.y.T) < 2e-6
 
 
 @pytest.mark.parametrize("name", NAMES)
