@@ -69,9 +69,6 @@ class Monitor:
         self.captured: dict[int, Var] = {}
         self._counts = [0] * len(events)
         self._sides: list[float] = []
-        self._is_zero: list[
-            bool
-        ] = []  # whether the condition is zero at the start of the step, its side known
         self._is_fresh: list[bool] = []  # whether its value there is round-off, and its side that of the flow
         self._after: Mapping[int, float] = {}
 
@@ -94,7 +91,6 @@ class Monitor:
         forward = math.copysign(1.0, integrator.t1 - t)
         values = [self._value(i, t, y) for i in range(len(self.events))]
         self._is_fresh = [self._is_round_off(i, t, y, value) for i, value in enumerate(values)]
-        self._is_zero = [False] * len(values)
         self._sides = [
             float(np.sign(forward * self._rate(i, t, y, slope) if is_fresh else value))
             for i, (value, is_fresh) in enumerate(zip(values, self._is_fresh, strict=True))
@@ -104,19 +100,18 @@ class Monitor:
         """Record what happened in the step just made, whose polynomial is `block` (p + 1, n); whether to stop there."""
         step = _Step(integrator, block)
         found: list[Crossing] = []
-        sides, zeros = [], []
+        sides = []
         for which in range(len(self.events)):
-            crossings, side, is_zero = self._scan(which, step)
+            crossings, side = self._scan(which, step)
             found += crossings
             sides.append(side)
-            zeros.append(is_zero)
         found.sort(key=lambda crossing: (crossing.t * step.direction, crossing.which))
         stop = self._first_stop(found)
         for crossing in found:
             if stop is None or (crossing.t - stop) * step.direction <= step.resolution:
                 self._record(crossing, step, stop)
         if stop is None:
-            self._sides, self._is_zero = sides, zeros
+            self._sides = sides
             self._is_fresh = [False] * len(self.events)
             return False
         self.step_end = stop if stop == step.t else step.t_next
@@ -142,11 +137,11 @@ class Monitor:
         if is_here:
             self.fired.append(crossing)
 
-    def _scan(self, which: int, step: _Step) -> tuple[list[Crossing], float, bool]:
-        """The occurrences in a step, in order; the side at its end, and whether the condition is zero there."""
+    def _scan(self, which: int, step: _Step) -> tuple[list[Crossing], float]:
+        """The occurrences in a step, in order, and the side that the condition was last seen on."""
         event = self.events[which]
         side, left = self._sides[which], 0.0
-        zero = 0.0 if self._is_zero[which] else None  # the first point of the zeros just seen
+        zero = None  # the first point of the zeros just seen
         values = [self._value(which, t, y) for t, y in zip(step.times, step.states, strict=True)]
         scale = max(map(abs, values)) / abs(step.h)
         roots = []
@@ -161,7 +156,7 @@ class Monitor:
                 root = self._root(which, step, side, left, theta) if zero is None else zero
                 roots.append(self._crossing(which, step, step.time(root), scale))
             side, left, zero = sign, theta, None
-        return roots, side, zero is not None
+        return roots, side
 
     def _root(self, which: int, step: _Step, side: float, left: float, right: float) -> float:
         """Where in the step the condition leaves `side`, on which it is at theta = `left`, not at `right`."""
@@ -172,7 +167,7 @@ class Monitor:
 
         if left == 0.0 and self._is_fresh[which]:
             left = self._left_of(which, step, side, right, condition)
-        if condition(left) * side <= 0.0:  # by round-off: the sides have changed there
+        if condition(left) * side <= 0.0:  # zero at the end of the step before, or beyond by round-off
             return left
         return float(brentq(condition, left, right, xtol=2.0 * EPS, rtol=4.0 * EPS, maxiter=1000, disp=False))
 

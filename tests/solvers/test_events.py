@@ -109,14 +109,24 @@ def test_recorded_events_do_not_change_the_steps():
     )
 
 
-def test_a_step_that_crosses_twice():
-    """Up and down again through the level within one step, at the end of which all is as before."""
-    event = Event(lambda t, y: y[0] - 1.0, terminal=False)
-    up = np.array([0.0, 10.0])
-    sol = odeint(falling, up, (0.0, 2.0), events=[event], first_step=2.0)
-    root = math.sqrt(100.0 - 2.0 * G)
-    assert len(sol.grid) == 2
-    assert sol.events[0].ts == pytest.approx([(10.0 - root) / G, (10.0 + root) / G], rel=1e-12)
+@pytest.mark.parametrize("apex", [0.5, 1.0, 1.5])
+def test_a_step_that_crosses_twice(apex):
+    """Up and down again through a level below the apex within one step, at the end of which all is as before."""
+    level = 0.5 * G * apex**2 - 0.05
+    event = Event(lambda t, y: y[0] - level, terminal=False)
+    sol = odeint(falling, np.array([0.0, G * apex]), (0.0, 2.0), events=[event], first_step=2.0)
+    away = math.sqrt(0.1 / G)
+    assert len(sol.grid) == 2 and sol.events[0].ts == pytest.approx([apex - away, apex + away], rel=1e-12)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_event_exactly_at_the_end_of_a_step(terminal):
+    event = Event(lambda t, y: y[0] - 1.0, terminal=terminal)
+    grid = [0.0, 0.5, 1.0, 1.5, 2.0]
+    sol = odeint(lambda t, y: 1.0 + 0.0 * y, np.zeros(1), grid, grid=grid, events=[event], dense=True)
+    end = 3 if terminal else 5
+    assert list(sol.events[0].ts) == [1.0] and same_bits((sol.grid, sol.ts), (np.array(grid[:end]),) * 2)
+    assert sol.dense.t1 == grid[end - 1]
 
 
 def test_the_earliest_event_of_a_step_counts():
@@ -127,9 +137,14 @@ def test_the_earliest_event_of_a_step_counts():
 
 
 def test_events_at_the_same_time_are_all_recorded():
-    events = [Event(height), Event(lambda t, y: 3.0 * y[0], name="thrice"), Event(height, terminal=False)]
-    sol = fall(events)
-    assert [len(record) for record in sol.events] == [1, 1, 1]
+    conditions = [
+        height,
+        lambda t, y: 3.0 * y[0],
+        lambda t, y: np.expm1(y[0]),
+        lambda t, y: np.tanh(y[0] / 7.0),
+    ]
+    sol = fall([Event(condition, terminal=condition is height) for condition in conditions])
+    assert [len(record) for record in sol.events] == [1, 1, 1, 1]
     assert len({record.ts[0] for record in sol.events}) == 1
 
 
