@@ -21,7 +21,7 @@ FLOAT64 = np.dtype(np.float64)
 
 
 def linear_loss(part, entry, value):
-    """Half the sum of squares of exp(A (t - ts[0])) y0 at all output times, an entry of y0, A or ts changed."""
+    """Half the sum of squares of exp(A (t - ts[0])) y0 at all output times, an entry of them changed."""
     case = named_problem("linear").build(FLOAT64)
     given = {"y0": case.y0.copy(), "params": case.params.copy(), "ts": case.ts.copy()}
     given[part].flat[entry] = value
