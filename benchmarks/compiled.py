@@ -6,7 +6,7 @@ Two problems, in float32 and float64:
     spiral    forward, loss and full gradient of the workload of that name (`workloads.py`)
     lorenz    a plain solve of Lorenz's system over [0, 20], float64, rtol = atol = 1e-8
 Losses and gradients are compared before anything is timed; states of the chaotic system at t = 2. Prints one JSON line a
-method. `first_s` is the first call in a process of its own with nothing on disk, `from_disk_s` in another one after it:
+method; times are means of five calls in a row. `first_s` is the first call in a process of its own with nothing on disk, `from_disk_s` in another one after it:
 of odegrad with numba's import, of diffrax without JAX's. It needs numba, the `jit` extra.
 """
 
@@ -33,6 +33,7 @@ from .workloads import spiral
 
 Call = Callable[[], Any]
 TOLERANCE = 1e-8
+REPEATS = 5  # calls timed together, as a training loop makes them: the first after another method runs on cold caches
 START, END, EARLY = [1.0, 1.0, 1.0], 20.0, 2.0
 
 
@@ -115,7 +116,9 @@ def measure(problem: str, dtype: str, given: argparse.Namespace) -> None:
     """Check that all methods agree, time them and print a line for each."""
     calls = calls_of(problem, dtype)
     check_calls(problem, dtype, calls)
-    times = interleaved(calls, seconds=0.05 if given.toy else given.seconds)
+    times = interleaved(
+        calls, seconds=0.05 if given.toy else given.seconds, repeats=1 if given.toy else REPEATS
+    )
     for name, found in times.items():
         line: dict[str, Any] = {
             "benchmark": "compiled", "problem": problem, "method": name, "dtype": dtype, "device": "cpu",

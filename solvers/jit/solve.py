@@ -49,7 +49,7 @@ class Run:
         self.machine = None
         machine.params.fill(0)
         machine.hold(job.YS_BAR, np.ascontiguousarray(ys_bar, machine.rows.dtype))
-        machine.hold(job.TS, done.trajectory.ts)
+        machine.hold(job.TS, np.ascontiguousarray(done.trajectory.ts))
         machine.hold(job.GRID, self.grid)
         machine.hold(job.STATES, self.states)
         machine.hold(job.SLOPE0, np.ascontiguousarray(done.dynamics.slope0))
@@ -101,12 +101,13 @@ def solve(
         give_back(machine)
         return None
     stats.nfe += 1 + int(counts[job.NFE])  # recording f was the first one
-    stats.n_accepted, stats.n_rejected = n, int(counts[job.N_REJECTED])
+    stats.n_accepted += n
+    stats.n_rejected += int(counts[job.N_REJECTED])
     grid = grid[: n + 1]
     done = Forward(dynamics, times, Trajectory(times, ys, grid.tolist(), reached=len(times)), stats)
     if keeps_states:
         n_kept = min(n, int(counts[job.MAX_KEPT]))
-        stats.peak_saved_bytes = (n + 1) * ys[0].nbytes + n_kept * machine.stages.nbytes
+        stats.peak_saved_bytes += (n + 1) * ys[0].nbytes + n_kept * machine.stages.nbytes
         at_grid: Any = states[: n + 1]
         done.trajectory.states = at_grid
         done.run = Run(machine, grid, at_grid, n_kept)
@@ -129,7 +130,7 @@ def _begin(
     grid[0] = times[0]
     states = machine.hold(job.STATES, np.empty((room if keeps_states else 1, machine.size), ys.dtype))
     states[0] = ys[0]
-    machine.hold(job.TS, times)
+    machine.hold(job.TS, np.ascontiguousarray(times))
     machine.hold(job.YS, ys)
     if given is not None:
         machine.hold(job.GIVEN, np.ascontiguousarray(given))

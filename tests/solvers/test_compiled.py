@@ -105,6 +105,14 @@ def test_more_steps_than_there_is_room_for_at_first():
     assert distance(found.ys, case.solve(grid=found.grid).ys) <= 256 * EPS64
 
 
+def test_dynamics_that_jump_are_solved_and_counted_piece_by_piece(replayed):
+    case = random_case(6)
+    found, expected = both(case, jump_ts=(0.9,))
+    assert distance(found.ys, expected.ys) <= 1e-12 and not replayed
+    for name in ("nfe", "n_accepted", "n_rejected"):
+        assert getattr(found.stats, name) == getattr(expected.stats, name)
+
+
 def test_trees_captured_values_and_numbers(replayed):
     w, rate = np.array([[0.5, -1.0], [1.0, 0.1]]), 0.3
 
