@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError
-from .fusion import Run, RunBinder, Scratch, ChunkLoop, sum_target, each_sample
+from .fusion import ChunkLoop, Run, RunBinder, Scratch, each_sample, sum_target
 from .jit.layout import Unsupported
 from .jit.runs import SIZES, RunText, run_text
 from .primitive import Call

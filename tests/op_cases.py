@@ -265,6 +265,8 @@ REDUCTIONS = [
     Case("reverse_cumsum", (Real((3, 4)),), {"axis": 0}),
     Case("mean_leading", (Real((2, 5, 3)),)),
     Case("mean_leading", (Real((4, 1)),)),
+    Case("square_about_mean", (Real((2, 5, 3)), distinct((3,)))),
+    Case("square_about_mean", (Real((2, 4, 3)), distinct((2, 1, 3)))),
     flat("argmax", Real((3, 4)), axis=0),
 ]
 

@@ -21,6 +21,7 @@ _REAL = {
     "div": "{0} / {1}",
     "neg": "-{0}",
     "square": "{0} * {0}",
+    "square_about_mean": "({0} - {1}) * ({0} - {1})",
     "power_of": "{0} ** {1}",
     "zeros_like": "{d}(0.0)",
     "ones_like": "{d}(1.0)",

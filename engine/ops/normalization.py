@@ -11,8 +11,8 @@ import numpy as np
 from ..backend import namespace_of
 from ..primitive import primitive
 from ..trace import base_value, dtype_of, shape_of
-from .elementwise import sqrt, square
-from .reductions import sum
+from .elementwise import sqrt
+from .reductions import square_about_mean, sum
 from .shaping import reshape
 
 
@@ -43,8 +43,8 @@ def group_normalize(x: Any, groups: int, eps: float) -> Any:
         of_group = sum(values, positions) @ by_group * (1.0 / n_values)
         return reshape(of_group @ by_group.T, each_sample)
 
-    centred = x - averages(x)
-    return centred * (1.0 / sqrt(averages(square(centred)) + eps))
+    mean = averages(x)
+    return (x - mean) * (1.0 / sqrt(averages(square_about_mean(x, mean)) + eps))
 
 
 def _group_members(xp: ModuleType, groups: int, channels: int, dtype: Any) -> Any:

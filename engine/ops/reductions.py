@@ -12,7 +12,7 @@ from ..primitive import primitive
 from ..trace import dtype_of, shape_of
 from .elementwise import equal, exp, isfinite, log, sqrt, square, where
 from .shaping import astype, broadcast_to, checked_axis, real, reshape, squeeze
-from .wide import leading_sum
+from .wide import channel_operand, leading_sum
 
 Axis = int | tuple[int, ...] | None
 
@@ -190,9 +190,33 @@ def mean_leading_into(out, x):
     return None if calls is None else [*calls, (np.divide, (out, n), {"out": out})]
 
 
+@primitive("square_about_mean")
+def square_about_mean(xp, x, mean):
+    """y = (x - mean)**2, for variances only: `mean` is that of x over rows which are averaged next."""
+    return xp.square(x - mean)
+
+
+@square_about_mean.vjp(saves=("x", "mean"))
+def square_about_mean_vjp(ybar, x, mean):
+    """xbar = 2 (x - mean) ybar. The cotangent of `mean`, -2 sum((x - mean) ybar), is none: ybar is the same in all rows
+    of an average, and deviations from a mean sum to zero. To know this spares a pass over x, and x - mean is what
+    `normalize` has made already."""
+    return 2.0 * (x - mean) * ybar, None
+
+
+square_about_mean.chunk_calls = ((np.subtract, ("x0", "x1"), "out"), (np.square, ("out",), "out"))
+
+
+@square_about_mean.writes_into
+def square_about_mean_into(out, x, mean):
+    """A difference, squared in place."""
+    difference = channel_operand(np.subtract, out, x, mean) or [(np.subtract, (x, mean), {"out": out})]
+    return [*difference, (np.square, (out,), {"out": out})]
+
+
 def moments(x: Any) -> tuple[Any, Any]:
     """Mean and biased variance over all axes but the last, each (C,): of the deviations, which cannot cancel."""
     if 0 in shape_of(x)[:-1] or not shape_of(x):
         raise ArgumentError(f"moments want x (..., C) with at least one row; got shape {shape_of(x)}")
     mean = mean_leading(x)
-    return mean, mean_leading(square(x - mean))
+    return mean, mean_leading(square_about_mean(x, mean))

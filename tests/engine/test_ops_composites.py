@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import scipy.special
 from hypothesis import given
-from odegrad.engine import ops, vjp
+from odegrad.engine import hvp, ops, vjp
 from odegrad.engine.errors import ArgumentError, TracedValueError
 from odegrad.engine.primitive import Primitive
-from oracles import EPS64, assert_close, central_difference, complex_step, inner_all, norm
+from oracles import EPS64, assert_close, central_difference, complex_step, inner, inner_all, norm
 from strategies import broadcasting_pairs, seeds, shapes
 
 LABELS = np.array([2, 0, 1, 2])
@@ -329,3 +329,30 @@ def test_ones_like_an_infinite_number_is_one():
 
 def test_a_numpy_scalar_is_not_a_weak_number():
     assert ops.tanh(np.float64(0.5)).dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("f", "plain"),
+    [
+        (lambda x: ops.moments(x)[1], lambda x: np.mean((x - np.mean(x, (0, 1))) ** 2, (0, 1))),
+        (lambda x: ops.normalize(x, *ops.moments(x), 0.1), lambda x: normalized(x, (0, 1))),
+        (lambda x: ops.group_normalize(x, 1, 0.1), lambda x: normalized(x, (1, 2))),
+    ],
+    ids=["variance", "batch", "group"],
+)
+def test_second_derivatives_know_that_a_mean_moves_with_its_values(f, plain, rng):
+    """u^T H v of sum(w sin(f(x))): differences of the complex step of NumPy's formula."""
+    x, u, v = rng.standard_normal((3, 4, 3, 2))
+    w = rng.standard_normal(np.shape(plain(x)))
+
+    def slope(x):
+        return complex_step(lambda z: np.sum(w * np.sin(plain(z))), [x], [u])
+
+    expected = central_difference(slope, [x], [v])
+    _, (product,) = hvp(lambda x: ops.sum(w * np.sin(f(x))), (x,), (v,))
+    assert_close(inner(u, product), expected, scale=norm(u) * norm(v) * norm(w), tol=1e-9)
+
+
+def normalized(x, axes):
+    centred = x - np.mean(x, axes, keepdims=True)
+    return centred / np.sqrt(np.mean(centred**2, axes, keepdims=True) + 0.1)
