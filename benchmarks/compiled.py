@@ -6,8 +6,9 @@ Two problems, in float32 and float64:
     spiral    forward, loss and full gradient of the workload of that name (`workloads.py`)
     lorenz    a plain solve of Lorenz's system over [0, 20], float64, rtol = atol = 1e-8
 Losses and gradients are compared before anything is timed; states of the chaotic system at t = 2. Prints one JSON line a
-method; times are means of five calls in a row. `first_s` is the first call in a process of its own with nothing on disk, `from_disk_s` in another one after it:
-of odegrad with numba's import, of diffrax without JAX's. It needs numba, the `jit` extra.
+method; times are means of five calls in a row. `first_s` is the first call in a process of its own with nothing on disk,
+`from_disk_s` in another one after it: of odegrad with numba's import, of diffrax without JAX's. It needs numba, the `jit`
+extra.
 """
 
 from __future__ import annotations
