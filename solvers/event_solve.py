@@ -176,6 +176,7 @@ class _EventSolve:
         fired = self.monitor.fired
         if fired:
             last = first + int(np.sum((self.times[first:] - fired[0].t) * self.direction <= 0.0))
+            assert own.save == "steps" or len(plain.ts) == last - first + 1
             self.pieces[-1] = replace(self.pieces[-1], end=fired[0].t, last=last, knot=fired[0].t)
         return plain
 

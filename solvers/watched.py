@@ -79,5 +79,4 @@ def step_polynomial(integrator: Integrator) -> Array:
         stages.evaluate(0, integrator.t)
         integrator.stats.nfe += 1
         slope_new = stages.rows[1].copy()
-        stages.rows[0], stages.rows[1] = y, slope
     return hermite_coefficients(stages.xp, y, slope, y_new, slope_new, h)

@@ -148,6 +148,26 @@ def test_events_at_the_same_time_are_all_recorded():
     assert len({record.ts[0] for record in sol.events}) == 1
 
 
+def test_events_within_round_off_are_at_one_time():
+    times = [1.0, 1.0 + 4 * EPS64, 1.0 - 2 * EPS64]
+    sol = fall([Event(lambda t, y, c=c: t - c) for c in times])
+    assert [list(record.ts) for record in sol.events] == [[sol.grid[-1]]] * 3
+
+
+def test_jumps_at_one_time_follow_each_other():
+    """First up by one, then twice that."""
+    jumps = [lambda t, y: y + 1.0, lambda t, y: 2.0 * y]
+    events = [Event(lambda t, y: t - 0.5, jump=jump) for jump in jumps]
+    sol = odeint(lambda t, y: 0.0 * y, np.ones(1), (0.0, 1.0), events=events)
+    assert list(sol.ys[:, 0]) == [1.0, 4.0] and [len(record) for record in sol.events] == [1, 1]
+
+
+def test_a_terminal_event_outweighs_a_jump_at_its_time():
+    events = [Event(height, jump=lambda t, y: -y), Event(height)]
+    sol = fall(events)
+    assert sol.status == "event" and [len(record) for record in sol.events] == [1, 1]
+
+
 @pytest.mark.parametrize(
     "condition",
     [
