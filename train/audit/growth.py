@@ -14,6 +14,13 @@ from .reference import reference
 from .report import about_peers, new_folder, write_rows
 from .tables import short, table
 
+_UNITS = (
+    "Relative error of the gradient with respect to y0 and params together, and in brackets evaluations of f "
+    "and pull-backs, both passes together; or the error that the method raised. The reference is the adjoint "
+    "of the discrete solution at rtol 1e-13; below its own error, in the last row, nothing can be told. atol "
+    "is rtol times the largest entry of y0.\n"
+)
+
 
 def audit_growth(
     meaning: str,
@@ -48,23 +55,45 @@ def audit_growth(
     rows = [row for own in by_size for row in own]
     write_rows(rows, folder)
     page = folder / "audit.md"
-    parts = [
-        f"# Gradients as {meaning} grows: {problems[0].name} to {problems[-1].name}\n",
-        problems[0].about + "\n",
-        "Relative error of the gradient with respect to y0 and params together, and in brackets evaluations "
-        "of f and pull-backs, both passes together; or the error that the method raised. The reference is "
-        "the adjoint of the discrete solution at rtol 1e-13; below its own error, in the last row, nothing "
-        "can be told. atol is rtol times the largest entry of y0.\n",
-        *([about_peers(problems[0], asked=True)] if peers else []),
-        f"![Relative error against {meaning}](growth.png)\n",
-        *_tables(meaning, sizes, by_size, uncertainties),
-    ]
-    replace_file(page, ["\n".join(parts).encode()])
+    said = about_peers(problems[0], asked=peers)
+    replace_file(page, [_page(meaning, sizes, problems, by_size, uncertainties, said).encode()])
     return {
         "page": str(page),
         "pictures": [str(path) for path in made],
         "failures": sum(bool(row.failure) and not row.is_left_out for row in rows),
     }
+
+
+def _page(
+    meaning: str,
+    sizes: Sequence[float],
+    problems: Sequence[Problem],
+    by_size: Sequence[Sequence[Measurement]],
+    uncertainties: Sequence[float],
+    peers: str,
+) -> str:
+    parts = [
+        f"# Gradients as {meaning} grows: {problems[0].name} to {problems[-1].name}\n",
+        f"{problems[0].about} The others differ in {meaning} alone.\n",
+        _UNITS,
+        *([peers] if peers else []),
+        *_refusals(meaning, sizes, by_size),
+        f"![Relative error against {meaning}](growth.png)\n",
+        *_tables(meaning, sizes, by_size, uncertainties),
+    ]
+    return "\n".join(parts)
+
+
+def _refusals(meaning: str, sizes: Sequence[float], by_size: Sequence[Sequence[Measurement]]) -> list[str]:
+    """For each method that refused, where it did so first, and in which words; one paragraph, or none."""
+    first: dict[str, str] = {}
+    for size, rows in zip(sizes, by_size, strict=True):
+        for row in rows:
+            if row.failure and not row.is_left_out:
+                first.setdefault(
+                    row.gradient, f"* `{row.gradient}` refuses first at {meaning} = {size:g}: {row.failure}\n"
+                )
+    return ["".join(first.values())] if first else []
 
 
 def _tables(

@@ -27,6 +27,7 @@ _MARKS = {
     "diffrax seminorm": (_SKY, "*"),
     "diffrax checkpoint": (_BLACK, "+"),
 }
+_WORST = 100.0  # of the errors that are drawn against a size: they know no bound
 _LINES = {"float64": "-", "float32": ":"}
 _LABELS = {
     "rtol": "rtol",
@@ -73,9 +74,10 @@ def draw_growth(
                 )
                 for rows in by_size
             ]
-            _line(axes, sizes, points, gradient, "-", gradient)
+            _line(axes, sizes, [min(error, _WORST) for error in points], gradient, "-", gradient)
         axes.fill_between(sizes, uncertainties, 0.0, color=GREY, alpha=0.2, label="error of the reference")
-        axes.set(xlabel=meaning, ylabel=_LABELS["error"], title=f"{dtype}, rtol {rtol:g}")
+        most = f", {_WORST:g} where it is more"
+        axes.set(xlabel=meaning, ylabel=_LABELS["error"] + most, title=f"{dtype}, rtol {rtol:g}")
         axes.set_yscale("log")
         if sizes[-1] > 30 * sizes[0]:
             axes.set_xscale("log")
