@@ -131,7 +131,7 @@ class _EventSolve:
             self._refuse(traces)
             solution, happened = self._differentiable(solution, new, start, y, first)
         else:
-            happened = [_Happened(c, c.t, self.monitor.tree(c.y)) for c in new]
+            happened = self._plainly(new)
         self.found.append(solution)
         self.happened += happened
         return happened
@@ -144,11 +144,15 @@ class _EventSolve:
             whole.stats = self.walked
             self.walked.nfe += self.stats.nfe
             self.walked.n_accepted, self.walked.n_rejected = self.stats.n_accepted, self.stats.n_rejected
-        whole.events = [self._occurrences(which, event) for which, event in enumerate(self.events)]
+        happened = [*self.happened, *self._plainly(self.monitor.crossings[len(self.happened) :])]
+        whole.events = [self._occurrences(which, event, happened) for which, event in enumerate(self.events)]
         return whole
 
-    def _occurrences(self, which: int, event: Event) -> Occurrences:
-        mine = [h for h in self.happened if h.crossing.which == which]
+    def _plainly(self, crossings: Sequence[Crossing]) -> list[_Happened]:
+        return [_Happened(crossing, crossing.t, self.monitor.tree(crossing.y)) for crossing in crossings]
+
+    def _occurrences(self, which: int, event: Event, happened: Sequence[_Happened]) -> Occurrences:
+        mine = [h for h in happened if h.crossing.which == which]
         if not mine:
             xp = namespace_of(*leaves(self.like))
             nothing = tree_map(lambda leaf: xp.empty((0, *leaf.shape), leaf.dtype), self.like)

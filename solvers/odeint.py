@@ -132,7 +132,8 @@ def odeint(
             and without the output times beyond it; one with a jump goes on from another state, with f evaluated and
             the first step chosen anew. Two changes of sign within a quarter of a step are not seen (`max_step`). First
             derivatives reach times and states of events, and what follows. With methods that interpolate by extra
-            stages each step costs these; fixed steps without dense output are read by a cubic, 1 nfe a step.
+            stages each step costs these; fixed steps without dense output are read by a cubic, 1 nfe a step. The
+            steps are replayed with execution="compiled" too.
     Returns: Solution with ys (T, *y0.shape), or a tree of these.
     Raises: NonFiniteDynamics, NonConvergence (of an implicit method), StepSizeUnderflow, TooManySteps, with t, h,
         error_norm, component (the one at fault), nfe, y (the last good state), and the partial solution as

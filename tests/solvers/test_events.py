@@ -381,6 +381,16 @@ def test_a_failure_after_an_event_carries_everything():
     assert list(partial.ts) == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5] and partial.events[0].ts == pytest.approx([1.0])
 
 
+def test_an_interrupted_solve_has_the_events_it_met():
+    def interrupt(info):
+        if info.t > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fall([Event(lambda t, y: t - 0.3, terminal=False)], callback=interrupt, max_step=0.1)
+    assert caught.value.solution.events[0].ts == pytest.approx([0.3])
+
+
 def test_a_solution_with_events_is_saved(tmp_path):
     sol = fall([ball(), Event(lambda t, y: y[0] + 100.0, name="never")], dense=True)
     sol.save(tmp_path / "ball.h5")
