@@ -111,7 +111,7 @@ class _EventSolve:
         while True:
             happened = self._advance(start, y, first)
             fired = [h for h in happened if h.crossing in self.monitor.fired]
-            if not fired or any(self.events[h.crossing.which].jump is None for h in fired):
+            if not fired or self.monitor.is_over:
                 return
             if fired[0].crossing.t == self.times[-1]:
                 self.found[-1].status = "finished"
@@ -298,8 +298,9 @@ class _EventSolve:
 
     def _after(self, last: Sequence[_Happened]) -> tuple[Any, Tree]:
         """Time and state after the jumps at one time, in the order of `events`."""
-        t, y = last[0].t, last[0].y
-        for happened in last:
+        jumping = [h for h in last if self.events[h.crossing.which].jump is not None]
+        t, y = jumping[0].t, jumping[0].y
+        for happened in jumping:
             event = self.events[happened.crossing.which]
             y = self._checked_state(
                 event, base_value(t), event.state_after(t, tree_map(_own, y), self.params)

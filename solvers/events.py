@@ -58,11 +58,6 @@ class Event:
         if not self.name:
             object.__setattr__(self, "name", getattr(self.condition, "__name__", "event"))
 
-    @property
-    def stops_at(self) -> int:
-        """The occurrence at which the steps end there, counted from 1; 0 for an event that is only recorded."""
-        return 1 if self.jump is not None else int(self.terminal)
-
     def value(self, t: Any, y: Tree, params: Tree) -> Any:
         """What the condition returns."""
         return (

@@ -33,7 +33,7 @@ NOISE = 16.0  # relative changes of t and y by so many EPS are round-off
 COINCIDE = 16.0  # events that lie within so many spacings of numbers happen at once
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Crossing:
     """One occurrence of the event `which`, at t.
 
@@ -56,7 +56,8 @@ class Monitor:
 
     Attributes:
         crossings: the occurrences so far, in the order of integration.
-        fired: those that stopped the steps, all at one time; empty while none has.
+        fired: those at the time at which the steps stopped, by a jump or a terminal event; empty while there is none.
+        is_over: whether a terminal one is among these.
         step_end: the end of the accepted step in which they lie.
         captured: values of traces that conditions gave, because their functions captured some.
     """
@@ -65,6 +66,7 @@ class Monitor:
         self.events, self.params = events, params
         self.crossings: list[Crossing] = []
         self.fired: list[Crossing] = []
+        self.is_over = False
         self.step_end = math.nan
         self.captured: dict[int, Var] = {}
         self._counts = [0] * len(events)
@@ -120,13 +122,16 @@ class Monitor:
     def _first_stop(self, found: list[Crossing]) -> float | None:
         counts = self._counts.copy()
         for crossing in found:
-            counts[crossing.which] += 1
-            if counts[crossing.which] == self.events[crossing.which].stops_at or self._jumps(crossing):
+            which = crossing.which
+            counts[which] += 1
+            if self.events[which].jump is not None or self._is_terminal(which, counts[which]):
                 return crossing.t
         return None
 
-    def _jumps(self, crossing: Crossing) -> bool:
-        return self.events[crossing.which].jump is not None
+    def _is_terminal(self, which: int, count: int) -> bool:
+        """Whether the occurrence of this number ends the solve."""
+        event = self.events[which]
+        return event.jump is None and count == int(event.terminal)
 
     def _record(self, crossing: Crossing, step: _Step, stop: float | None) -> None:
         self._counts[crossing.which] += 1
@@ -136,6 +141,7 @@ class Monitor:
         self.crossings.append(crossing)
         if is_here:
             self.fired.append(crossing)
+            self.is_over = self.is_over or self._is_terminal(crossing.which, self._counts[crossing.which])
 
     def _scan(self, which: int, step: _Step) -> tuple[list[Crossing], float]:
         """The occurrences in a step, in order, and the side that the condition was last seen on."""

@@ -162,6 +162,12 @@ def test_jumps_at_one_time_follow_each_other():
     assert list(sol.ys[:, 0]) == [1.0, 4.0] and [len(record) for record in sol.events] == [1, 1]
 
 
+def test_an_event_that_is_recorded_at_a_jump_does_not_end_the_solve():
+    sol = fall([Event(height, terminal=False), ball(), Event(height, terminal=3, direction=-1)], end=10.0)
+    assert [len(record) for record in sol.events] == [3, 3, 3] and sol.status == "event"
+    assert sol.events[0].ts == pytest.approx(impacts(3))
+
+
 def test_a_terminal_event_outweighs_a_jump_at_its_time():
     events = [Event(height, jump=lambda t, y: -y), Event(height)]
     sol = fall(events)
