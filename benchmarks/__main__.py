@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from .measure import interleaved, processor_name
 
-BENCHMARKS = ("replay", "iteration", "plain_solve", "conv", "norm_cost", "memory", "independent")
-WITH_THREADS = ("iteration", "plain_solve", "norm_cost")
+BENCHMARKS = ("replay", "iteration", "plain_solve", "conv", "norm_cost", "fusion", "memory", "independent")
+WITH_THREADS = ("iteration", "plain_solve", "norm_cost", "fusion")
 RESULTS = Path(__file__).parent / "results"
 Line = dict[str, Any]
 

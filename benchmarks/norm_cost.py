@@ -43,6 +43,11 @@ def passes(
     weights, stats = net.init(random.key(0)), net.init_stats()
     y0 = np.random.default_rng(0).standard_normal((batch, *shape)).astype(np.float32)
     solved = Dynamics(lambda t, y, w: net.apply(w, stats, t, y, mode="train"), 0.0, y0, weights, has_aux=True)
+    return passes_of(solved)
+
+
+def passes_of(solved: Dynamics) -> dict[str, Callable[[], None]]:
+    """The forward evaluation of any dynamics and its pull-back."""
     purpose = Purpose("discrete", tuple(range(len(solved.params_leaves))), False)
     stages = ReplayStages(compiled_for(solved, purpose), solved, purpose, DOPRI5.stages, DOPRI5.fsal)
     stages.load(solved)

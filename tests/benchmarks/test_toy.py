@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LINES = {"independent": 2, "iteration": 4, "memory": 10, "norm_cost": 4, "plain_solve": 2, "replay": 2}
+LINES = {
+    "fusion": 6 if find_spec("numba") else 3,
+    "independent": 2,
+    "iteration": 4,
+    "memory": 10,
+    "norm_cost": 4,
+    "plain_solve": 2,
+    "replay": 2,
+}
 
 
 @pytest.mark.parametrize("name", LINES)
