@@ -22,7 +22,7 @@ import numpy as np
 from .errors import ArgumentError
 from .fusion import ChunkLoop, Run, RunBinder, Scratch, each_sample, sum_target
 from .jit.layout import Unsupported
-from .jit.runs import SIZES, RunText, run_text
+from .jit.runs import SIZES, run_text
 from .primitive import Call
 from .program import Program, Step
 
@@ -86,46 +86,52 @@ class KernelBinder(RunBinder):
 
         Raises: Unsupported, before anything is bound.
         """
-        text, kinds = self._text()
-        code = kernel(text.source, self.dtype)
+        dtype, kinds, sums = self._checked_dtype(), self._kinds(), self._sums()
+        steps = self.run.steps
+        kept = [s.output for s in steps if s.output not in sums and s.output not in self.run.local]
+        self._check_apart(kept)
+        text = run_text(self.program, steps, kinds, sums, kept)
         parts = self._parts()
         sizes = {
             "batch": self.run.shape[0], "size": self.size, "rows": self.rows, "parts": parts,
             "width": self.width // parts,
         }  # fmt: skip
-        held = [self._array(slot, kinds, sizes["width"], scalar) for slot in text.slots]
-        job = np.array([*(sizes[name] for name in SIZES), *(array.ctypes.data for array in held)], np.int64)
-        entry, address = _ENTRY(code.address), job.ctypes.data
-
-        def work(first: int, last: int, worker: int, _held: Any = (code, job, held)) -> None:
-            entry(first, last, address)
-
+        arrays = [self._array(slot, kinds, sizes["width"], scalar) for slot in text.slots]
+        work = _Work(kernel(text.source, dtype), [sizes[name] for name in SIZES], arrays)
         return [*self.prelude, (ChunkLoop(work, self.n_chunks), (), {}), *self.epilogue]
 
-    def _text(self) -> tuple[RunText, dict[int, str]]:
-        """The text of the kernel, and how each operand lies."""
+    def _checked_dtype(self) -> Any:
+        """The one dtype of the run, beside truth values."""
         steps, metas = self.run.steps, self.program.metas
         if self.width < NARROW:
             raise Unsupported(f"rows of {self.width} values")
-        slots = dict.fromkeys(slot for step in steps for slot in (*step.inputs, step.output))
-        for slot in slots:
-            dtype = metas[slot].dtype
-            if dtype is not None and dtype not in (self.dtype, np.bool_) or dtype == np.complex128:
-                raise Unsupported(f"values of {dtype} beside {self.dtype}")
+        dtypes = [{metas[slot].dtype for slot in (*step.inputs, step.output)} - {None} for step in steps]
+        found = set().union(*dtypes) - {np.dtype(np.bool_)}
+        if found not in ({np.dtype(np.float32)}, {np.dtype(np.float64)}):
+            raise Unsupported(f"values of {' and '.join(sorted(map(str, found))) or 'bool'}")
         for step in steps:
-            dtypes = {metas[slot].dtype for slot in step.inputs}
-            if None in dtypes and self.dtype not in dtypes:
+            if any(metas[slot].dtype is None for slot in step.inputs) and not any(
+                metas[slot].dtype in found for slot in step.inputs
+            ):
                 raise Unsupported(f"`{step.op.name}` of truth values and numbers")
-        targets = {step.output: sum_target(self.program, step) for step in steps}
-        sums = {slot: self._kind(target) for slot, target in targets.items() if target is not None}
-        kinds = {slot: self._kind(metas[slot].shape) for slot in slots if slot not in sums}
-        if any(metas[slot].dtype != self.dtype for slot in sums):
-            raise Unsupported("sums of truth values")
-        kept = [
-            step.output for step in steps if step.output not in sums and step.output not in self.run.local
-        ]
-        self._check_apart(kept)
-        return run_text(self.program, steps, kinds, sums, kept), kinds
+        (dtype,) = found
+        return dtype
+
+    def _kinds(self) -> dict[int, str]:
+        """How each operand and elementwise result lies: a word of `jit.runs`."""
+        whole = self.run.shape
+        kinds = {whole[1:]: "position", each_sample(whole): "sample", whole[-1:]: "channel", (): "number"}
+        kinds[whole] = "whole"  # an array (B, 1, C) is that as well as one value a sample and channel
+        sums = self._sums()
+        slots = dict.fromkeys(s for step in self.run.steps for s in (*step.inputs, step.output))
+        return {slot: kinds[self.program.metas[slot].shape] for slot in slots if slot not in sums}
+
+    def _sums(self) -> dict[int, str]:
+        """What is summed to, for each step that is a sum."""
+        whole = self.run.shape
+        kinds = {whole[1:]: "position", each_sample(whole): "sample", whole[-1:]: "channel"}
+        targets = {step.output: sum_target(self.program, step) for step in self.run.steps}
+        return {slot: kinds[target] for slot, target in targets.items() if target is not None}
 
     def _check_apart(self, kept: list[int]) -> None:
         """A kernel is told that what it writes lies apart from everything else."""
@@ -140,11 +146,6 @@ class KernelBinder(RunBinder):
             others = [*read, *(self.arrays[other] for other in kept[:k])]
             if any(np.may_share_memory(self.arrays[slot], other) for other in others):
                 raise Unsupported("results on top of operands")
-
-    def _kind(self, shape: tuple[int, ...]) -> str:
-        whole = self.run.shape
-        kinds = {whole[-1:]: "channel", whole[1:]: "position", each_sample(whole): "sample", (): "number"}
-        return "whole" if shape == whole else "channel" if shape == whole[-1:] else kinds[shape]
 
     def _parts(self) -> int:
         """Into how many parts a row is cut, each a multiple of the channels."""
@@ -176,3 +177,16 @@ class KernelBinder(RunBinder):
         source = values if kind == "channel" else values.reshape(-1, 1, self.channels)
         self.prelude.append((np.copyto, (target, source), {}))
         return target
+
+
+class _Work:
+    """A kernel and what it works on, as a function of the chunks: (first, end, number of the thread)."""
+
+    def __init__(self, code: Any, sizes: list[int], arrays: list[np.ndarray]) -> None:
+        self._job = np.array([*sizes, *(array.ctypes.data for array in arrays)], np.int64)
+        self._address = self._job.ctypes.data
+        self._entry = _ENTRY(code.address)
+        self._held = (code, arrays)  # the addresses are good as long as these live
+
+    def __call__(self, first: int, end: int, worker: int) -> None:
+        self._entry(first, end, self._address)

@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
-SMALL = [(5, 4, 4, 8), (3, 6, 1, 40), (2, 9, 5), (7, 70), (4, 8, 8, 1), (1, 4, 4, 8)]
+SMALL = [(5, 4, 4, 8), (3, 6, 1, 40), (6, 1, 40), (2, 9, 5), (7, 70), (4, 8, 8, 1), (1, 4, 4, 8)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -125,7 +125,7 @@ def each_sample_normalised(t, y, w, gamma, b):
 def masked(t, y, w, gamma, b):
     """Truth values, between runs and inside of one."""
     above = ops.logical_and(y > gamma, ops.logical_not(w < t))
-    return y * above + np.where(y * 2.0 > b, y, w)
+    return above * y + np.where(y * 2.0 > b, y, w)
 
 
 def reusing(t, y, w, gamma, b):
