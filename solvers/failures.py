@@ -133,16 +133,18 @@ def not_converged(standing: Standing, why: str, first_h: float) -> NonConvergenc
 def non_finite(
     standing: Standing, *, stage: int | None, stages: int, n_bad: int, first_h: float
 ) -> NonFiniteDynamics:
-    """f, or the state after the step, is NaN or infinite; `stage` is where f was first so, None where it never was."""
+    """f, the state after the step or the estimate of its error is NaN or infinite; `stage` is where f was first so, None
+    where it never was; `n_bad` is 0 where the state is finite too.
+    """
     s = standing
     if s.h == 0.0:
         where, shrunk = f"f(t0, y0) is non-finite at t={s.t:.6g}", ""
     else:
-        where = (
-            f"the state after the step from t={s.t:.6g} stayed non-finite"
-            if stage is None
-            else f"f(t, y) stayed non-finite at t={s.t:.6g} (stage {stage + 1} of {stages})"
-        )
+        if stage is not None:
+            where = f"f(t, y) stayed non-finite at t={s.t:.6g} (stage {stage + 1} of {stages})"
+        else:
+            what = "state after" if n_bad else "error estimate of"
+            where = f"the {what} the step from t={s.t:.6g} stayed non-finite"
         is_shorter = first_h != s.h
         shrunk = (
             f" while h shrank from {abs(first_h):.1e} to {abs(s.h):.1e}"
@@ -150,8 +152,9 @@ def non_finite(
             else f" with h={s.h:.1e}"
         )
     first = f", the first in {s.component}" if s.component else ""
+    values = f"{n_bad} of {s.size} values" if n_bad else "f and the state are finite"
     return NonFiniteDynamics(
-        f"{s.name}: {where}{shrunk}: {n_bad} of {s.size} values{first}; {s.interval}. The state before the step has "
+        f"{s.name}: {where}{shrunk}: {values}{first}; {s.interval}. The state before the step has "
         f"max |y| = {s.y_max:.3e}. Look for overflow, log, sqrt or division near this state.",
         n_bad=n_bad,
         **s.numbers(),

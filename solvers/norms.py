@@ -146,8 +146,10 @@ class _UserNorm:
             raise ArgumentTypeError(
                 f"`norm` must return a number; got {type(value).__name__} from a state of finite scaled errors"
             ) from error
-        if number < 0.0:
-            raise ArgumentError(f"`norm` must return a number that is not negative; got {number:g}")
+        if not number >= 0.0:
+            raise ArgumentError(
+                f"`norm` must return a number that is not negative; got {number:g} from a state of finite scaled errors"
+            )
         return number
 
 

@@ -88,6 +88,14 @@ def test_a_state_that_overflows_is_not_accepted(slope, execution):
     assert isinstance(error, NonFiniteDynamics) and "the state after the step" in str(error)
 
 
+def test_an_error_estimate_that_overflows_is_named_where_nothing_else_does():
+    with pytest.raises(
+        NonFiniteDynamics,
+        match="the error estimate of the step from t=0 .*: f and the state are finite, the first",
+    ):
+        odeint(lambda t, y: -y, np.full(2, 1e308), [0.0, 1.0], method="rosenbrock23")
+
+
 def test_a_complex_state_that_overflows_is_not_accepted():
     with pytest.raises(NonFiniteDynamics):
         odeint(lambda t, y: 1e308 * np.ones_like(y), np.ones(2, complex), [0.0, 10.0])

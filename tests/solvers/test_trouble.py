@@ -9,6 +9,7 @@ import pytest
 from odegrad import NonFiniteDynamics, StepSizeUnderflow, TooManySteps, grad, odeint
 from odegrad.engine.errors import ArgumentError, ArgumentTypeError, SolveError
 from odegrad.engine.trace import base_value
+from odegrad.solvers import METHODS as ALL_METHODS
 from odegrad.solvers.dynamics import StateLayout
 from odegrad.solvers.failures import component_name
 from odegrad.solvers.options import GRADIENTS
@@ -211,6 +212,12 @@ def test_huge_and_tiny_states(scale, execution):
     sol = odeint(lambda t, y: -y, np.array([scale, -scale]), (0.0, 1.0), execution=execution)
     assert np.allclose(sol.ys[-1] / scale, [math.exp(-1.0), -math.exp(-1.0)], rtol=1e-3) or scale < 1e-307
     assert np.isfinite(sol.ys).all() and np.abs(sol.ys).max() <= scale
+
+
+@pytest.mark.parametrize("method", [name for name, known in ALL_METHODS.items() if known.is_adaptive])
+def test_huge_states_by_every_adaptive_method(method):
+    sol = odeint(lambda t, y: -y, np.full(2, 1e300), (0.0, 1.0), method=method, rtol=1e-4)
+    assert np.allclose(sol.ys[-1] / 1e300, math.exp(-1.0), rtol=1e-2)
 
 
 @pytest.mark.parametrize("scale", [1e300, 1e-300])
