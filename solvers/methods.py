@@ -26,12 +26,31 @@ METHODS: dict[str, Tableau | Method] = {
 }
 
 
+SCIPY_METHODS = {
+    "RK23": "bosh3",
+    "RK45": "dopri5",
+    "DOP853": "dop853",
+    "Radau": "radau5",
+    "BDF": "radau5",
+    "LSODA": "radau5",
+}
+ELSEWHERE = {  # names in SciPy and torchdiffeq, in small letters, whose nearest spelling here is another method
+    **{name.lower(): ours for name, ours in SCIPY_METHODS.items()},
+    "dopri8": "dop853",
+    "adaptive_heun": "heun_euler",
+    "fehlberg2": "fehlberg12",
+    "explicit_adams": "adams_bashforth",
+    "implicit_adams": "adams_bashforth_moulton",
+}
+
+
 def method_named(name: str | Tableau | Method) -> Tableau | Method:
     """The method called `name` (a method itself is returned as it is); ArgumentError with the nearest name."""
     if isinstance(name, (Tableau, Method)):
         return name
     if isinstance(name, str) and name in METHODS:
         return METHODS[name]
-    nearest = get_close_matches(str(name).lower(), METHODS, n=1, cutoff=0.4)
+    known = ELSEWHERE.get(str(name).lower())
+    nearest = [known] if known else get_close_matches(str(name).lower(), METHODS, n=1, cutoff=0.4)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise ArgumentError(f"`method` must be one of {', '.join(map(repr, METHODS))}; got {name!r}.{hint}")

@@ -25,7 +25,7 @@ MAY_BE_INFINITE = ("max_step", "step_size", "drift_limit")
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if value in allowed:
         return ""
-    near = difflib.get_close_matches(str(value), allowed, 1)
+    near = difflib.get_close_matches(str(value).lower(), allowed, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"`{name}` must be one of {', '.join(map(repr, allowed))}; got {value!r}{hint}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,12 @@ import numpy as np
 from ..engine.errors import ArgumentError, ArgumentTypeError, SolveError
 from .events import Event, checked_events
 from .method import Method
-from .methods import METHODS
+from .methods import METHODS, SCIPY_METHODS
 from .odeint import odeint
 from .plain_function import PlainFunction, call_running, running
 from .solution import Solution
 from .tableau import Tableau
 
-SCIPY_METHODS: Mapping[str, str] = {
-    "RK23": "bosh3",
-    "RK45": "dopri5",
-    "DOP853": "dop853",
-    "Radau": "radau5",
-    "BDF": "radau5",
-    "LSODA": "radau5",
-}
 MESSAGES = {0: "The end of `t_span` was reached.", 1: "A terminal event ended the solve."}
 SMALLEST_RTOL = 100.0 * float(np.finfo(np.float64).eps)
 SMALLEST_ATOL = 1e-290  # where 0 is given: what is scaled by it does not overflow near 1

@@ -113,6 +113,7 @@ def test_low_pass_filters_smooth_what_classical_control_passes_on(name):
     ("controller", "words"),
     [
         ("h312", "did you mean 'h312b'"),
+        ("PID", "did you mean 'pid'"),
         (3, "a PIController or a FilterController; got 3"),
         (PIController, "a PIController or a FilterController; got <class"),
     ],
@@ -273,6 +274,7 @@ def test_gradients_with_another_norm(gradient):
         (lambda e: "big", ArgumentTypeError, "`norm` must return a number; got str"),
         (lambda e: e, ArgumentTypeError, "`norm` must return a number; got ndarray"),
         (lambda e: -1.0, ArgumentError, "a number that is not negative; got -1"),
+        (lambda e: math.nan, ArgumentError, "a number that is not negative; got nan"),
     ],
 )
 def test_another_norm_is_refused(norm, error, words):

@@ -310,7 +310,14 @@ def test_a_name_finds_its_tableau():
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("dopri", "dopri5"), ("RK4", "rk4"), ("mid_point", "midpoint")]
+    ("name", "nearest"),
+    [
+        ("dopri", "dopri5"),
+        ("RK4", "rk4"),
+        ("mid_point", "midpoint"),
+        ("RK45", "dopri5"),
+        ("dopri8", "dop853"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
     with pytest.raises(ArgumentError, match=f"got '{name}'.*Did you mean '{nearest}'"):
