@@ -310,7 +310,12 @@ class _EventSolve:
     def _checked_state(self, event: Event, t: float, y: Tree) -> Tree:
         """ArgumentError for what a jump returned that is no state."""
         if same_structure(y, self.like) and all(map(_are_alike, leaves(y), leaves(self.like))):
-            return initial_state(y)
+            try:
+                return initial_state(y)
+            except ArgumentError as error:
+                raise ArgumentError(
+                    f"the jump of the event {event.name!r} at t={t:.6g} returned no state to go on from: {error}"
+                ) from error
         got, expected = (", ".join(map(describe, leaves(tree))) or "nothing" for tree in (y, self.like))
         raise ArgumentError(
             f"the jump of the event {event.name!r} must return a state like y0, {expected}; at t={t:.6g} it returned {got}. "

@@ -48,7 +48,10 @@ class Leapfrog(Method):
     def check(self, y0: Any) -> None:
         shapes = [shape_of(leaf) for leaf in leaves(y0)]
         if len(shapes) != 2 or shapes[0] != shapes[1]:
-            found = ", ".join(f"{path_name(path)}: {list(shape_of(x))}" for path, x in leaves_with_paths(y0))
+            found = ", ".join(
+                f"{f'y0/{path_name(path)}' if path else 'y0'}: {list(shape_of(x))}"
+                for path, x in leaves_with_paths(y0)
+            )
             raise ArgumentError(
                 "'leapfrog' advances positions and velocities: `y0` must be a tree of two arrays of one shape, such as "
                 f"(x0, v0); got {found or 'no arrays'}"

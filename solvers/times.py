@@ -37,13 +37,15 @@ def output_times(ts: Any) -> np.ndarray:
     steps = np.diff(times)
     wrong = np.flatnonzero(np.sign(steps) != np.sign(times[-1] - times[0]))
     if wrong.size or times[-1] == times[0]:
-        i = int(wrong[0]) if wrong.size else 0
-        relation = "==" if times[i] == times[i + 1] else "then"
-        raise ArgumentError(
-            f"`ts` must be strictly monotone, shape (T,), T >= 2; got ts[{i}] = {times[i]:g} {relation} "
-            f"ts[{i + 1}] = {times[i + 1]:g}"
-        )
+        pair = _pair("ts", times, int(wrong[0]) if wrong.size else 0)
+        raise ArgumentError(f"`ts` must be strictly monotone, shape (T,), T >= 2; got {pair}")
     return times
+
+
+def _pair(name: str, times: np.ndarray, i: int) -> str:
+    """Two neighbours that are out of order, as messages show them."""
+    relation = "==" if times[i] == times[i + 1] else "then"
+    return f"{name}[{i}] = {times[i]:g} {relation} {name}[{i + 1}] = {times[i + 1]:g}"
 
 
 def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
@@ -110,10 +112,12 @@ def _checked_grid(grid: np.ndarray, options: Options, ts: np.ndarray) -> np.ndar
         raise ArgumentError(
             f"`grid` has {len(grid) - 1} steps, more than `max_steps` = {options.max_steps}; raise `max_steps`"
         )
-    if np.any(np.sign(np.diff(grid)) != np.sign(ts[-1] - ts[0])) or grid[0] != ts[0] or grid[-1] != ts[-1]:
+    wrong = np.flatnonzero(np.sign(np.diff(grid)) != np.sign(ts[-1] - ts[0]))
+    if wrong.size or grid[0] != ts[0] or grid[-1] != ts[-1]:
+        has_ends = grid[0] == ts[0] and grid[-1] == ts[-1]
+        got = _pair("grid", grid, int(wrong[0])) if has_ends else f"a grid from {grid[0]:g} to {grid[-1]:g}"
         raise ArgumentError(
-            f"`grid` must run strictly monotone from ts[0] = {ts[0]:g} to ts[-1] = {ts[-1]:g}; it runs from "
-            f"{grid[0]:g} to {grid[-1]:g}"
+            f"`grid` must run strictly monotone from ts[0] = {ts[0]:g} to ts[-1] = {ts[-1]:g}; got {got}"
         )
     if not options.interpolates and not np.isin(ts, grid).all():
         missing = ts[~np.isin(ts, grid)][0]

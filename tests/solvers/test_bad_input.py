@@ -134,8 +134,9 @@ OPTIONS = {
     "step_size and grid": ({"method": "rk4", "step_size": 0.1, "grid": [0, 1]}, "exclude each other"),
     "callback": ({"callback": 3}, "`callback` must be a function of a StepInfo; got 3"),
     "controller": ({"controller": 0.9}, "a PIController or a FilterController; got 0.9"),
-    "grid ends": ({"grid": [0.0, 0.5]}, "from ts[0] = 0 to ts[-1] = 1; it runs from 0 to 0.5"),
-    "grid order": ({"grid": [0.0, 0.7, 0.5, 1.0]}, "`grid` must run strictly monotone"),
+    "grid ends": ({"grid": [0.0, 0.5]}, "from ts[0] = 0 to ts[-1] = 1; got a grid from 0 to 0.5"),
+    "grid order": ({"grid": [0.0, 0.7, 0.5, 1.0]}, "to ts[-1] = 1; got grid[1] = 0.7 then grid[2] = 0.5"),
+    "grid with a duplicate": ({"grid": [0.0, 0.5, 0.5, 1.0]}, "got grid[1] = 0.5 == grid[2] = 0.5"),
     "grid nan": ({"grid": [0.0, math.nan, 1.0]}, "`grid` must be finite times, shape (N + 1,)"),
     "grid too long": ({"grid": np.linspace(0, 1, 11), "max_steps": 9}, "10 steps, more than `max_steps` = 9"),
     "more output times than max_steps": (

@@ -438,6 +438,13 @@ def test_a_jump_returns_a_state(returned):
         fall([Event(height, jump=lambda t, y: returned)])
 
 
+def test_a_jump_to_a_state_that_is_not_finite():
+    with pytest.raises(
+        ArgumentError, match="the jump of the event 'height' at t=.* must be finite; got 2 of 2"
+    ):
+        fall([Event(height, jump=lambda t, y: y * math.nan)])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

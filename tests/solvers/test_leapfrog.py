@@ -185,7 +185,7 @@ STATES = {
 
 @pytest.mark.parametrize("kind", STATES)
 def test_a_state_that_is_no_pair_is_refused(kind):
-    with pytest.raises(ArgumentError, match="two arrays of one shape"):
+    with pytest.raises(ArgumentError, match=r"two arrays of one shape.*got y0(/0)?: \["):
         odeint(lambda t, y: y, STATES[kind], [0, 1], method="leapfrog")
 
 
