@@ -1,4 +1,4 @@
-"""Adaptive and fixed-step Runge-Kutta solvers, and the ways to differentiate through them."""
+"""Solvers of ordinary differential equations, and the ways to differentiate through them."""
 
 from .adams import AdamsBashforth, AdamsBashforthMoulton
 from .controller import PIController
@@ -30,9 +30,9 @@ __all__ = [
     "Event",
     "FilterController",
     "ImplicitEuler",
-    "Kvaerno5",
     "IvpResult",
     "IvpSolution",
+    "Kvaerno5",
     "Leapfrog",
     "Occurrences",
     "PIController",

@@ -218,15 +218,18 @@ class Dynamics:
             result, aux = result
         layout, n = self.layout, len(self.layout.shapes)
         if not same_structure(result, layout.like):
+            is_listed = isinstance(result, (list, tuple)) and not isinstance(layout.like, (list, tuple, dict))
+            hint = ". Join components into one array with np.stack" if is_listed else ""
             raise ArgumentTypeError(
                 f"f must return a slope of the structure of y; got {_described('f', result)}, "
-                f"expected {_paths('y', layout.like)}"
+                f"expected {_paths('y', layout.like)}{hint}"
             )
         slopes = recording.values[:n]
         if any(is_weak(x) for x in slopes) or [shape_of(x) for x in slopes] != list(layout.shapes):
             expected = ", ".join(str(layout.dtype) + str(list(shape)) for shape in layout.shapes)
+            hint = ". f takes the time first, then the state" if is_weak(slopes[0]) else ""
             raise ArgumentError(
-                f"f(t, y) must have the shape of y; got {_described('f', layout.tree(slopes))}, expected {expected}"
+                f"f(t, y) must have the shape of y; got {_described('f', layout.tree(slopes))}, expected {expected}{hint}"
             )
         if any(dtype_of(x) != layout.dtype for x in slopes):
             raise ArgumentTypeError(

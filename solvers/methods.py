@@ -19,10 +19,10 @@ METHODS: dict[str, Tableau | Method] = {
     "adams_bashforth_moulton": AdamsBashforthMoulton(),
     "implicit_euler": ImplicitEuler(),
     "trapezoid": Trapezoid(),
-    "rosenbrock23": Rosenbrock23(),
+    "radau5": Radau5(),
     "kvaerno5": Kvaerno5(),
     "esdirk5": Esdirk5(),
-    "radau5": Radau5(),
+    "rosenbrock23": Rosenbrock23(),
 }
 
 

@@ -194,10 +194,14 @@ SLOPES = {
         "must have the shape of y; got f: f64[2], expected float64[3]",
     ),
     "sum": (lambda t, y: np.sum(y), ArgumentError, "got f: f64[], expected float64[3]"),
-    "number": (lambda t, y: t, ArgumentError, "got f: float, expected float64[3]"),
+    "number": (lambda t, y: t, ArgumentError, "got f: float, expected float64[3]. f takes the time first"),
     "dtype": (lambda t, y: y.astype(np.float32), ArgumentTypeError, "the dtype of y, float64; got f: f32[3]"),
     "nothing": (lambda t, y: None, ArgumentTypeError, "structure of y; got nothing, expected y"),
-    "list": (lambda t, y: [y, y], ArgumentTypeError, "got f/0: f64[3], f/1: f64[3], expected y"),
+    "list": (
+        lambda t, y: [y, y],
+        ArgumentTypeError,
+        "expected y. Join components into one array with np.stack",
+    ),
     "aux unasked": (lambda t, y: (-y, y), ArgumentTypeError, "got f/0: f64[3], f/1: f64[3], expected y"),
 }
 
