@@ -24,12 +24,24 @@ def short(folder, tmp_path):
     return tiny(folder, out=str(tmp_path / "run"), epochs=1, dropout=0.0, augment=False)
 
 
+def trainer_of(config):
+    """A trainer that writes nothing."""
+    return loop.Trainer(config, RunFolder(Path("unused")), Silent())
+
+
+def stepped(trainer, state, step):
+    """The state one step later, on a batch of its own."""
+    n = len(trainer.training.labels)
+    rows = np.arange(step * 8, step * 8 + min(trainer.config.batch_size, n)) % n
+    return trainer._step(state, rows, 0.0)
+
+
 def after(config, n_steps):
-    """The state after so many steps; nothing is written."""
-    trainer = loop.Trainer(config, RunFolder(Path("unused")), Silent())
-    state, n = trainer.fresh_state(), len(trainer.training.labels)
+    """The state after so many steps."""
+    trainer = trainer_of(config)
+    state = trainer.fresh_state()
     for step in range(n_steps):
-        state = trainer._step(state, np.arange(step * 8, step * 8 + min(config.batch_size, n)) % n, 0.0)
+        state = stepped(trainer, state, step)
     return state
 
 
@@ -116,14 +128,17 @@ def test_a_run_of_every_norm_is_evaluated_from_its_folder(short, norm):
     assert np.isfinite(result.loss) and 0 <= result.test_accuracy <= 1
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-10)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-10)])
 @pytest.mark.parametrize("normalize", ["batch", "population"])
-def test_tape_and_discrete_train_the_same_weights(short, dtype, tolerance, normalize):
+def test_tape_and_discrete_make_the_same_steps(short, dtype, tolerance, normalize):
+    """From the same state each time: round-off of one step may put a unit on the other side of ReLU's kink in the next."""
     # SGD: Adam divides by the gradient's own size, which magnifies round-off where a gradient is nearly zero.
     config = replace(short, dtype=dtype, normalize=normalize, optimizer="sgd")
-    tape = after(replace(config, gradient="tape"), 2).weights
-    discrete = after(replace(config, gradient="discrete"), 2).weights
-    assert distance(tape, discrete) <= tolerance
+    tape, discrete = (trainer_of(replace(config, gradient=gradient)) for gradient in ("tape", "discrete"))
+    state = tape.fresh_state()
+    for step in range(2):
+        start, state = state, stepped(tape, state, step)
+        assert distance(state.weights, stepped(discrete, start, step).weights) <= tolerance
 
 
 def test_backsolve_takes_nearly_the_same_step(short):
