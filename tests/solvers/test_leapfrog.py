@@ -122,15 +122,20 @@ def test_dense_output_of_constant_acceleration_is_exact():
     assert np.abs(v[:, 0] - (1.0 + 3.0 * ts)).max() <= 16 * EPS64
 
 
-def test_dense_output_is_as_accurate_as_the_step():
-    errors = []
-    for h in (0.2, 0.1, 0.05):
-        ts = np.array([0.0, 0.3 * h, 0.6 * h, h])
-        x, v = odeint(
-            lambda t, y: (y[1], -y[0]), (np.zeros(1), np.ones(1)), ts, method="leapfrog", grid=[0.0, h]
-        ).ys
-        errors.append(max(np.abs(x[:, 0] - np.sin(ts)).max(), np.abs(v[:, 0] - np.cos(ts)).max()))
-    assert np.all(np.log2(np.array(errors[:-1]) / errors[1:]) > 2.8), errors
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_dense_output_is_as_accurate_as_the_step_and_its_derivative_one_order_less(direction):
+    errors, t0 = [], 0.4
+    for h in direction * np.array([0.2, 0.1, 0.05]):
+        y0 = (np.array([np.sin(t0)]), np.array([np.cos(t0)]))
+        sol = odeint(
+            lambda t, y: (y[1], -y[0]), y0, [t0, t0 + h], method="leapfrog", grid=[t0, t0 + h], dense=True
+        )
+        ts = t0 + h * np.linspace(0.1, 0.9, 9)
+        states = np.hstack(sol.dense(ts)) - np.column_stack([np.sin(ts), np.cos(ts)])
+        slopes = np.hstack(sol.dense.derivative(ts)) - np.column_stack([np.cos(ts), -np.sin(ts)])
+        errors.append([np.abs(states).max(), np.abs(slopes).max()])
+    orders = -np.diff(np.log2(errors), axis=0)
+    assert np.all(abs(orders - [3, 2]) < 0.15), errors
 
 
 @pytest.mark.parametrize("names", [("x", "v"), ("q", "p"), ("a", "b")])
