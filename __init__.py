@@ -12,8 +12,10 @@ from .engine import errors, grad, hvp, jvp, ops, random, trace, value_and_grad, 
 from .engine.errors import (
     ArgumentError,
     NeuralODEError,
+    NonConvergence,
     NonFiniteDynamics,
     StepSizeUnderflow,
+    StiffnessWarning,
     TooManySteps,
 )
 from .engine.ops import where
@@ -25,9 +27,11 @@ __all__ = [
     "ArgumentError",
     "Event",
     "NeuralODEError",
+    "NonConvergence",
     "NonFiniteDynamics",
     "Solution",
     "StepSizeUnderflow",
+    "StiffnessWarning",
     "TooManySteps",
     "check",
     "engine",

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from odegrad.solvers import METHODS
 from odegrad.train.arguments import HelpShown, parse
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,11 @@ def test_the_script_of_the_bouncing_ball_differentiates():
         names["height"](names["np"].array(0.9 + 1e-5)) - names["height"](names["np"].array(0.9 - 1e-5))
     ) / 2e-5
     assert names["slope"] == pytest.approx(slope, rel=1e-6)
+
+
+def test_the_table_of_solvers_has_every_method_once():
+    table = README.split("\n## Solvers\n")[1].split("\n\n")[2]
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(METHODS)
 
 
 def test_the_script_from_scipy_solves(capsys):
