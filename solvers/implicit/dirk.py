@@ -13,12 +13,12 @@ from ..dynamics import Dynamics
 from ..method import AnyStep, Method, Norm
 from ..solution import Stats
 from ..stages import EagerStages, Stages
+from ..step_polynomial import read_polynomial
 from .dirk_tableau import DirkTableau
 from .dirk_tableaus import ESDIRK5, IMPLICIT_EULER, KVAERNO5, TRAPEZOID
 from .linear_solvers import LinearSolver, krylov_solver, lu_solver
 from .newton import Newton
 from .on_numpy import check_numpy
-from .polynomials import interpolated
 
 LINEAR_SOLVERS = ("dense", "krylov")
 SLOW = 0.03  # a rate of the Newton iteration that is worth a new Jacobian: it saves an iteration a stage
@@ -194,4 +194,4 @@ class DirkStep:
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        return interpolated(self.polynomial(h), thetas, h, derivative=derivative)
+        return read_polynomial(np, self.polynomial(h), thetas, h, derivative=derivative)

@@ -17,10 +17,10 @@ from ..dynamics import Dynamics
 from ..method import AnyStep, Method, Norm
 from ..solution import Stats
 from ..stages import EagerStages, Stages
+from ..step_polynomial import read_polynomial
 from .linear_solvers import Lu, lu_solver
 from .newton import Contraction, round_off_size
 from .on_numpy import check_numpy
-from .polynomials import interpolated
 
 ROOT6 = math.sqrt(6.0)
 C = np.array([(4.0 - ROOT6) / 10.0, (4.0 + ROOT6) / 10.0, 1.0])
@@ -206,4 +206,4 @@ class RadauStep:
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        return interpolated(self.polynomial(h), thetas, h, derivative=derivative)
+        return read_polynomial(np, self.polynomial(h), thetas, h, derivative=derivative)

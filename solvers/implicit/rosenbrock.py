@@ -16,9 +16,9 @@ from ..dynamics import Dynamics
 from ..method import AnyStep, Method, Norm
 from ..solution import Stats
 from ..stages import EagerStages, Stages
+from ..step_polynomial import read_polynomial
 from .linear_solvers import Lu, lu_solver
 from .on_numpy import check_numpy
-from .polynomials import interpolated
 
 D = 1.0 / (2.0 + math.sqrt(2.0))
 E32 = 6.0 + math.sqrt(2.0)
@@ -124,4 +124,4 @@ class RosenbrockStep:
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        return interpolated(self.polynomial(h), thetas, h, derivative=derivative)
+        return read_polynomial(np, self.polynomial(h), thetas, h, derivative=derivative)
