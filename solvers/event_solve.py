@@ -318,8 +318,8 @@ class _EventSolve:
                 ) from error
         got, expected = (", ".join(map(describe, leaves(tree))) or "nothing" for tree in (y, self.like))
         raise ArgumentError(
-            f"the jump of the event {event.name!r} must return a state like y0, {expected}; at t={t:.6g} it returned {got}. "
-            "Build it with np.stack, np.concatenate or np.where"
+            f"the jump of the event {event.name!r} must return a state like y0, {expected}; at t={t:.6g} it "
+            f"returned {got}. Build it with np.stack, np.concatenate or np.where"
         )
 
 

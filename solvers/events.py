@@ -155,6 +155,7 @@ def number_of(result: Any, event: Event, t: float) -> float:
             return number
     got = repr(value) if isinstance(value, (int, float, np.number)) else f"{describe(value)}: {value!r}"
     raise ArgumentError(
-        f"the condition of the event {event.name!r} must return a finite real number, continuous along the solution; at t={t:.6g} "
-        f"it returned {got}. Take one component, a norm, or an expression that is defined on both sides of the event"
+        f"the condition of the event {event.name!r} must return a finite real number, continuous along the "
+        f"solution; at t={t:.6g} it returned {got}. Take one component, a norm, or an expression that is defined on "
+        "both sides of the event"
     )

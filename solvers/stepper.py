@@ -133,8 +133,8 @@ class Stepper:
             trust(self._stages, self._compiled, dynamics, times, self.stats)
             begin_rows(self._stages, dynamics, self.stats)
             self._integrator = Integrator(
-                self._stages, options.method, control_of(options, dynamics.layout), float(times[0]), float(times[1]), self.stats,
-                grid=walking_grid(options, times), name="Stepper",
+                self._stages, options.method, control_of(options, dynamics.layout), float(times[0]), float(times[1]),
+                self.stats, grid=walking_grid(options, times), name="Stepper",
                 step=step_of(options, self._stages, dynamics, self.stats),
             )  # fmt: skip
             self._integrator.start()

@@ -24,8 +24,8 @@ class DriftGuard:
     """Measures the drift of one backward pass in units of atol + rtol |y|, for the gradient method `name`.
 
     Args:
-        rtol, atol: what makes the unit, numbers or arrays (n,); where the two passes differ, the looser tolerances, since neither state is
-            better than its own.
+        rtol, atol: what makes the unit, numbers or arrays (n,); where the two passes differ, the looser
+            tolerances, since neither state is better than its own.
         limit: drift beyond which `check` raises; math.inf for none.
         remedy: what to try first, a sentence without its full stop.
         stats: its `drift` becomes the largest one met.
@@ -62,9 +62,9 @@ class DriftGuard:
         if drift > self.limit or drift == math.inf:
             raise DriftError(
                 f"{self.name}: the state solved back to t={t:.6g} is {drift:.3g} x (atol + rtol |y|) away from that of "
-                f"the forward solve (rtol={shown(self.rtol)}, atol={shown(self.atol)}), and `drift_limit` is {self.limit:g}: the "
-                f"gradient would be that of another solution. {self.remedy}, give more output times (the state is "
-                "anchored at each), or use gradient='interpolated' or 'discrete', which do not solve it back; "
+                f"the forward solve (rtol={shown(self.rtol)}, atol={shown(self.atol)}), and `drift_limit` is "
+                f"{self.limit:g}: the gradient would be that of another solution. {self.remedy}, give more output times "
+                "(the state is anchored at each), or use gradient='interpolated' or 'discrete', which do not solve it back; "
                 "drift_limit=math.inf accepts the drift.",
                 drift=drift, limit=self.limit, t=t, stats=self.stats,
             )  # fmt: skip
