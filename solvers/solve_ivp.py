@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -94,8 +96,8 @@ def solve_ivp(
             without jumps. One that is zero at t0 has not happened there.
         args: further arguments of fun, jac and events.
         options: rtol (1e-3) and atol (1e-6), numbers or arrays (n,); first_step, max_step, min_step; jac for implicit
-            methods: a matrix, sparse or not, or jac(t, y, *args) (default: differences). SciPy's options for banded and
-            sparse Jacobians are refused.
+            methods: a matrix, sparse or not, or jac(t, y, *args) (default: differences); warn_stiff of `odeint`. SciPy's
+            options for banded and sparse Jacobians are refused.
     Returns: IvpResult with t (T,), y (n, T), sol, t_events and y_events (lists, an array for each event; None without
         events), nfev, njev, nlu (calls of fun but those of differences, Jacobians, factorisations), status (0, or 1 after
         a terminal event, or -1), message, success. With status -1 the message says why, and t, y hold what was reached.
@@ -181,6 +183,8 @@ def _span(t_span: Any) -> tuple[float, float]:
         t0, t1 = map(float, t_span)
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"`t_span` must be two times (t0, t1); got {t_span!r}") from error
+    if not (math.isfinite(t0) and math.isfinite(t1)):
+        raise ArgumentError(f"`t_span` must be two finite times (t0, t1); got {t_span!r}")
     return t0, t1
 
 
@@ -226,14 +230,16 @@ def _checked(options: dict[str, Any], method: str | Tableau | Method, length: fl
             f"{', '.join(map(repr, bands))}: Jacobians are dense here; leave them out, or use odeint with Radau5(...) or "
             "Kvaerno5(linear_solver='krylov')"
         )
-    known = {"rtol": 1e-3, "atol": 1e-6, **dict.fromkeys(OF_STEPS), "jac": None}
+    known = {"rtol": 1e-3, "atol": 1e-6, **dict.fromkeys(OF_STEPS), "jac": None, "warn_stiff": True}
     unknown = [name for name in options if name not in known and name not in OF_BANDS]
     found = METHODS[method] if isinstance(method, str) else method
     if isinstance(found, Tableau) and options.get("jac") is not None:
         unknown.append("jac")
     if unknown:
+        near = [match for name in unknown for match in get_close_matches(name, known, 1) if match != name]
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
         warnings.warn(
-            f"solve_ivp: {', '.join(map(repr, unknown))} mean nothing to {found.name} and are ignored",
+            f"solve_ivp: {', '.join(map(repr, unknown))} mean nothing to {found.name} and are ignored{hint}",
             stacklevel=3,
         )
     given = {**known, **{name: value for name, value in options.items() if name in known}}

@@ -11,7 +11,7 @@ import odegrad
 import pytest
 import scipy.integrate
 import scipy.sparse
-from odegrad import Event, solve_ivp
+from odegrad import Event, StiffnessWarning, solve_ivp
 from odegrad.engine.errors import ArgumentError, ArgumentTypeError, SolveError
 
 METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
@@ -285,6 +285,7 @@ def test_tolerances_of_each_component_and_none_absolute():
     [
         ({"method": "RK45", "jac": np.eye(1)}, "'jac' mean nothing to dopri5"),
         ({"steps": 3}, "'steps' mean nothing"),
+        ({"rtoll": 1e-9}, "'rtoll' mean nothing to dopri5 and are ignored; did you mean 'rtol'"),
         ({"rtol": 1e-20}, "rtol is raised"),
     ],
 )
@@ -293,12 +294,20 @@ def test_warnings_for_what_means_nothing(options, message):
         solve_ivp(exponential_decay, (0, 1), [1.0], **options)
 
 
+def test_the_warning_of_stiffness_can_be_switched_off_as_it_says():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve_ivp(lambda t, y: -1e5 * (y - np.cos(t)), (0, 0.1), [0.0], warn_stiff=False)
+    with pytest.warns(StiffnessWarning, match="warn_stiff=False"):
+        solve_ivp(lambda t, y: -1e5 * (y - np.cos(t)), (0, 0.1), [0.0])
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"method": "RK4"}, "`method` must be one of 'RK23'"),
         ({"t_span": 3}, "`t_span` must be two times"),
-        ({"t_span": (0, math.nan)}, "`ts` must be finite"),
+        ({"t_span": (0, math.nan)}, "`t_span` must be two finite times"),
         ({"y0": [[1.0]]}, "`y0` must have one axis"),
         ({"y0": ["a"]}, "`y0` must hold numbers"),
         ({"y0": [math.inf]}, "`y0` must be finite"),
