@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ def solve_forward(
     """Walk from times[0] to times[-1].
 
     Whatever ends it early, a SolveError, what f or a callback raised, or Ctrl-C, carries the partial solution as
-    `.solution`.
+    `.solution`, and where it stood as `.t` and `.y` (not with "reversible", whose rows are another scheme's).
     """
     stats = Stats() if stats is None else stats
     with np.errstate(all="ignore"):  # the loop meets NaN and overflow with an error of its own
@@ -90,6 +91,8 @@ def solve_forward(
             _run(stages, dynamics, options, trajectory, stats, purpose.time, keeps_path or options.dense)
         except BaseException as error:
             _attach(error, done)
+            if not isinstance(error, SolveError) and options.gradient != "reversible":
+                _attach_state(error, done, stages.rows[0])
             raise
     if any(held is not None for held in trajectory.held):
         done.stages = stages
@@ -109,6 +112,14 @@ def _attach(error: BaseException, done: Forward) -> None:
             f"odeint stood at t={done.trajectory.grid[-1]:.6g} of [{done.times[0]:g}, {done.times[-1]:g}]; {done.stats}. "
             "What it had reached is `.solution` of this exception."
         )
+
+
+def _attach_state(error: BaseException, done: Forward, y: Array) -> None:
+    """The last accepted time and the state there, between output times too; what the error has of its own is kept."""
+    for name, value in (("t", done.trajectory.grid[-1]), ("y", done.dynamics.layout.unflatten(y.copy()))):
+        if not hasattr(error, name):
+            with suppress(AttributeError):  # an exception with slots
+                setattr(error, name, value)
 
 
 def stages_for(

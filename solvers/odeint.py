@@ -139,7 +139,7 @@ def odeint(
         error_norm, component (the one at fault), nfe, y (the last good state), and the partial solution as
         `.solution` (from a backward solve, the whole forward solution); DriftError, likewise, beyond `drift_limit`;
         EventAccumulation and GrazingEvent for events that follow each other too closely, or whose time has no
-        derivative; what f or `callback` raises, and KeyboardInterrupt, get `.solution` too;
+        derivative; what f or `callback` raises, and KeyboardInterrupt, get `.solution`, `.t` and `.y` too;
         ArgumentError or ArgumentTypeError for arguments; TracedValueError for dynamics that cannot be traced.
     Cost: 6 nfe per attempted dopri5 step, plus 2 to choose the first one.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4 (step size) and Table 5.2 (dopri5).

@@ -108,6 +108,32 @@ def test_what_ends_a_solve_carries_what_it_had_reached(error):
     assert np.allclose(part.ys, np.exp(-part.ts)[:, None], rtol=1e-4) and part.dense.t1 == part.grid[-1] > 0.1
 
 
+@pytest.mark.parametrize("method", [name for name in ALL_METHODS if name != "leapfrog"])
+def test_what_ends_a_solve_carries_the_state_where_it_stood(method):
+    """Where there is no output time on the way, the partial solution is the start alone."""
+    steps = {} if ALL_METHODS[method].is_adaptive else {"step_size": 1e-2}
+    with pytest.raises(KeyboardInterrupt) as caught:
+        odeint(
+            ending_at(KeyboardInterrupt, 100),
+            np.ones(2),
+            [0.0, 50.0],
+            method=method,
+            execution="eager",
+            **steps,
+        )
+    ended = caught.value
+    assert ended.t == ended.solution.grid[-1] > 0.01
+    assert np.allclose(ended.y, np.exp(-ended.t), rtol=0.02)
+
+
+def test_what_an_exception_has_of_its_own_is_kept():
+    error = Ended("enough")
+    error.y = "mine"
+    with pytest.raises(Ended) as caught:
+        odeint(ending_at(error, 30), np.ones(2), [0.0, 50.0], execution="eager")
+    assert caught.value.y == "mine" and caught.value.t > 0
+
+
 def test_ctrl_c_in_a_callback():
     def callback(info):
         if info.t > 0.5:
