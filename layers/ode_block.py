@@ -51,6 +51,7 @@ class ODEBlock(Layer):
     max_steps: int = 10_000
     step_size: float | None = None
     breakpoints: tuple[float, ...] = ()
+    drift_limit: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.t0) and math.isfinite(self.t1)):

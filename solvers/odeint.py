@@ -50,7 +50,7 @@ def odeint(
     controller: str | Controller | None = None,
     backward_rtol: Any = None,
     backward_atol: Any = None,
-    drift_limit: float = 1e3,
+    drift_limit: float | None = None,
     coupling: float = 0.99,
     checkpoints: int | None = None,
     callback: Callable[[StepInfo], None] | None = None,
@@ -113,7 +113,8 @@ def odeint(
             atol).
         drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` or `reversible`
             solves back to an output time and the one stored there; with fixed steps, which have no tolerances,
-            `backsolve` takes a thousandth of the largest |y| as the unit; math.inf accepts any.
+            `backsolve` takes a thousandth of the largest |y| as the unit. Default: 1000, or half of |y| where that is
+            less; math.inf accepts any.
         coupling: lam of "reversible", in (0, 1]. The way back magnifies round-off by 1/lam a step; the way forth is
             stable for steps h |a| < -log(lam) along a rate a of f, so that strongly damped problems want a smaller one.
         callback: called after every attempted step with a `StepInfo`.

@@ -25,8 +25,7 @@ GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
 KEEPS = ("auto", "all", "none")
 EXECUTIONS = ("replay", "eager", "compiled")
 SAVES = ("ts", "steps")
-POSITIVE = ("drift_limit",)
-POSITIVE_OR_NONE = ("max_step", "min_step", "first_step", "step_size")
+POSITIVE_OR_NONE = ("max_step", "min_step", "first_step", "step_size", "drift_limit")
 _ROUND_OFF_BELOW_RTOL = 25.0
 TOLERANCES = ("rtol", "atol", "backward_rtol", "backward_atol")
 
@@ -51,7 +50,7 @@ class Options:
     backward_rtol: Any
     backward_atol: Any
     callback: Callable[[StepInfo], None] | None
-    drift_limit: float = math.inf
+    drift_limit: float | None = None
     coupling: float = 0.99
     checkpoints: int | None = None
     save: str = "ts"
@@ -117,9 +116,7 @@ def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
         option_checks.choice(name, given.get(name, allowed[0]), allowed) for name, allowed in choices.items()
     ]
     problems += [
-        option_checks.positive(name, given[name])
-        for name in (*POSITIVE, *POSITIVE_OR_NONE)
-        if name in given and (given[name] is not None or name in POSITIVE)
+        option_checks.positive(name, given[name]) for name in POSITIVE_OR_NONE if given.get(name) is not None
     ]
     problems += [
         option_checks.tolerance(name, given[name])

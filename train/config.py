@@ -64,6 +64,8 @@ class TrainConfig:
     gradient: Literal["discrete", "tape", "backsolve", "interpolated", "reversible"] = "discrete"
     """How the solve is differentiated: adjoint of the steps taken, tape, continuous adjoint of a state solved backwards
     or read from dense output, or adjoint of reversible steps."""
+    drift_limit: float = 1e3
+    """Tolerances by which backsolve and reversible may miss the state at the start when they solve it back."""
     keep: Literal["auto", "all", "none"] = "auto"
     """Stage residuals of the discrete adjoint: kept under a byte budget, always, or recomputed."""
     execution: Literal["replay", "eager"] = "replay"
@@ -143,6 +145,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {  # name -> least value, first v
     "atol": _POSITIVE,
     "step_size": _POSITIVE,
     "max_steps": _AT_LEAST[1],
+    "drift_limit": _POSITIVE,
     "lr": _POSITIVE,
     "momentum": _FRACTION,
     "weight_decay": _NOT_NEGATIVE,

@@ -18,6 +18,17 @@ from ..options import Options
 from ..solution import Stats
 from ..tolerances import shown
 
+MOST_UNITS = 1e3
+FIXED_STEP_UNIT = 1e-3  # of the largest |y|
+
+
+def units_allowed(drift_limit: float | None, rtol: Any) -> float:
+    """`drift_limit`, by default `MOST_UNITS`, or where tolerances are loose as many units as half of |y| has.
+
+    Of a state further away than that nothing is left to differentiate along.
+    """
+    return min(MOST_UNITS, 0.5 / float(np.max(rtol))) if drift_limit is None else drift_limit
+
 
 @dataclass(frozen=True)
 class DriftGuard:
@@ -42,15 +53,16 @@ class DriftGuard:
     def of_backward_solve(cls, name: str, options: Options, ys: Array, stats: Stats) -> DriftGuard:
         """The guard of a backward solve with these options, ys (T, n) the stored states.
 
-        Fixed steps have no tolerances: their unit is a thousandth of the largest |y|, so that the default limit of 1000
-        is where nothing of the state is left.
+        Fixed steps have no tolerances: their unit is a part of the largest |y|.
         """
         if not options.tableau.is_adaptive:
-            atol = 1e-3 * float(abs(ys).max()) if ys.size else 0.0
-            return cls(name, 0.0, atol, options.drift_limit, "Take smaller steps", stats)
+            atol = FIXED_STEP_UNIT * float(abs(ys).max()) if ys.size else 0.0
+            limit = units_allowed(options.drift_limit, FIXED_STEP_UNIT)
+            return cls(name, 0.0, atol, limit, "Take smaller steps", stats)
         backward = options.backward()
         rtol, atol = np.maximum(options.rtol, backward.rtol), np.maximum(options.atol, backward.atol)
-        return cls(name, rtol, atol, options.drift_limit, "Tighten rtol and atol", stats)
+        limit = units_allowed(options.drift_limit, rtol)
+        return cls(name, rtol, atol, limit, "Tighten rtol and atol", stats)
 
     def check(self, t: float, y_back: Array, y: Array) -> None:
         """Compare the state solved back to t with the stored one, both (n,).

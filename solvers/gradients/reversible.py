@@ -26,7 +26,7 @@ from ..solution import Stats
 from ..stages import ForwardStages
 from ..trajectory import Trajectory
 from .discrete import Cotangents, adjoint_weights
-from .drift import DriftGuard
+from .drift import DriftGuard, units_allowed
 
 
 class ReversibleAdjoint:
@@ -39,7 +39,7 @@ class ReversibleAdjoint:
         self.grid = np.array(trajectory.grid)
         self.step = ReversibleStep(stages, options.tableau, options.coupling)
         self.guard = DriftGuard(
-            "reversible", options.rtol, options.atol, options.drift_limit,
+            "reversible", options.rtol, options.atol, units_allowed(options.drift_limit, options.rtol),
             "Make fewer steps (looser rtol) or bring `coupling` closer to 1", stats,
         )  # fmt: skip
         self.wants_time = time

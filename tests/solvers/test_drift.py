@@ -9,6 +9,7 @@ import pytest
 from odegrad import errors, grad, odeint
 from odegrad.solvers import Stats
 from odegrad.solvers.gradients import DriftGuard
+from odegrad.solvers.gradients.drift import units_allowed
 from problems import lorenz
 from solving import random_case
 
@@ -134,10 +135,38 @@ def test_methods_that_store_the_state_have_no_drift(gradient):
     assert sol[0].stats.drift == 0.0
 
 
-@pytest.mark.parametrize("limit", [0, -1.0, math.nan, None, "1e3", True])
+@pytest.mark.parametrize("limit", [0, -1.0, math.nan, "1e3", True])
 def test_a_limit_that_is_no_positive_number_is_refused(limit):
     with pytest.raises(errors.ArgumentError, match="`drift_limit` must be a positive number; got"):
         odeint(lambda t, y: -y, np.ones(2), [0.0, 1.0], drift_limit=limit)
+
+
+@pytest.mark.parametrize(
+    "drift_limit, rtol, expected",
+    [
+        (None, 1e-6, 1000.0),
+        (None, 1e-2, 50.0),
+        (None, np.array([1e-6, 0.1]), 5.0),
+        (2e3, 1e-2, 2e3),
+        (math.inf, 1e-2, math.inf),
+    ],
+)
+def test_by_default_half_of_the_state_is_the_most(drift_limit, rtol, expected):
+    assert units_allowed(drift_limit, rtol) == pytest.approx(expected, rel=1e-14)
+
+
+def test_a_loose_solve_back_that_has_lost_the_state_is_refused():
+    """Van der Pol's limit cycle repels backwards in time: at rtol 1e-3 the way back ends 600 to 800 tolerances away."""
+
+    def f(t, y, mu):
+        return np.stack([y[1], mu * (1.0 - y[0] * y[0]) * y[1] - y[0]])
+
+    def loss(mu):
+        sol = odeint(f, np.array([2.0, 0.0]), [0.0, 2.0], mu, rtol=1e-3, atol=2e-3, gradient="backsolve")
+        return np.sum(sol.ys[-1] ** 2)
+
+    with pytest.raises(errors.DriftError, match="`drift_limit` is 500"):
+        grad(loss)(np.array(10.0))
 
 
 # --- the unit --------------------------------------------------------------------------------------------------------

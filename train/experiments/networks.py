@@ -95,6 +95,7 @@ def classifier(config: TrainConfig, shape: tuple[int, int, int], n_classes: int)
         keep=config.keep,
         execution=config.execution,
         max_steps=config.max_steps,
+        drift_limit=config.drift_limit,
         step_size=None if config.method == "dopri5" else config.step_size,
     )
     head = [
