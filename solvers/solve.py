@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from ..engine.backend import Array, is_array
 from ..engine.errors import NeuralODEError, SolveError
 from ..engine.kernels.precision import accepting
+from ..engine.kernels.threads import one_blas_thread
 from ..engine.primitive import Primitive
 from ..engine.trace import Var, saved_bytes
 from ..engine.transforms import vjp
@@ -101,7 +103,7 @@ class Solve(Primitive):
             times = output_times(ts)
             dynamics = dynamics.at(float(times[0]), y0, constants)
         stats, self._stats, self._times = self._stats, None, None
-        with accepting(self.options.accepted_round_off):
+        with self._kernels():
             done = self._walked(dynamics, times, stats)
         self.done = done
         if not self.is_differentiated:
@@ -126,6 +128,20 @@ class Solve(Primitive):
             stats=stats,
         )
 
+    @contextmanager
+    def _kernels(self) -> Iterator[None]:
+        """What holds for the kernels of f while this solve is at work.
+
+        Convolutions divide themselves among threads. Between them, products on all threads of BLAS would leave its
+        workers spinning on the cores that these threads need: a training iteration of the network `conv-7` of
+        benchmarks/iteration.py takes a quarter of the time with BLAS held at one thread.
+        """
+        steps = self.dynamics.program.steps
+        has_convolutions = any(step.op.name.startswith("conv2d") for step in steps)
+        held = one_blas_thread() if has_convolutions else nullcontext()
+        with accepting(self.options.accepted_round_off), held:
+            yield
+
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
         """The arguments and the forward pass; of arrays the copies that the forward pass owns."""
         done = self.done
@@ -140,7 +156,7 @@ class Solve(Primitive):
         self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
     ) -> Sequence[Any]:
         """Cotangents of (y0, ts, *constants). Where anything is traced the derivative is itself differentiated."""
-        with accepting(self.options.accepted_round_off):
+        with self._kernels():
             return self._pull_back(ybar, saved, needs)
 
     def _pull_back(self, ybar: Any, saved: tuple[Any, ...], needs: tuple[bool, ...]) -> Sequence[Any]:
