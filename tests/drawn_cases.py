@@ -56,14 +56,19 @@ def perceptron_cases(draw: st.DrawFn, structures: tuple[str, ...]) -> GradientCa
 
 @st.composite
 def conv_cases(draw: st.DrawFn, mode: str, normalize: str) -> GradientCase:
-    """Networks with TA-BN; at least 8 values a channel, so that no variance is close to zero."""
+    """Networks with TA-BN; at least 16 values a channel in every layer, so that no variance comes close to zero.
+
+    Of two values a batch norm returns little but their order, a step whose slope is that of eps: differences miss it. Of
+    eight, small variances still come up that magnify round-off beyond 1e-12.
+    """
     size = (draw(st.integers(2, 3)), draw(st.integers(2, 4)))
-    channels = draw(st.integers(1, 2))
+    channels, stride = draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2]))
+    fewest = -(-16 // (-(-size[0] // stride) * -(-size[1] // stride)))
     network = ConvNet(
         size,
         channels,
         width=draw(st.integers(1, 3)),
-        stride=draw(st.sampled_from([1, 1, 2])),
+        stride=stride,
         activation=draw(activations),
         mode=mode,
         normalize=normalize,
@@ -73,7 +78,7 @@ def conv_cases(draw: st.DrawFn, mode: str, normalize: str) -> GradientCase:
     return GradientCase(
         network,
         "array",
-        shapes=((draw(st.integers(2, 3)), *size, channels),),
+        shapes=((draw(st.integers(fewest, fewest + 1)), *size, channels),),
         seed=draw(seeds),
         ts=draw(output_times((1.0, -1.0, 0.1))),
         **draw(executions((1e-2, 1e-3, 1e-4))),
