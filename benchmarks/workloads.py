@@ -27,7 +27,7 @@ class Workload:
         network: see above.
         params, y0, target: float32 or float64 arrays; target (T, *y0.shape).
         slow_peers: peers that need minutes for one iteration, left out unless asked for.
-        full: seconds that each method is measured for.
+        seconds: how long the methods are measured, in turn.
     """
 
     name: str
@@ -73,6 +73,11 @@ def spiral(dtype: str) -> Workload:
     return _in(dtype, Workload("spiral", cubed_tanh_network, params, y0, times[:10], target, 1e-7, 1e-9))
 
 
+def mlp_name(width: int, tolerance: float) -> str:
+    """The width, and the tolerance where it is not 1e-3."""
+    return f"mlp-{width}" + ("" if tolerance == 1e-3 else f"-{tolerance:.0e}")
+
+
 def mlp(width: int, tolerance: float, dtype: str, batch: int = 256) -> Workload:
     """W3: one tanh layer of this width, batch 256, over [0, 1]."""
     rng = np.random.default_rng(1)
@@ -80,7 +85,7 @@ def mlp(width: int, tolerance: float, dtype: str, batch: int = 256) -> Workload:
     params = [rng.normal(0.0, scale, shape) for shape in ((width, width), (width,), (width, width), (width,))]
     y0 = rng.standard_normal((batch, width))
     target = np.zeros((2, batch, width))
-    name = f"mlp-{width}" + ("" if tolerance == 1e-3 else f"-{tolerance:.0e}")
+    name = mlp_name(width, tolerance)
     ts = np.array([0.0, 1.0])
     return _in(dtype, Workload(name, tanh_network, params, y0, ts, target, tolerance, tolerance))
 
@@ -107,7 +112,7 @@ def workloads(dtype: str = "float32") -> dict[str, Callable[[], Workload]]:
     slow = ("diffrax backsolve", "diffrax checkpointed")
     makers: list[tuple[str, Callable[[], Workload]]] = [("spiral", lambda: spiral(dtype))]
     for width, tolerance in ((64, 1e-3), (256, 1e-3), (1024, 1e-3), (64, 1e-5), (256, 1e-5), (1024, 1e-5)):
-        name = f"mlp-{width}" + ("" if tolerance == 1e-3 else f"-{tolerance:.0e}")
+        name = mlp_name(width, tolerance)
         makers.append((name, lambda d=width, tol=tolerance: mlp(d, tol, dtype)))
     makers.append(
         ("conv-7", lambda: conv_net("conv-7", (128, 7, 7, 64), 2, 1e-3, dtype, slow_peers=slow, seconds=40.0))

@@ -9,6 +9,7 @@ that of any such method here.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from types import ModuleType
 from typing import Any, Protocol
@@ -35,7 +36,7 @@ class StepMade(Protocol):
     def is_done(self) -> bool: ...
 
 
-class DenseOutput:
+class DenseOutput(ABC):
     """y(t) for all t from the first accepted time to the last one, continuously differentiable where f is continuous.
 
     Attributes:
@@ -95,14 +96,14 @@ class DenseOutput:
             rows[to_xp(self.xp, chosen)] = self._at(step, thetas[chosen], h, derivative)
         return rows
 
-    def _blocks_of(self, integrator: StepMade) -> list[Array]:
-        raise NotImplementedError
+    @abstractmethod
+    def _blocks_of(self, integrator: StepMade) -> list[Array]: ...
 
-    def _read(self, step: int, theta: float, h: float, out: Array) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, step: int, theta: float, h: float, out: Array) -> None: ...
 
-    def _at(self, step: int, thetas: np.ndarray, h: float, derivative: bool) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def _at(self, step: int, thetas: np.ndarray, h: float, derivative: bool) -> Array: ...
 
     def _weights(self, numbers: Any) -> Array:
         return to_xp(self.xp, np.array(numbers, self.dtype))

@@ -75,6 +75,7 @@ class Solve(Primitive):
         self.keeps_path = self.is_differentiated and options.gradient == "interpolated"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
         self.done: Forward | None = None
+        self._has_convolutions = any(step.op.name.startswith("conv2d") for step in dynamics.program.steps)
 
     def _refuse_outputs(self, args: Sequence[Any]) -> None:
         """NeuralODEError where a derivative would silently pass by what is returned beside the output times."""
@@ -136,9 +137,7 @@ class Solve(Primitive):
         workers spinning on the cores that these threads need: a training iteration of the network `conv-7` of
         benchmarks/iteration.py takes a quarter of the time with BLAS held at one thread.
         """
-        steps = self.dynamics.program.steps
-        has_convolutions = any(step.op.name.startswith("conv2d") for step in steps)
-        held = one_blas_thread() if has_convolutions else nullcontext()
+        held = one_blas_thread() if self._has_convolutions else nullcontext()
         with accepting(self.options.accepted_round_off), held:
             yield
 

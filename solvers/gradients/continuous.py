@@ -13,6 +13,7 @@ quadrature is treated as one as in Kidger, Chen & Lyons (2021), "Hey, that's not
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ from .discrete import Cotangents
 from .evaluations import Evaluations
 
 
-class AdjointStages(Stages):
+class AdjointStages(Stages, ABC):
     """Stages of a backward system z (m,) whose last n entries are the adjoint a.
 
     The slope at the end of a step serves the next step as its first one, and its parameter pull-back belongs to both:
@@ -60,17 +61,17 @@ class AdjointStages(Stages):
         """f (n,) at the start of the step."""
         return self.evaluations.found[self._order[0]][: self.size]
 
+    @abstractmethod
     def begin(self, y: Array, a: Array) -> None:
         """Row 0 at an output time where the stored state is y, (n,) each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tolerances(self, rtol: Any, atol: Any, size: float) -> tuple[Any, Any]:
         """(rtol, atol) for each entry of z, or all, where the cotangents that enter are of this size.
 
         Those of the state may differ between its components; the adjoint, which is measured in other units, has the
         smallest of them throughout.
         """
-        raise NotImplementedError
 
     def arrive(self, t: float, y: Array, z: Array) -> None:
         """z was reached at the output time t, where the stored state is y."""

@@ -8,6 +8,7 @@ Both kinds offer the same to the continuous adjoints:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..compiled import Compiled, Purpose
 from ..dynamics import Dynamics, StateLayout
 
 
-class Evaluations:
+class Evaluations(ABC):
     """What the two kinds have in common."""
 
     param_bars: list[Array]
@@ -30,12 +31,12 @@ class Evaluations:
         self.pairs = [xp.empty(2 * layout.size, layout.dtype) for _ in range(n_stages)]
         self.found = [xp.empty(2 * layout.size, layout.dtype) for _ in range(n_stages)]
 
-    def evaluate(self, k: int, t: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def evaluate(self, k: int, t: float) -> None: ...
 
+    @abstractmethod
     def add_params(self, k: int, t: float, weight: float) -> None:
         """param_bars += weight (df/dparams)^T a, for the pair that was evaluated last in k."""
-        raise NotImplementedError
 
 
 class ReplayEvaluations(Evaluations):
