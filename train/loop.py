@@ -33,6 +33,7 @@ from .data import (
     load_dataset,
     split_validation,
 )
+from .interrupts import NoticedInterrupts
 from .metrics import EpochRecord
 from .model import Model, Preprocessing, Scores
 from .optimizers import make_optimizer
@@ -124,9 +125,11 @@ class Trainer:
         """The loop over what is left of the run. The last completed step is saved even when it is interrupted."""
         self.state = state
         try:
-            with one_blas_thread():  # else its idle threads take half a core from the convolutions
+            # BLAS's idle threads would take half a core from the convolutions.
+            with one_blas_thread(), NoticedInterrupts() as interrupts:
                 while self.state.epoch < self.config.epochs:
-                    self._epoch()
+                    self._epoch(interrupts)
+                    interrupts.check()
         except KeyboardInterrupt:
             self.save(self.run.last, self.state)
             self.reporter.message(
@@ -143,7 +146,7 @@ class Trainer:
             self.reporter.close()
         return self._result()
 
-    def _epoch(self) -> None:
+    def _epoch(self, interrupts: NoticedInterrupts) -> None:
         state, config = self.state, self.config
         epoch = state.epoch
         self.reporter.start_epoch(epoch + 1, config.epochs, self.steps_per_epoch, done=state.step_in_epoch)
@@ -156,6 +159,7 @@ class Trainer:
             start=state.step_in_epoch,
         )
         for rows in order:
+            interrupts.check()
             self.state = self._step(self.state, rows, started)
             self.reporter.update(_shown(self.state.totals))
             if config.checkpoint_every and self.state.step % config.checkpoint_every == 0:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from odegrad.engine.errors import DataError
 from odegrad.train import checkpoint, loop, run_folder
 from odegrad.train.atomic import PARTIAL
+from odegrad.train.interrupts import NoticedInterrupts
 from training import COMMAND, Silent, call, environment, final_state, flags, tiny, train
 
 STEPS = 5  # an epoch: 36 images, 8 a step; there are 2 epochs
@@ -194,6 +196,40 @@ def test_ctrl_c_saves_the_last_step_completed(problem, config, monkeypatch):
         loop.train(config, run, Silent())
     assert steps_saved(run) == 7
     assert resumed(run) == problem[1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_python_throws_away_still_stops_the_run(problem, config, monkeypatch):
+    config = replace(config, checkpoint_every=0)
+    run = run_folder.create(config)
+    whole_step = loop.Trainer._step
+
+    def step_with_a_callback(self, state, *rest):
+        if state.step == 7:
+            target = Dies()
+            reference = weakref.ref(target, lambda _: signal.raise_signal(signal.SIGINT))
+            del target  # what the callback raises is printed and forgotten
+            assert reference() is None
+        return whole_step(self, state, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Trainer, "_step", step_with_a_callback)
+        loop.train(config, run, Silent())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert steps_saved(run) == 8
+    assert resumed(run) == problem[1]
+
+
+def test_a_handler_of_the_program_stays():
+    signals = []
+    before = signal.signal(signal.SIGINT, lambda *_: signals.append(1))
+    try:
+        with NoticedInterrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            interrupts.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signals == [1]
 
 
 @pytest.mark.parametrize("where", ["metrics.append", "checkpoint.save", "Model.score"])
