@@ -8,6 +8,9 @@ from typing import Any
 
 from .trace import Static, apply, shape_of
 
+Fits = Callable[
+    ..., bool
+]  # (*arrays, **static): whether their dtypes, shapes and layouts are those of a kernel
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
@@ -23,6 +26,7 @@ class Primitive:
         chunk_calls: for elementwise operations without settings, the ufunc calls they consist of, as (ufunc, names of
             what it reads, name of what it writes): "x0", "x1", ... are the inputs, "out" the result, "zero" a row of
             zeros, "mask" a scratch array of truth values.
+        cuda: the kernel for CuPy arrays, (*arrays, out=None, **static) -> array, or None; see `on_cuda`.
     """
 
     def __init__(self, name: str, forward: Callable[..., Any], *, is_flat: bool, may_view: bool) -> None:
@@ -33,6 +37,8 @@ class Primitive:
         self.rule: Callable[..., Any] | None = None
         self.into: Callable[..., Iterable[Call] | None] | None = None
         self.chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...] = ()
+        self.cuda: Callable[..., Any] | None = None
+        self._fits_cuda: Fits | None = None
         self.rule_wants_needs = False
         self._keepers: tuple[tuple[str, int, bool], ...] = ()
         self.__doc__ = forward.__doc__
@@ -72,6 +78,26 @@ class Primitive:
         """Register the kernel that replay uses instead of `out[...] = forward(...)`."""
         self.into = into
         return into
+
+    def on_cuda(self, fits: Fits) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the kernel that computes this primitive on CuPy arrays where `fits(*arrays, **static)`.
+
+        The kernel is called as kernel(*arrays, out=None, **static). It returns `out`, written whole, or a new array of
+        the shape and dtype that `forward` gives. `fits` looks at dtypes, shapes and layouts, never at values: a replay
+        asks once and keeps the answer. Everything else, numbers in the place of arrays too, is left to `forward`.
+        What a rule computes has a kernel in the same way: the rule calls a primitive that has one.
+        """
+
+        def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
+            assert self.cuda is None, f"two CUDA kernels for {self.name}"
+            self.cuda, self._fits_cuda = kernel, fits
+            return kernel
+
+        return register
+
+    def fits_cuda(self, args: tuple[Any, ...], static: Static) -> bool:
+        """Whether there is a CUDA kernel, and it takes these CuPy arrays."""
+        return self._fits_cuda is not None and self._fits_cuda(*args, **static)
 
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
         """What the rule needs of one evaluation."""

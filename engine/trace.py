@@ -33,6 +33,9 @@ class Operation(Protocol):
     forward: Any
     into: Any
     chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...]
+    cuda: Any
+
+    def fits_cuda(self, args: tuple[Any, ...], static: Static) -> bool: ...
 
     def __call__(self, *args: Any, **static: Any) -> Any: ...
 
@@ -225,7 +228,10 @@ def evaluate(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
     """
     for argument in args:
         if type(argument) not in NUMBERS:
-            return op.forward(namespace_of(*args), *args, **static)
+            xp = namespace_of(*args)
+            if xp is not np and op.fits_cuda(args, static):
+                return op.cuda(*args, **static)
+            return op.forward(xp, *args, **static)
     try:
         result = op.forward(np, *args, **static)
     except (ZeroDivisionError, OverflowError):
