@@ -75,3 +75,8 @@ def to_host(array: Array) -> np.ndarray:
 def to_xp(xp: ModuleType, array: Any) -> Array:
     """`array` (host data) as an array of module `xp`."""
     return xp.asarray(array)
+
+
+def raw_module(source: str, options: tuple[str, ...]) -> Any:
+    """The CuPy module of a CUDA C text, compiled at its first use; `get_function(name)` gives its kernels."""
+    return cupy_module().RawModule(code=source, options=options)
