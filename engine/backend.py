@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from copy import copy
+from itertools import count
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import ArgumentTypeError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
+
+_reads, _writes = count(), count()  # `next` of them is one step, whichever thread takes it
 
 
 def cupy_module() -> ModuleType:
@@ -24,12 +31,15 @@ def cupy_module() -> ModuleType:
     return cupy
 
 
-def is_array(value: Any) -> bool:
-    """Whether `value` is a numpy.ndarray or a cupy.ndarray (a NumPy scalar is neither)."""
-    if isinstance(value, np.ndarray):
-        return True
+def is_device_array(value: Any) -> bool:
+    """Whether `value` is a cupy.ndarray."""
     cupy = sys.modules.get("cupy")  # an array of a module that was never imported cannot exist
     return cupy is not None and isinstance(value, getattr(cupy, "ndarray", ()))
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is a numpy.ndarray or a cupy.ndarray (a NumPy scalar is neither)."""
+    return isinstance(value, np.ndarray) or is_device_array(value)
 
 
 def namespace_of(*arrays: Any) -> ModuleType:
@@ -67,16 +77,85 @@ def device_of(array: Array) -> str:
     return "cpu" if namespace_of(array) is np else "cuda"
 
 
+class Transfers(NamedTuple):
+    """How often arrays crossed since the process began; a read from the device makes the host wait for it."""
+
+    reads: int = 0
+    writes: int = 0
+
+
+def transfers() -> Transfers:
+    """The crossings so far, of all threads: the difference of two says what a piece of code has cost."""
+    return Transfers(next(copy(_reads)), next(copy(_writes)))
+
+
 def to_host(array: Array) -> np.ndarray:
     """`array` as a NumPy array; a transfer if it lives on a device, no copy if it does not."""
-    return array.get() if hasattr(array, "get") else np.asarray(array)
+    if not is_device_array(array):
+        return np.asarray(array)
+    next(_reads)
+    return array.get()
+
+
+def to_number(value: Any) -> Any:
+    """An array of one value as a Python number: what `.item()` gives. One read if it lives on a device."""
+    if is_device_array(value):
+        next(_reads)
+    return value.item() if hasattr(value, "item") else value
 
 
 def to_xp(xp: ModuleType, array: Any) -> Array:
     """`array` (host data) as an array of module `xp`."""
+    if xp is not np and not is_device_array(array):
+        next(_writes)
     return xp.asarray(array)
 
 
 def raw_module(source: str, options: tuple[str, ...]) -> Any:
     """The CuPy module of a CUDA C text, compiled at its first use; `get_function(name)` gives its kernels."""
     return cupy_module().RawModule(code=source, options=options)
+
+
+_COMPUTE_TYPES = {"fp32": "COMPUTE_TYPE_DEFAULT", "tf32": "COMPUTE_TYPE_TF32", "bf16": "COMPUTE_TYPE_BF16"}
+
+
+@contextmanager
+def matrix_products_in(precision: str) -> Iterator[None]:
+    """Inside the block cuBLAS rounds the operands of CuPy's float32 products to "fp32", "tf32" or "bf16".
+
+    CuPy has one setting for the whole process.
+    """
+    core = cupy_module()._core
+    before = core.get_compute_type(np.float32)
+    core.set_compute_type(np.float32, getattr(core._routines_linalg, _COMPUTE_TYPES[precision]))
+    try:
+        yield
+    finally:
+        core.set_compute_type(np.float32, before)
+
+
+@cache
+def cudnn_module() -> ModuleType | None:
+    """The Python package of nvidia-cudnn-frontend with a cuDNN that can be loaded, or None."""
+    try:
+        import cudnn
+
+        cudnn.backend_version()
+    except (ImportError, OSError, RuntimeError):  # no package, or one without the library that it loads
+        return None
+    return cudnn
+
+
+def current_stream() -> int:
+    """The address of the CUDA stream that CuPy's calls on this thread go to."""
+    return sys.modules["cupy"].cuda.get_current_stream().ptr
+
+
+def device_number() -> int:
+    """The number of the GPU that CuPy's calls on this thread go to."""
+    return sys.modules["cupy"].cuda.runtime.getDevice()
+
+
+def device_address(array: Array) -> int:
+    """Where the first element of a CuPy array lies in the GPU's memory."""
+    return array.data.ptr
