@@ -13,17 +13,16 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..engine.atomic import replace_file
 from ..engine.errors import ArgumentTypeError, SolutionFileError
 from ..engine.tree import Tree
 
 SCHEMA, KIND = 1, "odegrad solution"
-PARTIAL = ".partial"
 _KINDS = "biufc"  # what an array may hold
 
 
@@ -74,18 +73,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], header
         file.create_dataset("header", data=np.frombuffer(text, np.uint8))
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-    target = Path(path)
-    partial = target.with_name(target.name + PARTIAL)
-    try:
-        with open(partial, "wb") as out:
-            out.write(buffer.getbuffer())
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, target)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
+    replace_file(path, [buffer.getbuffer()])
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.atomic import replace_file
 from ..engine.backend import namespace_of, to_host, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, unflatten
-from .atomic import replace_file
 
 SCHEMA = 1
 _MARK = b"odegrad sha-256\n"

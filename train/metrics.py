@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.atomic import replace_file
 from ..engine.errors import ArgumentError, DataError
-from .atomic import replace_file
 
 
 @dataclass(frozen=True, kw_only=True)

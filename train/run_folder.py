@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.atomic import replace_file
 from ..engine.errors import CheckpointError, ConfigError
-from .atomic import replace_file
 from .config import TrainConfig, load_toml, to_toml
 
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from odegrad.engine.atomic import PARTIAL
 from odegrad.engine.errors import DataError
 from odegrad.train import checkpoint, loop, run_folder
-from odegrad.train.atomic import PARTIAL
 from odegrad.train.interrupts import NoticedInterrupts
 from training import COMMAND, Silent, call, environment, final_state, flags, tiny, train
 

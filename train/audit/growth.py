@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replace_file
+from ...engine.atomic import replace_file
 from .case import Problem
 from .measure import Measurement, measure
 from .pictures import draw_growth

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ...engine.atomic import replace_file
 from ...engine.errors import ArgumentError
 from ...engine.tree import leaves_with_paths, path_name
-from ..atomic import replace_file
 from ..metrics import json_text
 from .case import Problem
 from .equal_error import equal_error_table

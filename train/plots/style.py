@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..atomic import replace_file
+from ...engine.atomic import replace_file
 
 # matplotlib takes 0.4 s to load, so it is imported where it is used, and by its Figure class: no display is needed.
 

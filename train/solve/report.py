@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...engine.atomic import replace_file
 from ...engine.errors import ArgumentError, StiffnessWarning
 from ...solvers.methods import method_named
-from ..atomic import replace_file
 from ..metrics import json_text
 from .pictures import draw_solution, draw_steps, draw_work_precision
 from .problem import Textbook
