@@ -36,28 +36,36 @@ class Run:
     local: frozenset[int]
 
 
-def schedule(plan: Plan, group: str) -> list[Step | Run]:
-    """The steps of a group, those that can be fused gathered into runs.
+Fusible = Callable[
+    [Plan, Step], Shape | None
+]  # the shape of the arrays that a step works on, if it can join a run
+
+
+def schedule(plan: Plan, group: str, fusible: Fusible | None = None) -> list[Step | Run]:
+    """The steps of a group, those that can be fused gathered into runs; `fusible` says which, by default in large arrays.
 
     A step moves before a run if it does not depend on it, and behind it if it does; a step that needs a sum which the
     run makes has to wait for the next run. What can be computed at once is left until it is needed: there its result
     may be one chunk instead of a whole array.
     """
-    pending, ordered = _from_the_start(plan, group), []  # type: list[Step], list[Step | Run]
+    fusible = fusible or _fusible_shape
+    pending, ordered = _from_the_start(plan, group, fusible), []  # type: list[Step], list[Step | Run]
     while pending:
-        first = next((k for k, step in enumerate(pending) if _fusible_shape(plan, step)), len(pending))
+        first = next((k for k, s in enumerate(pending) if fusible(plan, s) is not None), len(pending))
         ordered += pending[:first]
         if first == len(pending):
             break
-        shape = _fusible_shape(plan, pending[first])
+        shape = fusible(plan, pending[first])
         assert shape is not None
-        run, before, pending = _split(plan, shape, pending[first:])
+        run, before, pending = _split(plan, shape, pending[first:], fusible)
         ordered += before
-        ordered.append(Run(shape, tuple(run), _local(plan, group, run)))
+        ordered.append(Run(shape, tuple(run), local_results(plan, group, run)))
     return ordered
 
 
-def _split(plan: Plan, shape: Shape, steps: list[Step]) -> tuple[list[Step], list[Step], list[Step]]:
+def _split(
+    plan: Plan, shape: Shape, steps: list[Step], fusible: Fusible
+) -> tuple[list[Step], list[Step], list[Step]]:
     """(steps of the run, steps before it, steps after it)."""
     run: list[Step] = []
     before: list[Step] = []
@@ -65,48 +73,46 @@ def _split(plan: Plan, shape: Shape, steps: list[Step]) -> tuple[list[Step], lis
     made: set[int] = set()  # whole in chunks only
     late: set[int] = set()  # not there until the run is over
     for step in steps:
-        own_shape = _fusible_shape(plan, step)
+        own_shape = fusible(plan, step)
         if own_shape == shape and late.isdisjoint(step.inputs):
             run.append(step)
-            (late if sum_target(plan.program, step) is not None else made).add(step.output)
-        elif own_shape or not late.isdisjoint(step.inputs) or not made.isdisjoint(step.inputs):
+            (late if is_sum(step) else made).add(step.output)
+        elif own_shape is not None or not late.isdisjoint(step.inputs) or not made.isdisjoint(step.inputs):
             after.append(step)
             late.add(step.output)
         else:
             before.append(step)
     read = {slot for step in run for slot in step.inputs}
     idle = [step for step in run if step.output not in read and made.isdisjoint(step.inputs)]
-    later, moved = _late(plan, after, idle)
+    later, moved = _late(plan, after, idle, fusible)
     if len(moved) == len(run):  # there would be no run
         return run, before, after
     return [step for step in run if step.output not in moved], before, later
 
 
-def _from_the_start(plan: Plan, group: str) -> list[Step]:
+def _from_the_start(plan: Plan, group: str, fusible: Fusible) -> list[Step]:
     """The steps of a group, those that need none of the others where they are needed."""
     steps = plan.steps[group]
     made = {step.output for step in steps}
     given = {step.output for step in steps if made.isdisjoint(step.inputs)}
-    _, moved = _late(plan, steps, [step for step in steps if step.output in given])
+    _, moved = _late(plan, steps, [step for step in steps if step.output in given], fusible)
     others = [step for step in steps if step.output not in moved]
-    return _late(plan, others, [step for step in steps if step.output in moved])[0]
+    return _late(plan, others, [step for step in steps if step.output in moved], fusible)[0]
 
 
-def _is_elementwise(plan: Plan, step: Step) -> bool:
-    return _fusible_shape(plan, step) is not None and sum_target(plan.program, step) is None
-
-
-def _late(plan: Plan, steps: Sequence[Step], given: Sequence[Step]) -> tuple[list[Step], frozenset[int]]:
+def _late(
+    plan: Plan, steps: Sequence[Step], given: Sequence[Step], fusible: Fusible
+) -> tuple[list[Step], frozenset[int]]:
     """(steps, with each given one just before the first that reads it if the two can be in one run; what was put there).
 
     The others of `given` are left out.
     """
-    waiting = {step.output: step for step in given if _is_elementwise(plan, step)}
+    waiting = {step.output: step for step in given if fusible(plan, step) is not None and not is_sum(step)}
     ordered: list[Step] = []
     moved: set[int] = set()
     for step in steps:
         for slot in dict.fromkeys(step.inputs):
-            if slot in waiting and _fusible_shape(plan, step) == plan.program.metas[slot].shape:
+            if slot in waiting and fusible(plan, step) == plan.program.metas[slot].shape:
                 ordered.append(waiting[slot])
                 moved.add(slot)
             waiting.pop(slot, None)
@@ -114,10 +120,10 @@ def _late(plan: Plan, steps: Sequence[Step], given: Sequence[Step]) -> tuple[lis
     return ordered, frozenset(moved)
 
 
-def _local(plan: Plan, group: str, run: Iterable[Step]) -> frozenset[int]:
+def local_results(plan: Plan, group: str, run: Iterable[Step]) -> frozenset[int]:
     """Elementwise results of a run that nothing outside of it reads."""
     inside = {id(step) for step in run}
-    made = {step.output for step in run if sum_target(plan.program, step) is None}
+    made = {step.output for step in run if not is_sum(step)}
     read_outside = {slot for step in plan.steps[group] if id(step) not in inside for slot in step.inputs}
     kept = plan.residuals.union(plan.outputs[group])
     return frozenset(slot for slot in made if slot not in read_outside and slot not in kept)
@@ -145,6 +151,11 @@ def _fusible_shape(plan: Plan, step: Step) -> Shape | None:
     return shape
 
 
+def is_sum(step: Step) -> bool:
+    """Whether a step that can be part of a run is a sum at its end."""
+    return step.op.name in ("mean_leading", "unbroadcast", "sum")
+
+
 def each_sample(shape: Shape) -> Shape:
     """(B, 1, ..., C): one value a channel for each element of the batch."""
     return (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
@@ -152,7 +163,7 @@ def each_sample(shape: Shape) -> Shape:
 
 def sum_target(program: Program, step: Step) -> Shape | None:
     """What a step sums a large array to: one value a channel, one a position, or one a sample and channel; else None."""
-    if step.op.name not in ("mean_leading", "unbroadcast", "sum"):
+    if not is_sum(step):
         return None
     source, target = program.metas[step.inputs[0]].shape, program.metas[step.output].shape
     if len(source) < 2:

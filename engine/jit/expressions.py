@@ -1,13 +1,14 @@
 """Elementwise operations as expressions on scalars, the same for array elements and for numbers.
 
 In a template {0}, {1}, ... are the operands, {d} is the type of the result and the prefix of the functions of that type
-(`functions.py`).
+(`functions.py`). Python and CUDA C++ share nearly all templates (C++ knows `and`, `or`, `not` too); a `Dialect` has
+the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..program import Step
 from .layout import Unsupported
@@ -22,7 +23,6 @@ _REAL = {
     "neg": "-{0}",
     "square": "{0} * {0}",
     "square_about_mean": "({0} - {1}) * ({0} - {1})",
-    "power_of": "{0} ** {1}",
     "zeros_like": "{d}(0.0)",
     "ones_like": "{d}(1.0)",
     "conj": "{0}",
@@ -59,26 +59,42 @@ SAME_DTYPE = frozenset(
 Operand = Callable[[int, bool], str]  # (position, whether it is wanted as a truth value) -> text
 
 
+class Dialect(NamedTuple):
+    """What the languages write differently: a if c else b (of c, a, b), a ** b, and false and true."""
+
+    choice: str
+    power: str
+    truths: tuple[str, str]
+
+
+PYTHON = Dialect("{1} if {0} else {2}", "{0} ** {1}", ("False", "True"))
+CPP = Dialect("({0} ? {1} : {2})", "{d}_pow({0}, {1})", ("false", "true"))
+
+
 def is_elementwise(step: Step) -> bool:
     """Whether the step is one expression an element."""
     name = step.op.name
-    return name in _REAL or name in _COMPARISONS or name in _LOGIC or name in ("where", "power")
+    return name in _REAL or name in _COMPARISONS or name in _LOGIC or name in ("where", "power", "power_of")
 
 
-def expression(step: Step, operand: Operand, kind: str, *, gives_truth: bool) -> str:
+def expression(
+    step: Step, operand: Operand, kind: str, *, gives_truth: bool, dialect: Dialect = PYTHON
+) -> str:
     """The text of one element of the result.
 
     Args:
         operand: the text of an input, wanted as a number or as a truth value.
-        kind: "d", the dtype of the state, or "n", a number of the host.
+        kind: the type computed in, as templates name it: "d", the dtype of the state, or "n", a number of the host.
         gives_truth: whether the result is a truth value.
     """
     name, n = step.op.name, len(step.inputs)
     if name == "where":
         chosen = [operand(k, gives_truth) for k in (1, 2)]
-        return f"{chosen[0]} if {operand(0, True)} else {chosen[1]}"
+        return dialect.choice.format(operand(0, True), *chosen)
     if gives_truth and name in SAME_DTYPE:
-        return {"zeros_like": "False", "ones_like": "True"}.get(name) or operand(0, True)
+        return dict(zip(("zeros_like", "ones_like"), dialect.truths, strict=True)).get(name) or operand(
+            0, True
+        )
     if name in _LOGIC:
         return _filled(_LOGIC[name], [operand(k, True) for k in range(n)], kind)
     operands = [operand(k, False) for k in range(n)]
@@ -87,7 +103,9 @@ def expression(step: Step, operand: Operand, kind: str, *, gives_truth: bool) ->
     if gives_truth:
         raise Unsupported(f"`{name}` of truth values")
     if name == "power":
-        return _power(operands[0], step.static["exponent"], kind)
+        return _power(operands[0], step.static["exponent"], kind, dialect)
+    if name == "power_of":
+        return _filled(dialect.power, operands, kind)
     return _filled(_REAL[name], operands, kind)
 
 
@@ -95,8 +113,8 @@ def _filled(template: str, operands: Sequence[str], kind: str) -> str:
     return template.format(*operands, d=kind)
 
 
-def _power(base: str, exponent: Any, kind: str) -> str:
+def _power(base: str, exponent: Any, kind: str, dialect: Dialect) -> str:
     if float(exponent).is_integer() and abs(exponent) <= SMALL_POWER:
         product = " * ".join([base] * abs(int(exponent)))
         return product if exponent > 0 else f"{kind}(1.0) / ({product})"
-    return f"{base} ** {kind}({float(exponent)!r})"
+    return _filled(dialect.power, [base, f"{kind}({float(exponent)!r})"], kind)
