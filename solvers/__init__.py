@@ -7,12 +7,12 @@ from .dense import Dense
 from .digital_filter import FilterController
 from .events import Event, Occurrences
 from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Radau5, Rosenbrock23, Trapezoid
-from .independent import RowStats
 from .leapfrog import Leapfrog
 from .methods import METHODS
 from .odeint import odeint
-from .solution import Aux, Solution, Stats, StepInfo
+from .solution import Aux, Solution, StepInfo
 from .solve_ivp import IvpResult, IvpSolution, solve_ivp
+from .stats import RowStats, Stats
 from .stepper import Step, Stepper
 from .stepping import rk_step
 from .tableau import Tableau

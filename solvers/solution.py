@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,46 +15,8 @@ from ..engine.trace import Var
 from ..engine.tree import Tree, leaves
 from .dense import Dense
 from .events import Occurrences
+from .stats import RowStats, Stats
 from .storage import described, read, rebuilt, write
-
-
-@dataclass
-class Stats:
-    """Counts of one solve; the second half is filled in by a backward pass.
-
-    Attributes:
-        nfe: evaluations of f, those of rejected steps and of the first-step probe included.
-        n_accepted, n_rejected: attempted steps.
-        n_jacobians, n_factorizations: Jacobians and LU factorisations of an implicit method.
-        n_newton: its Newton iterations, one evaluation of f each (radau5: three).
-        n_checks: plain calls of f that a new program was compared with (0 or 1), not part of nfe.
-        nfe_backward: evaluations of f in backward passes.
-        n_recomputed: steps made again in backward passes to reach states that were not stored (`checkpoints`).
-        n_vjp_state, n_vjp_params: pull-backs to the state and to the parameters.
-        peak_saved_bytes: what the solve kept for its derivative.
-        n_accepted_backward, n_rejected_backward: steps of backward solves (`backsolve`, `interpolated`).
-        drift: largest |y_back - y| / (atol + rtol |y|) of a state y_back that a backward pass reconstructed, y the stored
-            one (`backsolve`, `reversible`).
-    """
-
-    nfe: int = 0
-    n_accepted: int = 0
-    n_rejected: int = 0
-    n_jacobians: int = 0
-    n_factorizations: int = 0
-    n_newton: int = 0
-    n_checks: int = 0
-    nfe_backward: int = 0
-    n_recomputed: int = 0
-    n_vjp_state: int = 0
-    n_vjp_params: int = 0
-    peak_saved_bytes: int = 0
-    n_accepted_backward: int = 0
-    n_rejected_backward: int = 0
-    drift: float = 0.0
-
-    def __str__(self) -> str:
-        return f"nfe {self.nfe}, {self.n_accepted} steps accepted, {self.n_rejected} rejected"
 
 
 @dataclass(frozen=True)
@@ -102,11 +64,8 @@ class Solution:
         """
         arrays = {"ts": self.ts, "grid": self.grid, **_named("ys", self.ys)}
         header: dict[str, Any] = {"ys": described(self.ys), "status": self.status}
-        header["stats"] = {
-            field.name: value
-            for field in fields(Stats)
-            if isinstance(value := getattr(self.stats, field.name), (int, float))
-        }
+        header["stats"], of_rows = self.stats.to_arrays()
+        arrays.update({f"stats/{name}": array for name, array in of_rows.items()})
         if self.aux is not None:
             arrays.update({"aux/ts": self.aux.ts, **_named("aux", self.aux.values)})
             header["aux"] = described(self.aux.values)
@@ -128,11 +87,10 @@ class Solution:
             if "aux" in header:
                 aux = Aux(arrays["aux/ts"], rebuilt(header["aux"], _leaves("aux", arrays)))
             if "dense" in header:
-                parts = {
-                    name.removeprefix("dense/"): a for name, a in arrays.items() if name.startswith("dense/")
-                }
-                dense = Dense.from_arrays(parts, header["dense"])
-            ys, stats = rebuilt(header["ys"], _leaves("ys", arrays)), Stats(**header["stats"])
+                dense = Dense.from_arrays(_below("dense", arrays), header["dense"])
+            ys = rebuilt(header["ys"], _leaves("ys", arrays))
+            of_rows = _below("stats", arrays)
+            stats = RowStats(**header["stats"], **of_rows) if of_rows else Stats(**header["stats"])
             events = [
                 Occurrences(
                     k,
@@ -162,6 +120,11 @@ def _named(prefix: str, tree: Tree) -> dict[str, np.ndarray]:
             "a solution of traced values cannot be saved; save it outside of the transform"
         )
     return {f"{prefix}/{i}": np.asarray(to_host(value)) for i, value in enumerate(values)}
+
+
+def _below(group: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a group, by their names in it."""
+    return {name.removeprefix(f"{group}/"): a for name, a in arrays.items() if name.startswith(f"{group}/")}
 
 
 def _leaves(prefix: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -15,11 +15,11 @@ from ..dynamics import Dynamics
 from ..first_step import first_step, probe_step
 from ..options import Options
 from ..solution import Solution
+from ..stats import RowStats
 from .active import Active
 from .batch import Batch
 from .control import control_of_rows
 from .outputs import Outputs
-from .row_stats import RowStats
 from .step import RowsStep, row_norms
 from .trouble import FailingRow
 from .uncoupled import check_uncoupled

@@ -38,7 +38,7 @@ def check_uncoupled(batch: Batch, t0: float, rows: Array) -> int:
 def _moved(batch: Batch, rows: Array, further: np.ndarray, rng: np.random.Generator) -> Array:
     """The rows moved away from zero by a tenth, those in `further` by four, each value differently; signs are kept."""
     size = abs(rows)
-    typical = float((size**2).mean()) ** 0.5 or 1.0
+    typical = to_number((size**2).mean()) ** 0.5 or 1.0
     factor = rng.uniform(0.05, 0.15, rows.shape)
     factor[further] += 0.3
     sign = batch.xp.where(rows.real < 0, -1.0, 1.0).astype(size.dtype)

@@ -53,6 +53,14 @@ def test_counts_and_status_come_back(tmp_path):
     assert read.stats == sol.stats and read.status == "finished"
 
 
+def test_the_counts_of_each_row_come_back(tmp_path):
+    sol = odeint(lambda t, y: -y * y, np.array([[1.0], [30.0]]), TS, independent=True)
+    read = saved(tmp_path, sol).stats
+    assert same_bits([read.nfe_of_rows, read.n_accepted_of_rows, read.n_rejected_of_rows],
+                     [sol.stats.nfe_of_rows, sol.stats.n_accepted_of_rows, sol.stats.n_rejected_of_rows])  # fmt: skip
+    assert read.nfe_of_rows[1] > read.nfe_of_rows[0] and str(read) == str(sol.stats)
+
+
 def test_aux_comes_back(tmp_path):
     sol = odeint(lambda t, y: (-y, {"mean": np.mean(y)}), np.ones(2), TS, has_aux=True)
     read = saved(tmp_path, sol).aux
