@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "solvers", "layers", "train")  # each may import itself and those before it
 MAY_NAME_CUPY = "odegrad.engine.backend"
+DEVICE = {"cudnn", "cupy", "cupy_backends", "cupyx", "nvidia"}  # of a GPU
 LATE = {"PIL", "cupy", "h5py", "llvmlite", "matplotlib", "numba", "pooch", "rich", "scipy", "tyro"}
 
 
@@ -69,8 +70,8 @@ def violations(root: Path) -> list[str]:
         for line, name in names_imported(module, file):
             where = f"{file.relative_to(root)}:{line}"
             top = name.split(".")[0]
-            if top == "cupy" and module != MAY_NAME_CUPY:
-                found.append(f"{where} imports cupy")
+            if top in DEVICE and module != MAY_NAME_CUPY:
+                found.append(f"{where} imports {top}")
             if top in ("tests", "benchmarks") or name.startswith(("odegrad.tests", "odegrad.benchmarks")):
                 found.append(f"{where} imports {name}, which is not part of the library")
             if top != "odegrad":
@@ -149,6 +150,7 @@ FORBIDDEN = {
     "cupy": ({"layers__a": "import cupy"}, "layers/a.py:1 imports cupy"),
     "cupy, a part of it": ({"engine__a": "from cupy.cuda import Device"}, "engine/a.py:1 imports cupy"),
     "cupy in a function": ({"train__a": "def f():\n    import cupy as cp"}, "train/a.py:2 imports cupy"),
+    "cudnn": ({"engine__a": "import cudnn"}, "engine/a.py:1 imports cudnn"),
     "cupy by name": ({"engine__a": "__import__('cupy')"}, "engine/a.py:1 imports cupy"),
     "tests": ({"train__a": "from ..tests.problems import p"}, "which is not part of the library"),
 }
