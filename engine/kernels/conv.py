@@ -34,6 +34,7 @@ from ..errors import ArgumentError
 from .gather import Phase, correlate, image_rows, window_rows, with_border
 from .geometry import Pair, as_pair, check_inexact, check_ndim, result_buffer, window_count
 from .narrow import correlate_narrow, is_narrow, narrow_tiles, narrow_window_product
+from .products import summed_over_rows
 from .scatter import is_worthwhile, scatter_product
 from .scratch import scratch
 from .threads import one_blas_thread, run_shares
@@ -325,4 +326,4 @@ def _window_product(
     )
     padded = with_border(xp, x[tile.images], lowest, highest, product.dtype)
     rows = window_rows(xp, padded, (0, 0), count, taps, stride)
-    xp.matmul(rows.T, image_rows(xp, ybar[tile.images, tile.rows], product.dtype), out=product)
+    summed_over_rows(xp, rows, image_rows(xp, ybar[tile.images, tile.rows], product.dtype), product)

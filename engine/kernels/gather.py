@@ -12,6 +12,7 @@ import numpy as np
 
 from ..backend import Array
 from .geometry import Pair
+from .products import rows_times
 from .scratch import scratch
 from .tiles import Tile, cut, for_each_tile
 
@@ -88,8 +89,9 @@ def window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: 
     step_n, step_h, step_w, step_c = padded.strides
     shape = (n, *count, *taps, channels)
     strides = (step_n, step_h * stride[0], step_w * stride[1], step_h, step_w, step_c)
-    if xp is np and padded.flags.c_contiguous:  # the constructor takes a tenth of the time of as_strided
-        start = corner[0] * step_h + corner[1] * step_w
+    start = corner[0] * step_h + corner[1] * step_w
+    is_packed = xp is np and padded.flags.c_contiguous
+    if is_packed:  # the constructor takes a tenth of the time of as_strided
         windows = np.ndarray(shape, padded.dtype, padded, start, strides)
     else:
         windows = xp.lib.stride_tricks.as_strided(padded[:, corner[0] :, corner[1] :], shape, strides)
@@ -97,7 +99,13 @@ def window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: 
     if windows.flags.c_contiguous:
         return windows.reshape(n_rows, depth)
     rows = scratch(xp, "windows", (n_rows, depth), padded.dtype)
-    rows.reshape(windows.shape)[...] = windows
+    if is_packed:  # a row of taps as one item: NumPy copies that in three quarters of the time of its numbers
+        taps_row = np.dtype((np.void, taps[1] * channels * padded.itemsize))
+        np.ndarray(shape[:4], taps_row, rows)[...] = np.ndarray(
+            shape[:4], taps_row, padded, start, strides[:4]
+        )
+    else:
+        rows.reshape(windows.shape)[...] = windows
     return rows
 
 
@@ -114,8 +122,8 @@ def _product_into(xp: ModuleType, rows: Array, matrix: Array, target: Array) -> 
     """target (n, h, w, N), any strides, = rows (n h w, K) @ matrix (K, N)."""
     shape = (rows.shape[0], matrix.shape[1])
     if target.flags.c_contiguous:
-        xp.matmul(rows, matrix, out=target.reshape(shape))
+        rows_times(xp, rows, matrix, target.reshape(shape))
     else:
         product = scratch(xp, "product", shape, target.dtype)
-        xp.matmul(rows, matrix, out=product)
+        rows_times(xp, rows, matrix, product)
         target[...] = product.reshape(target.shape)
