@@ -41,15 +41,19 @@ Fusible = Callable[
 ]  # the shape of the arrays that a step works on, if it can join a run
 
 
-def schedule(plan: Plan, group: str, fusible: Fusible | None = None) -> list[Step | Run]:
+def schedule(
+    plan: Plan, group: str, fusible: Fusible | None = None, steps: Sequence[Step] | None = None
+) -> list[Step | Run]:
     """The steps of a group, those that can be fused gathered into runs; `fusible` says which, by default in large arrays.
 
+    `steps` are those of the group that are wanted, by default all.
     A step moves before a run if it does not depend on it, and behind it if it does; a step that needs a sum which the
     run makes has to wait for the next run. What can be computed at once is left until it is needed: there its result
     may be one chunk instead of a whole array.
     """
     fusible = fusible or _fusible_shape
-    pending, ordered = _from_the_start(plan, group, fusible), []  # type: list[Step], list[Step | Run]
+    chosen = plan.steps[group] if steps is None else steps
+    pending, ordered = _from_the_start(plan, chosen, fusible), []  # type: list[Step], list[Step | Run]
     while pending:
         first = next((k for k, s in enumerate(pending) if fusible(plan, s) is not None), len(pending))
         ordered += pending[:first]
@@ -90,9 +94,8 @@ def _split(
     return [step for step in run if step.output not in moved], before, later
 
 
-def _from_the_start(plan: Plan, group: str, fusible: Fusible) -> list[Step]:
-    """The steps of a group, those that need none of the others where they are needed."""
-    steps = plan.steps[group]
+def _from_the_start(plan: Plan, steps: Sequence[Step], fusible: Fusible) -> list[Step]:
+    """The steps, those that need none of the others where they are needed."""
     made = {step.output for step in steps}
     given = {step.output for step in steps if made.isdisjoint(step.inputs)}
     _, moved = _late(plan, steps, [step for step in steps if step.output in given], fusible)

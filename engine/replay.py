@@ -9,16 +9,18 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from .fused_kernels import run_calls
-from .fusion import Run, Scratch, schedule
+from .fusion import Run, Scratch
 from .partition import PROLOGUE, Plan
 from .primitive import Call
 from .program import Step
+from .tiled import Piece, Tiled, TileLoop, sum_of_parts, tiled_schedule
 from .trace import evaluate
 
 Runner = Callable[[Any], None]
@@ -61,8 +63,10 @@ class Workspace:
         self.plan = plan
         self.arena = Arena()
         self.scratch = Scratch()
-        self.schedules: dict[str, list[Step | Run]] = {
-            name: list(plan.steps[name]) if name == PROLOGUE else schedule(plan, name) for name in plan.order
+        self.lanes: list[_Lane] = []
+        self.schedules: dict[str, list[Piece]] = {
+            name: list(plan.steps[name]) if name == PROLOGUE else tiled_schedule(plan, name)
+            for name in plan.order
         }
         self._scalars: dict[tuple[int, Any], np.ndarray] = {}
         self._numbers: dict[int, Any] = {}
@@ -100,9 +104,37 @@ class Workspace:
 
     @property
     def nbytes(self) -> int:
-        return (
-            self.arena.nbytes + self.scratch.nbytes + sum(array.nbytes for array in self.constants.values())
-        )
+        own = [self.arena, self.scratch, *self.constants.values()]
+        return sum(buffers.nbytes for buffers in own) + sum(lane.nbytes for lane in self.lanes)
+
+    def lane(self, index: int) -> _Lane:
+        """The buffers of a lane of tiles; all tiled segments share them."""
+        while len(self.lanes) <= index:
+            self.lanes.append(_Lane(Arena(), Scratch()))
+        return self.lanes[index]
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """Scratch memory of the tiles that are worked on one after the other."""
+
+    arena: Arena
+    scratch: Scratch
+
+    @property
+    def nbytes(self) -> int:
+        return self.arena.nbytes + self.scratch.nbytes
+
+
+@dataclass(frozen=True)
+class _TileWorkspace:
+    """What a `Workspace` is to a group, for one tile."""
+
+    plan: Plan
+    schedules: Mapping[str, Sequence[Piece]]
+    arena: Arena
+    scratch: Scratch
+    constant_scalar: Callable[[int, np.dtype], np.ndarray]
 
 
 class StageSet:
@@ -144,7 +176,7 @@ class _Binder:
 
     def __init__(
         self,
-        workspace: Workspace,
+        workspace: Workspace | _TileWorkspace,
         arrays: dict[int, np.ndarray],
         accumulate: Mapping[str, Targets],
         weight: np.ndarray | None = None,
@@ -168,14 +200,16 @@ class _Binder:
         for position, segment in enumerate(self.workspace.schedules[group]):
             for step in _steps_of(segment):
                 root = plan.root[step.output]
+                if _is_local(segment, root):
+                    continue
                 if root != step.output:
                     self.arrays[step.output] = step.op.forward(np, self.arrays[step.inputs[0]], **step.static)
                 elif step.output in direct:
                     self.arrays[step.output] = direct[step.output]
-                elif group != PROLOGUE and root not in plan.residuals and not _is_local(segment, step):
+                elif group != PROLOGUE and root not in plan.residuals:
                     meta = plan.program.metas[step.output]
                     self.arrays[step.output], chunks[root] = arena.take(meta.shape, meta.dtype)
-            self._emit_segment(code, segment, scalars)
+            self._emit_piece(code, group, segment, scalars)
             for finished in last_use.get(position, ()):
                 if finished in chunks:
                     arena.give(chunks.pop(finished))
@@ -213,9 +247,11 @@ class _Binder:
             and target.flags.c_contiguous
         }
 
-    def _emit_segment(self, code: _Code, segment: Step | Run, scalars: _WeakScalars) -> None:
+    def _emit_piece(self, code: _Code, group: str, segment: Piece, scalars: _WeakScalars) -> None:
         plan = self.plan
-        if isinstance(segment, Run):
+        if isinstance(segment, Tiled):
+            self._emit_tiles(code, group, segment)
+        elif isinstance(segment, Run):
 
             def scalar(slot: int, step: Step) -> np.ndarray:
                 return scalars.array(slot, self._scalar_dtype(step))
@@ -224,6 +260,40 @@ class _Binder:
             code.calls(run_calls(segment, self.arrays, plan.program, scratch, scalar, _compiled))
         elif plan.root[segment.output] == segment.output:
             self._emit(code, segment, scalars)
+
+    def _emit_tiles(self, code: _Code, group: str, tiled: Tiled) -> None:
+        """The loop over the tiles, each bound to its part of the arrays, and the ends of the sums."""
+        assert isinstance(self.workspace, Workspace)
+        sums = [step for step in tiled.steps if step.output in tiled.segment.sums]
+        parts: dict[int, np.ndarray] = {}
+        for k, step in enumerate(sums):
+            out = self.arrays[step.output]
+            shape = (len(tiled.bounds), *out.shape)
+            parts[step.output] = self.workspace.scratch.take(("tile sum", k), shape, out.dtype)
+        lanes: list[list[Runner]] = [[] for _ in range(tiled.n_lanes)]
+        for k in range(len(tiled.bounds)):
+            place = k * tiled.n_lanes // len(tiled.bounds)
+            lanes[place].append(self._tile(group, tiled, k, self.workspace.lane(place), parts))
+        code.timed_call(TileLoop(lanes))
+        code.calls(sum_of_parts(tiled, s, parts[s.output], self.arrays[s.output]) for s in sums)
+
+    def _tile(
+        self, group: str, tiled: Tiled, k: int, lane: _Lane, parts: Mapping[int, np.ndarray]
+    ) -> Runner:
+        """A function of t that takes tile k through its segment."""
+        assert isinstance(self.workspace, Workspace)
+        bounds = tiled.bounds[k]
+        plan, pieces = tiled.parts[bounds[1] - bounds[0]]
+        arrays = {
+            slot: tiled.rows_of(self.arrays[slot], slot, bounds)
+            for step in tiled.steps
+            for slot in (*step.inputs, step.output)
+            if slot in self.arrays and slot not in parts
+        }
+        results = [(s, parts[s][k] if s in parts else arrays[s]) for s in tiled.segment.results]
+        constant_scalar = self.workspace.constant_scalar
+        workspace = _TileWorkspace(plan, {group: pieces}, lane.arena, lane.scratch, constant_scalar)
+        return _Binder(workspace, arrays, {}).bind(group, results)
 
     def _scalar_dtype(self, step: Step) -> np.dtype:
         """What a number becomes beside the arrays of a step."""
@@ -267,13 +337,13 @@ class _Binder:
             code.calls([(np.add, (target, value), {"out": target})])
 
 
-def _steps_of(segment: Step | Run) -> tuple[Step, ...]:
-    return segment.steps if isinstance(segment, Run) else (segment,)
+def _steps_of(piece: Piece) -> tuple[Step, ...]:
+    return (piece,) if isinstance(piece, Step) else piece.steps
 
 
-def _is_local(segment: Step | Run, step: Step) -> bool:
-    """Whether a result exists only chunk by chunk."""
-    return isinstance(segment, Run) and step.output in segment.local
+def _is_local(piece: Piece, root: int) -> bool:
+    """Whether a result exists only chunk by chunk, or tile by tile."""
+    return not isinstance(piece, Step) and root in piece.local
 
 
 def _assign(out: np.ndarray, step: Step, arguments: tuple[np.ndarray, ...]) -> None:
@@ -284,7 +354,7 @@ def _assign(out: np.ndarray, step: Step, arguments: tuple[np.ndarray, ...]) -> N
 class _WeakScalars:
     """Numbers inside a group: computed in Python from t, and handed to array steps as 0-d buffers."""
 
-    def __init__(self, workspace: Workspace, code: _Code) -> None:
+    def __init__(self, workspace: Workspace | _TileWorkspace, code: _Code) -> None:
         self._workspace = workspace
         self._code = code
         self._steps = {step.output: step for step in workspace.plan.timed_numbers}
@@ -342,6 +412,10 @@ class _Code:
                 f"{key}={self.name(value)}" for key, value in kwargs.items()
             ]
             self._call_lines.append(f"{self.name(function)}({', '.join(words)})")
+
+    def timed_call(self, function: Runner) -> None:
+        """A call of a function of t."""
+        self._call_lines.append(f"{self.name(function)}(t)")
 
     def compile(self) -> Runner:
         names = [name for name, _ in self._bound.values()]

@@ -14,12 +14,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 Share = Callable[[int], None]
+
+_local = threading.local()
+
+
+def is_share() -> bool:
+    """Whether this thread is at work on a share: its kernels then divide nothing themselves."""
+    return getattr(_local, "is_share", False)
 
 
 class _BlasLimit:
@@ -61,15 +69,18 @@ class _Shares:
         self._work = work
         self._is_done = [False] * n_shares
         self._errors: list[BaseException | None] = [None] * n_shares
+        self._contexts = [copy_context() for _ in range(n_shares)]  # NumPy's errstate is the caller's
         self._wake: SimpleQueue[None] = SimpleQueue()
 
     def do(self, share: int) -> None:
         """Run one share; its exception is kept for the caller."""
+        was_inside, _local.is_share = is_share(), True
         try:
-            self._work(share)
+            self._contexts[share].run(self._work, share)
         except BaseException as error:  # noqa: BLE001 - raised again by `wait`
             self._errors[share] = error
         finally:
+            _local.is_share = was_inside
             self._is_done[share] = True
             self._wake.put(None)
 
@@ -130,25 +141,31 @@ if hasattr(os, "register_at_fork"):
 
 
 class one_blas_thread:  # noqa: N801  used like a function: with one_blas_thread() as n_threads
-    """Hold BLAS at one thread inside the block; gives the number of threads it has outside, which are ours to use."""
+    """Hold BLAS at one thread inside the block; gives the number of threads it has outside, which are ours to use.
+
+    Inside of a share that is one: the other threads have shares of their own.
+    """
 
     __slots__ = ("_held",)
 
     def __enter__(self) -> int:
-        self._held = _blas
-        return self._held.enter()
+        self._held = None if is_share() else _blas  # a share is inside of a block already
+        return self._held.enter() if self._held is not None else 1
 
     def __exit__(self, *raised: object) -> None:
-        self._held.leave()
+        if self._held is not None:
+            self._held.leave()
 
 
 def run_shares(work: Share, n_shares: int) -> None:
-    """Call `work(share)` for share = 0 .. n_shares - 1, each on its own thread; share 0 is done by the caller.
+    """Call `work(share)` for share = 0 .. n_shares - 1, each on its own thread; share 0 is done by the caller. Inside of a
+    share the caller does all of them.
 
     Returns when all have finished; the first exception of a share is raised here.
     """
-    if n_shares == 1:
-        work(0)
+    if n_shares == 1 or is_share():
+        for share in range(n_shares):
+            work(share)
         return
     shares = _Shares(work, n_shares)
     _workers.submit(shares, range(1, n_shares))

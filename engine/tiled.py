@@ -1,0 +1,182 @@
+"""Tiles: parts of the batch that a thread takes through a whole segment of a program before it begins the next one.
+
+A step at a time, every product and every chain goes over the whole batch, and BLAS hands each product to threads of its
+own, which wait for each other. A tile instead goes through all steps of a row-wise segment (`row_wise`) on one thread,
+with BLAS at one thread: what it makes is still in cache when it is read, and threads meet once a segment. Results that
+nothing outside of the segment reads exist for one tile at a time.
+
+Products with a transposed array, the parameter gradients, are sums over the batch: small ones are summed tile by tile,
+large ones are cut into rows of the result, which need no sum at all.
+
+Tiles depend on the sizes and on the number of threads when buffers are bound; which thread takes which tile changes no
+bit. Measured by `benchmarks/tiled.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .fusion import Run, schedule
+from .kernels.threads import one_blas_thread, run_shares
+from .partition import Plan
+from .primitive import Call
+from .program import Step
+from .row_wise import Cut, Segment, batch_size, part_of, rows_in, split_off
+
+CACHE_BYTES = 1 << 19  # of the arrays of one tile: half of an L2 cache, the other half for the matrices
+FEWEST_ROWS = 32  # of a tile: a product packs its whole matrix anew for each
+FEWEST_FLOPS = 2e7  # of the products of a segment, about 0.3 ms: below, waking a thread costs more than it saves
+SMALL_SUM = 1 << 14  # values: larger sums over tiles cost more than the products that they add
+LANES_A_THREAD = 2  # a thread that is held up leaves lanes to the others
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A segment and the rows of its tiles; `parts` has the plan and the pieces of a tile for each number of rows.
+
+    The tiles are divided among `n_lanes` lanes, one behind the other.
+    """
+
+    segment: Segment
+    bounds: tuple[tuple[int, int], ...]
+    n_lanes: int
+    parts: dict[int, tuple[Plan, list[Step | Run]]]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return self.segment.steps
+
+    @property
+    def local(self) -> frozenset[int]:
+        return self.segment.locals
+
+    def rows_of(self, array: np.ndarray, slot: int, bounds: tuple[int, int]) -> np.ndarray:
+        """The part of an array that belongs to the rows `bounds`: all of it where it is not cut."""
+        axis = self.segment.axes.get(slot)
+        if axis is None:
+            return array
+        entries = array.shape[axis] // self.segment.n
+        window = slice(bounds[0] * entries, bounds[1] * entries)
+        return array[(slice(None),) * axis + (window,)]
+
+
+Piece = Step | Run | Tiled
+
+
+def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
+    """The steps of a group, those that gain from it gathered into tiled segments, and what remains into fused runs."""
+    if sum(_flops(plan, step) for step in plan.steps[group]) < FEWEST_FLOPS:
+        return list(schedule(plan, group))
+    with one_blas_thread() as n_threads:
+        pass
+    n = batch_size(plan)
+    rows = rows_in(plan, n)
+    pending: Sequence[Step] = plan.steps[group]
+    ordered: list[Piece] = []
+    waiting: list[Step] = []
+    while pending:
+        segment, before, pending = split_off(plan, group, pending, n, rows, lambda s, c: _wants(plan, s, c))
+        waiting += before
+        tiled = _tiled(plan, group, segment, n_threads) if segment is not None else None
+        if tiled is not None:
+            ordered += [*schedule(plan, group, steps=waiting), tiled]
+            waiting = []
+        elif segment is not None:
+            waiting += segment.steps
+    ordered += schedule(plan, group, steps=waiting)
+    return [_dealt(plan, group, piece, n_threads) for piece in ordered]
+
+
+def _wants(plan: Plan, step: Step, cut: Cut) -> bool:
+    """All that can be cut but large sums."""
+    return not cut.is_sum or math.prod(plan.program.metas[step.output].shape) <= SMALL_SUM
+
+
+def _flops(plan: Plan, step: Step) -> int:
+    """Of a product of matrices; everything else counts as nothing."""
+    if step.op.name != "matmul":
+        return 0
+    metas = plan.program.metas
+    return 2 * math.prod(metas[step.output].shape) * metas[step.inputs[0]].shape[-1]
+
+
+def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int) -> Tiled | None:
+    """The segment in tiles, None where it gains nothing: without large products, or with fewer tiles than threads."""
+    if sum(_flops(plan, step) for step in segment.steps) < FEWEST_FLOPS:
+        return None
+    metas, touched = plan.program.metas, [s for s, axis in segment.axes.items() if axis is not None]
+    n_bytes = sum(_nbytes(metas[slot]) for slot in touched if plan.root[slot] == slot)
+    n_tiles = -(-max(-(-n_bytes // CACHE_BYTES), n_threads) // n_threads) * n_threads
+    n_tiles = min(n_tiles, segment.n // FEWEST_ROWS)
+    if n_tiles < max(2, n_threads):
+        return None
+    edges = [segment.n * k // n_tiles for k in range(n_tiles + 1)]
+    bounds = tuple(zip(edges, edges[1:], strict=False))
+    plans = {rows: _plan_of_part(plan, group, segment, rows) for rows in {z - a for a, z in bounds}}
+    parts = {rows: (part, schedule(part, group)) for rows, part in plans.items()}
+    return Tiled(segment, bounds, min(n_tiles, LANES_A_THREAD * n_threads), parts)
+
+
+def _dealt(plan: Plan, group: str, piece: Piece, n_threads: int) -> Piece:
+    """A large product that is on its own, as a segment over the rows of its result."""
+    if not isinstance(piece, Step) or n_threads < 2 or _flops(plan, piece) < FEWEST_FLOPS:
+        return piece
+    shape = plan.program.metas[piece.output].shape
+    if len(shape) != 2 or plan.root[piece.output] != piece.output:
+        return piece
+    left, right = piece.inputs
+    if left == right:
+        return piece
+    cut, axes = Cut((0, None), 0), {left: 0, right: None, piece.output: 0}
+    segment = Segment(shape[0], (piece,), (cut,), axes, (piece.output,))
+    return _tiled(plan, group, segment, n_threads) or piece
+
+
+def _nbytes(meta: Any) -> int:
+    return math.prod(meta.shape) * meta.dtype.itemsize
+
+
+def _plan_of_part(plan: Plan, group: str, segment: Segment, rows: int) -> Plan:
+    """The plan of one tile: the steps of the segment are its only group."""
+    program = part_of(plan.program, segment, rows)
+    return replace(
+        plan,
+        program=program,
+        order=(group,),
+        steps={group: program.steps},
+        outputs={group: segment.results},
+        residuals=frozenset(),
+    )
+
+
+def sum_of_parts(tiled: Tiled, step: Step, parts: np.ndarray, out: np.ndarray) -> Call:
+    """out = what the tiles' parts (T, ...) of a sum add up to; of means that weighted by their rows."""
+    if step.op.name != "mean_leading":
+        return np.add.reduce, (parts,), {"axis": 0, "out": out}
+    weights = np.array([z - a for a, z in tiled.bounds], out.dtype) / tiled.segment.n
+    return np.dot, (weights.astype(out.dtype), parts), {"out": out}
+
+
+class TileLoop:
+    """Runs tiles, lane by lane: the tiles of a lane share buffers, so that one thread at a time works on it."""
+
+    __name__ = "tile_loop"
+
+    def __init__(self, lanes: list[list[Callable[[Any], None]]]) -> None:
+        self._lanes = lanes
+
+    def __call__(self, t: Any) -> None:
+        remaining = iter(self._lanes)
+
+        def work(_: int) -> None:
+            for lane in remaining:
+                for run in lane:
+                    run(t)
+
+        with one_blas_thread() as n_threads:
+            run_shares(work, min(n_threads, len(self._lanes)))
