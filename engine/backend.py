@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from copy import copy
-from itertools import count
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -16,8 +15,6 @@ import numpy as np
 from .errors import ArgumentTypeError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
-
-_reads, _writes = count(), count()  # `next` of them is one step, whichever thread takes it
 
 
 def cupy_module() -> ModuleType:
@@ -86,28 +83,38 @@ class Transfers(NamedTuple):
 
 def transfers() -> Transfers:
     """The crossings so far, of all threads: the difference of two says what a piece of code has cost."""
-    return Transfers(next(copy(_reads)), next(copy(_writes)))
+    return _transfers
+
+
+_transfers = Transfers()
+_counting = threading.Lock()
+
+
+def _count(*, reads: int = 0, writes: int = 0) -> None:
+    global _transfers
+    with _counting:
+        _transfers = Transfers(_transfers.reads + reads, _transfers.writes + writes)
 
 
 def to_host(array: Array) -> np.ndarray:
     """`array` as a NumPy array; a transfer if it lives on a device, no copy if it does not."""
     if not is_device_array(array):
         return np.asarray(array)
-    next(_reads)
+    _count(reads=1)
     return array.get()
 
 
 def to_number(value: Any) -> Any:
     """An array of one value as a Python number: what `.item()` gives. One read if it lives on a device."""
     if is_device_array(value):
-        next(_reads)
+        _count(reads=1)
     return value.item() if hasattr(value, "item") else value
 
 
 def to_xp(xp: ModuleType, array: Any) -> Array:
     """`array` (host data) as an array of module `xp`."""
     if xp is not np and not is_device_array(array):
-        next(_writes)
+        _count(writes=1)
     return xp.asarray(array)
 
 

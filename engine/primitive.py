@@ -26,6 +26,8 @@ class Primitive:
         chunk_calls: for elementwise operations without settings, the ufunc calls they consist of, as (ufunc, names of
             what it reads, name of what it writes): "x0", "x1", ... are the inputs, "out" the result, "zero" a row of
             zeros, "mask" a scratch array of truth values.
+        is_mixed: the inputs may be of several modules (times on the host, states on a device); the forward is given
+            NumPy and looks for itself.
         cuda: the kernel for CuPy arrays, (*arrays, out=None, **static) -> array, or None; see `on_cuda`.
     """
 
@@ -37,6 +39,7 @@ class Primitive:
         self.rule: Callable[..., Any] | None = None
         self.into: Callable[..., Iterable[Call] | None] | None = None
         self.chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...] = ()
+        self.is_mixed = False
         self.cuda: Callable[..., Any] | None = None
         self._fits_cuda: Fits | None = None
         self.rule_wants_needs = False

@@ -34,6 +34,7 @@ class Operation(Protocol):
     into: Any
     chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...]
     cuda: Any
+    is_mixed: bool
 
     def fits_cuda(self, args: tuple[Any, ...], static: Static) -> bool: ...
 
@@ -228,7 +229,7 @@ def evaluate(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
     """
     for argument in args:
         if type(argument) not in NUMBERS:
-            xp = namespace_of(*args)
+            xp = np if op.is_mixed else namespace_of(*args)
             if xp is not np and op.fits_cuda(args, static):
                 return op.cuda(*args, **static)
             return op.forward(xp, *args, **static)

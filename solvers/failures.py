@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array
+from ..engine.backend import Array, to_number
 from ..engine.errors import NonConvergence, NonFiniteDynamics, StepSizeUnderflow, TooManySteps
 from ..engine.tree import leaves_with_paths, path_name
 from .dynamics import StateLayout
@@ -78,8 +78,8 @@ def component_name(layout: StateLayout | None, index: int) -> str:
 def first_bad(xp: Any, values: Array) -> tuple[int, int | None]:
     """How many of the values (n,) are not finite, and the place of the first of these."""
     bad = ~xp.isfinite(values)
-    n_bad = int(bad.sum())
-    return n_bad, int(bad.argmax()) if n_bad else None
+    n_bad = to_number(bad.sum())
+    return n_bad, to_number(bad.argmax()) if n_bad else None
 
 
 def too_many_steps(standing: Standing, max_steps: int) -> TooManySteps:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array
+from ..engine.backend import Array, to_number
 from ..engine.errors import SolveError
 from ..engine.tree import Tree
 from .controller import Controller, PIController, Verdict
@@ -120,7 +120,7 @@ class Integrator:
     def start(self) -> None:
         """Choose the first step; rows 0 and 1 hold the state and its slope at t0."""
         rows, control = self.stages.rows, self.control
-        if not bool(self.stages.xp.isfinite(rows[1]).all()):
+        if not to_number(self.stages.xp.isfinite(rows[1]).all()):
             raise self._non_finite(self.t0, 0.0, 0.0)
         if self._grid is not None:
             return
@@ -221,7 +221,7 @@ class Integrator:
 
     def _is_finite(self, t_next: float) -> bool:
         """Whether the step attempted ends in a finite state."""
-        return bool(self.stages.xp.isfinite(self.step.y_new).all())
+        return to_number(self.stages.xp.isfinite(self.step.y_new).all())
 
     def _target(self) -> float:
         """Where the step ends; the last one lands on `stop` exactly, and no sliver is left for a further one."""
@@ -299,7 +299,7 @@ class Integrator:
             error_norm=math.nan if verdict is None else verdict.error_norm,
             component="" if index is None else component_name(layout, index), index=index,
             y=y if layout is None else layout.unflatten(y),
-            y_max=float(abs(row).max()) if size else 0.0, size=size, dtype=row.dtype, stats=self.stats,
+            y_max=to_number(abs(row).max()) if size else 0.0, size=size, dtype=row.dtype, stats=self.stats,
         )  # fmt: skip
 
     def _worst(self) -> int:
@@ -310,7 +310,7 @@ class Integrator:
         xp = self.stages.xp
         scale = xp.asarray(control.atol) + xp.asarray(control.rtol) * xp.maximum(abs(y), abs(y_new))
         ratio = abs((self.step.error_estimate() + 0.0 * y_new) / scale)
-        return int(xp.where(xp.isnan(ratio), math.inf, ratio).argmax())
+        return to_number(xp.where(xp.isnan(ratio), math.inf, ratio).argmax())
 
 
 def _inside(times: set[float], t0: float, t1: float) -> list[float]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, is_array, to_host
+from ..engine.backend import Array, to_number
 from ..engine.errors import EventAccumulation, NeuralODEError
 from ..engine.trace import Var, base_value
 from ..engine.transforms import jvp
@@ -235,7 +235,7 @@ class Monitor:
 
         _, rate = jvp(condition, (t, unflatten(y)), (1.0, unflatten(slope)))
         found = base_value(rate)
-        return float((to_host(found).reshape(()) if is_array(found) else found).real)
+        return float(to_number(found).real)
 
 
 class _Step:

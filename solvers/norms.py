@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_host, to_xp
+from ..engine.backend import Array, to_number, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.tree import Tree
 from .dynamics import StateLayout
@@ -41,7 +41,7 @@ def scaled_norm(
     with np.errstate(all="ignore"):  # the loop reports NaN and overflow with their step, as an error
         ratio = error / (atol + rtol * xp.maximum(abs(y), abs(y_new)))
         flat = ratio.reshape(-1)
-        mean_square = float(xp.vdot(flat, flat).real) / flat.size
+        mean_square = to_number(xp.vdot(flat, flat).real) / flat.size
     return math.sqrt(mean_square)
 
 
@@ -89,7 +89,7 @@ class ReducedNorm:
             return 0.0
         scale = self.atol + self.rtol * self.xp.maximum(abs(y), abs(y_new))
         ratio = (error + 0.0 * y_new) / scale
-        return self.reduce(ratio) if bool(self.xp.isfinite(ratio).all()) else math.nan
+        return self.reduce(ratio) if to_number(self.xp.isfinite(ratio).all()) else math.nan
 
 
 def norm_of(
@@ -106,7 +106,7 @@ def norm_of(
     rtol, atol = _on_device(rtol, xp, rows), _on_device(atol, xp, rows)
     if norm == "rms":
         return ErrorNorm(rows.shape[-1], rows.dtype, xp, rtol, atol)
-    reductions = {"max": lambda ratio: float(abs(ratio).max())}
+    reductions = {"max": lambda ratio: to_number(abs(ratio).max())}
     if isinstance(norm, str) and norm in reductions:
         return ReducedNorm(reductions[norm], xp, rtol, atol)
     assert layout is not None
@@ -129,7 +129,7 @@ class _LargestLeaf:
 
     def __call__(self, ratio: Array) -> float:
         parts = [part for part in self.layout.split(ratio) if part.size]
-        return max(math.sqrt(float((abs(part) ** 2).mean())) for part in parts)
+        return max(math.sqrt(to_number((abs(part) ** 2).mean())) for part in parts)
 
 
 class _UserNorm:
@@ -141,7 +141,7 @@ class _UserNorm:
     def __call__(self, ratio: Array) -> float:
         value = self.function(self.layout.unflatten(ratio))
         try:
-            number = float(value)
+            number = float(to_number(value))
         except (TypeError, ValueError) as error:
             raise ArgumentTypeError(
                 f"`norm` must return a number; got {type(value).__name__} from a state of finite scaled errors"
@@ -155,4 +155,4 @@ class _UserNorm:
 
 def inner(bar: Array, tangent: Array) -> float:
     """Real part of sum(bar * tangent), no conjugate: what a change of the tangent does to the loss; one read."""
-    return float(np.real(to_host((bar * tangent).sum()).item()))
+    return float(np.real(to_number((bar * tangent).sum())))

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..engine.backend import Array, to_xp
+from ..engine.backend import Array, to_number, to_xp
 from .loop import Control, Integrator
 from .options import Options
 from .solution import Stats
@@ -148,7 +148,7 @@ class ReversibleIntegrator(Integrator):
         if not super()._is_finite(t_next):
             return False
         self._complete(t_next)
-        return bool(self.stages.xp.isfinite(self.step.z_new).all())
+        return to_number(self.stages.xp.isfinite(self.step.z_new).all())
 
     def _complete(self, t_next: float) -> None:
         """The second half of the step attempted."""

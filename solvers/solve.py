@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, is_array
+from ..engine.backend import Array, is_array, namespace_of, to_xp
 from ..engine.errors import NeuralODEError, SolveError
 from ..engine.kernels.precision import accepting
 from ..engine.kernels.threads import one_blas_thread
@@ -58,6 +58,7 @@ class Solve(Primitive):
         stats: Stats | None = None,
     ) -> None:
         super().__init__("odeint", self._forward, is_flat=False, may_view=False)
+        self.is_mixed = True  # the times may be on the host, whatever the state is
         self.rule = self._forward  # there is one: `pull_back` below
         self.dynamics, self.options = dynamics, options
         self._entrance: Forward | None = None
@@ -175,7 +176,7 @@ class Solve(Primitive):
                 error.solution = done.solution()
                 raise
         bars: list[Any] = [None] * len(args)
-        bars[0], bars[1] = found.y0, found.ts
+        bars[0], bars[1] = found.y0, to_xp(namespace_of(args[1]), found.ts)
         for position, bar in zip(purpose.wanted, found.params, strict=True):
             bars[2 + position] = bar
         return bars

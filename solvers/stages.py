@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_host
+from ..engine.backend import Array, to_number
 from ..engine.replay import StageSet, Workspace
 from ..engine.trace import shape_of
 from ..engine.transforms import vjp
@@ -250,7 +250,7 @@ class EagerStages(ForwardStages):
 
     def time_bar(self, index: int, t: float) -> float:
         bar = self._time_bars[index]
-        return bar if isinstance(bar, (float, complex)) else to_host(bar).item()
+        return to_number(bar)
 
 
 def _dtype(compiled: Compiled, slot: int) -> Any:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_xp
+from ..engine.backend import Array, to_host, to_xp
 from ..engine.errors import StiffnessWarning
 from . import implicit
 from .method import Method
@@ -100,9 +100,9 @@ class StiffnessWatch:
         slopes = rows[1 : self.tableau.stages + 1]
         apart = abs(h) * xp.linalg.norm(to_xp(xp, self._difference.astype(rows.dtype)) @ slopes)
         round_off = 100.0 * np.finfo(rows.dtype).eps * xp.linalg.norm(rows[0])
-        return (
-            float(xp.linalg.norm(slopes[j] - slopes[i]) / apart) if float(apart) > float(round_off) else 0.0
-        )
+        change = xp.linalg.norm(slopes[j] - slopes[i])
+        change, apart, round_off = to_host(xp.stack([change, apart, round_off])).tolist()  # one read
+        return change / apart if apart > round_off else 0.0
 
     def warn(self, name: str, t: float, h: float) -> None:
         """The warning, at the line of the caller."""

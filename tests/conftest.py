@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 import pytest
+from fake_cupy import FakeCupy
 from hypothesis import settings
+from odegrad.engine.primitive import Primitive
 
 settings.register_profile("quick", derandomize=True, max_examples=10, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
@@ -17,6 +21,9 @@ settings.load_profile(os.environ.get("ODEGRAD_HYPOTHESIS", "quick"))
 
 # A shell's background jobs ignore Ctrl-C, and so would the programs that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+FAKE = FakeCupy()  # one for all tests: caches are kept by array module
 
 
 def cupy_or_skip() -> ModuleType:
@@ -30,9 +37,21 @@ def cupy_or_skip() -> ModuleType:
     return cupy
 
 
-@pytest.fixture(params=["numpy", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture
+def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCupy]:
+    """A stand-in for CuPy, as if it were installed; every op computes plainly. Silent reads fail the test."""
+    monkeypatch.setitem(sys.modules, "cupy", FAKE)
+    monkeypatch.setattr(Primitive, "fits_cuda", lambda *_: False)
+    FAKE.reset()
+    yield FAKE
+    assert FAKE.silent_reads == [], "reads from the device beside engine/backend.py"
+
+
+@pytest.fixture(params=["numpy", "fake", pytest.param("cupy", marks=pytest.mark.gpu)])
 def xp(request: pytest.FixtureRequest) -> ModuleType:
-    """The array module: NumPy, and CuPy under the `gpu` marker."""
+    """The array module: NumPy, a stand-in for CuPy (`fake_cupy.py`), and CuPy under the `gpu` marker."""
+    if request.param == "fake":
+        return request.getfixturevalue("fake_cupy")
     return np if request.param == "numpy" else cupy_or_skip()
 
 

@@ -252,6 +252,7 @@ SHAPING = [
     flat("astype_discrete", Real((2, 3)), dtype="bool"),
     *unary("copy"),
     Case("as_number", (Real(()),), keeps_dtype=False),
+    Case("on_device", (Real((2, 3)),), {"device": "cpu"}),
 ]
 
 REDUCTIONS = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import namespace_of
+from ..backend import device_of, module_for_device, namespace_of, to_host, to_number, to_xp
 from ..errors import ArgumentError, TracedValueError
 from ..primitive import primitive
 from ..trace import Var, base_value, dtype_of, is_weak, shape_of, user_line
@@ -433,10 +433,23 @@ def copy_into(out, x):
 @primitive("as_number")
 def as_number(xp, x):
     """A 0-d array as a Python number: a weak scalar, like the time of an ODE."""
-    return x if is_weak(x) else x.item()
+    return to_number(x)
 
 
 @as_number.vjp(saves=("x",))
 def as_number_vjp(ybar, x):
-    """xbar = ybar as an array; its real part for a real x."""
-    return (cotangent_like(ybar, x),)
+    """xbar = ybar as an array where x is; its real part for a real x."""
+    xbar, device = cotangent_like(ybar, x), device_of(base_value(x))
+    return (xbar if device_of(base_value(xbar)) == device else on_device(xbar, device=device),)
+
+
+@primitive("on_device")
+def on_device(xp, x, *, device):
+    """x on the host ("cpu") or the device ("cuda"): the cotangent of a number that came from there."""
+    return x.copy() if device_of(x) == device else to_xp(module_for_device(device), to_host(x))
+
+
+@on_device.vjp(saves=("x",))
+def on_device_vjp(ybar, x, *, device):
+    """xbar = ybar where x is."""
+    return (on_device(ybar, device=device_of(base_value(x))),)

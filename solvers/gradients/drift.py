@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.backend import Array, namespace_of
+from ...engine.backend import Array, namespace_of, to_number
 from ...engine.errors import DriftError
 from ..options import Options
 from ..solution import Stats
@@ -56,7 +56,7 @@ class DriftGuard:
         Fixed steps have no tolerances: their unit is a part of the largest |y|.
         """
         if not options.tableau.is_adaptive:
-            atol = FIXED_STEP_UNIT * float(abs(ys).max()) if ys.size else 0.0
+            atol = FIXED_STEP_UNIT * to_number(abs(ys).max()) if ys.size else 0.0
             limit = units_allowed(options.drift_limit, FIXED_STEP_UNIT)
             return cls(name, 0.0, atol, limit, "Take smaller steps", stats)
         backward = options.backward()
@@ -89,5 +89,5 @@ class DriftGuard:
         xp = namespace_of(y)
         unit = xp.asarray(self.atol) + xp.asarray(self.rtol) * abs(y)
         unit[distance == 0.0] = math.inf  # where both are equal there is no drift, whatever the unit
-        drift = float((distance / unit).max())
+        drift = to_number((distance / unit).max())
         return math.inf if math.isnan(drift) else drift

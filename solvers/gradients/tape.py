@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...engine import ops
+from ...engine.backend import to_host
 from ...engine.trace import Var, base_value
 from ..dynamics import Dynamics
 from ..stepping import extra_slopes, rk_step, weighted_sum
@@ -36,7 +37,7 @@ def walk(
     Cost: as many evaluations of f as the accepted steps have stages (extra ones where outputs lie inside).
     """
     times = _times(ts)
-    output_steps, thetas = locate(np.asarray(base_value(ts), dtype=np.float64), grid)
+    output_steps, thetas = locate(to_host(base_value(ts)).astype(np.float64), grid)
     n_steps = len(grid) - 1
 
     def f(t: Any, y: Any) -> Any:

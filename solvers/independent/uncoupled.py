@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...engine.backend import Array, to_host, to_xp
+from ...engine.backend import Array, to_host, to_number, to_xp
 from ...engine.errors import ArgumentError
 from .batch import Batch
 
