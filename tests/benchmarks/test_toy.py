@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINES = {
+    "epoch": 1,
     "fusion": 6 if find_spec("numba") else 3,
     "independent": 2,
     "iteration": 4,
