@@ -20,7 +20,11 @@ def device_module():
         module = backend.module_for_device("cuda")
     except ArgumentTypeError as error:
         pytest.skip(str(error))
-    if module.cuda.runtime.getDeviceCount() == 0:
+    try:
+        n_devices = module.cuda.runtime.getDeviceCount()
+    except module.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"CuPy cannot use a CUDA device: {error}")
+    if n_devices == 0:
         pytest.skip("no CUDA device")
     return module
 
