@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .backend import Array
 from .kernels.threads import one_blas_thread, run_shares
 from .ops.wide import repeats
 from .partition import Plan
@@ -359,14 +360,15 @@ class RunBinder:
 class Scratch:
     """Buffers that all runs of a workspace share: no two of them are at work at once."""
 
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[Any, ...], np.ndarray] = {}
+    def __init__(self, xp: Any = np) -> None:
+        self._xp = xp
+        self._buffers: dict[tuple[Any, ...], Array] = {}
 
-    def take(self, role: Any, shape: Shape, dtype: Any) -> np.ndarray:
+    def take(self, role: Any, shape: Shape, dtype: Any) -> Array:
         """The buffer of this role, shape and dtype; the same one whenever it is asked for."""
         key = (role, shape, np.dtype(dtype))
         if key not in self._buffers:
-            self._buffers[key] = np.empty(shape, dtype)
+            self._buffers[key] = self._xp.empty(shape, dtype)
         return self._buffers[key]
 
     @property

@@ -1,5 +1,7 @@
 """Replay: a partitioned program bound to buffers, as straight-line Python that calls NumPy with `out=` and nothing else.
 
+What differs for arrays on a GPU is in `cuda.replay`: which steps are kernels, and where numbers lie.
+
 A `Workspace` belongs to one solve at a time. It owns the constants, the scratch memory that all groups share, and any
 number of `StageSet`s: the inputs and residuals of one evaluation. Running a group creates no array.
 """
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .backend import Array, to_xp
 from .fused_kernels import run_calls
 from .fusion import Run, Scratch
 from .partition import PROLOGUE, Plan
@@ -24,63 +27,79 @@ from .tiled import Piece, Tiled, TileLoop, sum_of_parts, tiled_schedule
 from .trace import evaluate
 
 Runner = Callable[[Any], None]
-Targets = Sequence[tuple[int, np.ndarray]]  # (slot of a result, the array it is wanted in)
+Targets = Sequence[tuple[int, Array]]  # (slot of a result, the array it is wanted in)
 
 
 class Arena:
     """Scratch buffers that are handed out and taken back while a group is bound; the same ones for every group."""
 
-    def __init__(self) -> None:
-        self._all: dict[int, list[np.ndarray]] = {}
-        self._free: dict[int, list[np.ndarray]] = {}
+    def __init__(self, xp: Any = np) -> None:
+        self._xp = xp
+        self._all: dict[int, list[Array]] = {}
+        self._free: dict[int, list[Array]] = {}
         self.nbytes = 0
 
     def begin(self) -> None:
         """Everything is free again: groups never run at the same time."""
         self._free = {size: list(chunks) for size, chunks in self._all.items()}
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, shape: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
         """(array, chunk to give back)."""
         size = max(64, -(-int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize // 64) * 64)
         free = self._free.setdefault(size, [])
         if free:
             chunk = free.pop()
         else:
-            chunk = np.empty(size, np.uint8)
+            chunk = self._xp.empty(size, np.uint8)
             self._all.setdefault(size, []).append(chunk)
             self.nbytes += size
         count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         return chunk[:count].view(dtype).reshape(shape), chunk
 
-    def give(self, chunk: np.ndarray) -> None:
+    def give(self, chunk: Array) -> None:
         self._free[chunk.nbytes].append(chunk)
 
 
 class Workspace:
     """Buffers of one solve: constants of the prologue, scratch memory, and the numbers that the function captured."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, xp: Any = np) -> None:
         self.plan = plan
-        self.arena = Arena()
-        self.scratch = Scratch()
+        self.xp = xp
+        self.arena = Arena(xp)
+        self.scratch = Scratch(xp)
         self.lanes: list[_Lane] = []
-        self.schedules: dict[str, list[Piece]] = {
-            name: list(plan.steps[name]) if name == PROLOGUE else tiled_schedule(plan, name)
-            for name in plan.order
-        }
+        self.schedules = self._schedules()
         self._scalars: dict[tuple[int, Any], np.ndarray] = {}
         self._numbers: dict[int, Any] = {}
-        self.constants: dict[int, np.ndarray] = {}
+        self.constants: dict[int, Array] = {}
         for slot, home in plan.home.items():
             if home == PROLOGUE and plan.root[slot] == slot:
                 meta = plan.program.metas[slot]
-                self.constants[slot] = np.empty(meta.shape, meta.dtype)
+                self.constants[slot] = xp.empty(meta.shape, meta.dtype)
         for slot, value in plan.program.baked:
             if slot in plan.weak:
                 self._numbers[slot] = value
             else:
-                self.constants[slot][...] = value
-        self._prologue = _Binder(self, self.constants, {}).bind(PROLOGUE)
+                self.constants[slot][...] = to_xp(xp, value)
+        self._prologue = self.binder(self.constants, {}).bind(PROLOGUE)
+
+    def _schedules(self) -> dict[str, list[Piece]]:
+        """The steps of each group, in the order and the company in which they run."""
+        plan = self.plan
+        return {
+            name: list(plan.steps[name]) if name == PROLOGUE else tiled_schedule(plan, name)
+            for name in plan.order
+        }
+
+    def binder(
+        self,
+        arrays: dict[int, Array],
+        accumulate: Mapping[str, Targets],
+        weight: Array | None = None,
+    ) -> Binder:
+        """What binds groups to these arrays."""
+        return Binder(self, arrays, accumulate, weight)
 
     def load(self, values: Mapping[int, Any]) -> None:
         """Copy the constants of a solve in (parameters, captured arrays and numbers) and run the prologue."""
@@ -89,11 +108,14 @@ class Workspace:
             if slot in plan.weak:
                 self._numbers[slot] = value
             elif slot in self.constants:
-                np.copyto(self.constants[slot], value)
+                self.xp.copyto(self.constants[slot], to_xp(self.xp, value))
         for op, inputs, output, static in plan.constant_numbers:
             self._numbers[output] = evaluate(op, tuple(self._numbers[slot] for slot in inputs), static)
         for (slot, _), buffer in self._scalars.items():
             buffer[()] = self._numbers[slot]
+        self._run_prologue()
+
+    def _run_prologue(self) -> None:
         self._prologue(None)
 
     def constant_scalar(self, slot: int, dtype: np.dtype) -> np.ndarray:
@@ -131,6 +153,7 @@ class _TileWorkspace:
     """What a `Workspace` is to a group, for one tile."""
 
     plan: Plan
+    xp: Any
     schedules: Mapping[str, Sequence[Piece]]
     arena: Arena
     scratch: Scratch
@@ -149,10 +172,10 @@ class StageSet:
     def __init__(
         self,
         workspace: Workspace,
-        inputs: Mapping[int, np.ndarray],
+        inputs: Mapping[int, Array],
         targets: Mapping[str, Targets],
         accumulate: Mapping[str, Targets] | None = None,
-        weight: np.ndarray | None = None,
+        weight: Array | None = None,
     ) -> None:
         plan = workspace.plan
         assert all(array.flags.c_contiguous for array in inputs.values()), (
@@ -163,26 +186,26 @@ class StageSet:
         for slot in plan.residuals:
             if slot not in arrays:
                 meta = plan.program.metas[slot]
-                arrays[slot] = np.empty(meta.shape, meta.dtype)
+                arrays[slot] = workspace.xp.empty(meta.shape, meta.dtype)
                 self.nbytes += arrays[slot].nbytes
-        binder = _Binder(workspace, arrays, accumulate or {}, weight)
+        binder = workspace.binder(arrays, accumulate or {}, weight)
         self.run: dict[str, Runner] = {
             name: binder.bind(name, targets.get(name, ())) for name in plan.order if name != PROLOGUE
         }
 
 
-class _Binder:
+class Binder:
     """Turns the groups of a plan into functions over given arrays."""
 
     def __init__(
         self,
         workspace: Workspace | _TileWorkspace,
-        arrays: dict[int, np.ndarray],
+        arrays: dict[int, Array],
         accumulate: Mapping[str, Targets],
-        weight: np.ndarray | None = None,
+        weight: Array | None = None,
     ) -> None:
         self.workspace = workspace
-        self.plan = workspace.plan
+        self.plan, self.xp = workspace.plan, workspace.xp
         self.arrays = arrays
         self.accumulate = accumulate
         self.weight = weight
@@ -190,20 +213,22 @@ class _Binder:
     def bind(self, group: str, targets: Targets = ()) -> Runner:
         """A function of t that runs one group."""
         plan = self.plan
-        code = _Code()
+        code = Code()
         arena = self.workspace.arena
         arena.begin()
-        scalars = _WeakScalars(self.workspace, code)
+        scalars = self._scalars(code)
         last_use = self._last_uses(group)
         direct = self._direct_targets(group, targets)
-        chunks: dict[int, np.ndarray] = {}
+        chunks: dict[int, Array] = {}
         for position, segment in enumerate(self.workspace.schedules[group]):
             for step in _steps_of(segment):
                 root = plan.root[step.output]
                 if _is_local(segment, root):
                     continue
                 if root != step.output:
-                    self.arrays[step.output] = step.op.forward(np, self.arrays[step.inputs[0]], **step.static)
+                    self.arrays[step.output] = step.op.forward(
+                        self.xp, self.arrays[step.inputs[0]], **step.static
+                    )
                 elif step.output in direct:
                     self.arrays[step.output] = direct[step.output]
                 elif group != PROLOGUE and root not in plan.residuals:
@@ -215,6 +240,10 @@ class _Binder:
                     arena.give(chunks.pop(finished))
         self._emit_results(code, group, targets, direct, scalars)
         return code.compile()
+
+    def _scalars(self, code: Code) -> WeakScalars:
+        """Where the numbers of a group are found."""
+        return WeakScalars(self.workspace, code)
 
     def _last_uses(self, group: str) -> dict[int, list[int]]:
         """Roots whose memory is free after a position; results of the group stay to its end."""
@@ -232,7 +261,7 @@ class _Binder:
             by_position.setdefault(position, []).append(root)
         return by_position
 
-    def _direct_targets(self, group: str, targets: Targets) -> dict[int, np.ndarray]:
+    def _direct_targets(self, group: str, targets: Targets) -> dict[int, Array]:
         """Results that their step can write where they are wanted: made in this group, no residual, and named once."""
         plan = self.plan
         made_here = {step.output for step in plan.steps[group]}
@@ -247,7 +276,7 @@ class _Binder:
             and target.flags.c_contiguous
         }
 
-    def _emit_piece(self, code: _Code, group: str, segment: Piece, scalars: _WeakScalars) -> None:
+    def _emit_piece(self, code: Code, group: str, segment: Piece, scalars: WeakScalars) -> None:
         plan = self.plan
         if isinstance(segment, Tiled):
             self._emit_tiles(code, group, segment)
@@ -261,11 +290,11 @@ class _Binder:
         elif plan.root[segment.output] == segment.output:
             self._emit(code, segment, scalars)
 
-    def _emit_tiles(self, code: _Code, group: str, tiled: Tiled) -> None:
+    def _emit_tiles(self, code: Code, group: str, tiled: Tiled) -> None:
         """The loop over the tiles, each bound to its part of the arrays, and the ends of the sums."""
         assert isinstance(self.workspace, Workspace)
         sums = [step for step in tiled.steps if step.output in tiled.segment.sums]
-        parts: dict[int, np.ndarray] = {}
+        parts: dict[int, Array] = {}
         for k, step in enumerate(sums):
             out = self.arrays[step.output]
             shape = (len(tiled.bounds), *out.shape)
@@ -277,9 +306,7 @@ class _Binder:
         code.timed_call(TileLoop(lanes))
         code.calls(sum_of_parts(tiled, s, parts[s.output], self.arrays[s.output]) for s in sums)
 
-    def _tile(
-        self, group: str, tiled: Tiled, k: int, lane: _Lane, parts: Mapping[int, np.ndarray]
-    ) -> Runner:
+    def _tile(self, group: str, tiled: Tiled, k: int, lane: _Lane, parts: Mapping[int, np.ndarray]) -> Runner:
         """A function of t that takes tile k through its segment."""
         assert isinstance(self.workspace, Workspace)
         bounds = tiled.bounds[k]
@@ -292,15 +319,15 @@ class _Binder:
         }
         results = [(s, parts[s][k] if s in parts else arrays[s]) for s in tiled.segment.results]
         constant_scalar = self.workspace.constant_scalar
-        workspace = _TileWorkspace(plan, {group: pieces}, lane.arena, lane.scratch, constant_scalar)
-        return _Binder(workspace, arrays, {}).bind(group, results)
+        workspace = _TileWorkspace(plan, self.xp, {group: pieces}, lane.arena, lane.scratch, constant_scalar)
+        return Binder(workspace, arrays, {}).bind(group, results)
 
     def _scalar_dtype(self, step: Step) -> np.dtype:
         """What a number becomes beside the arrays of a step."""
         metas = [self.plan.program.metas[slot] for slot in step.inputs]
         return np.result_type(*(meta.number(1) if meta.dtype is None else meta.dtype for meta in metas))
 
-    def _emit(self, code: _Code, step: Step, scalars: _WeakScalars) -> None:
+    def _emit(self, code: Code, step: Step, scalars: WeakScalars) -> None:
         plan, scalar_dtype = self.plan, self._scalar_dtype(step)
         arguments = [
             scalars.array(slot, scalar_dtype) if slot in plan.weak else self.arrays[slot]
@@ -312,29 +339,30 @@ class _Binder:
 
     def _emit_results(
         self,
-        code: _Code,
+        code: Code,
         group: str,
         targets: Targets,
         direct: Mapping[int, np.ndarray],
-        scalars: _WeakScalars,
+        scalars: WeakScalars,
     ) -> None:
         """Copies of results that could not be written in place, and accumulated ones."""
+        xp = self.xp
 
-        def array_of(slot: int) -> np.ndarray:
+        def array_of(slot: int) -> Array:
             if slot in self.plan.weak:
                 return scalars.array(slot, np.dtype(self.plan.program.metas[slot].number))
             return self.arrays[slot]
 
         for slot, target in targets:
             if slot not in direct:
-                code.calls([(np.copyto, (target, array_of(slot)), {})])
+                code.calls([(xp.copyto, (target, array_of(slot)), {})])
         for slot, target in self.accumulate.get(group, ()):
             value = array_of(slot)
             if self.weight is not None:
                 scaled, _ = self.workspace.arena.take(target.shape, target.dtype)
-                code.calls([(np.multiply, (value, self.weight), {"out": scaled})])
+                code.calls([(xp.multiply, (value, self.weight), {"out": scaled})])
                 value = scaled
-            code.calls([(np.add, (target, value), {"out": target})])
+            code.calls([(xp.add, (target, value), {"out": target})])
 
 
 def _steps_of(piece: Piece) -> tuple[Step, ...]:
@@ -351,27 +379,27 @@ def _assign(out: np.ndarray, step: Step, arguments: tuple[np.ndarray, ...]) -> N
     out[...] = step.op.forward(np, *arguments, **step.static)
 
 
-class _WeakScalars:
+class WeakScalars:
     """Numbers inside a group: computed in Python from t, and handed to array steps as 0-d buffers."""
 
-    def __init__(self, workspace: Workspace | _TileWorkspace, code: _Code) -> None:
+    def __init__(self, workspace: Workspace | _TileWorkspace, code: Code) -> None:
         self._workspace = workspace
         self._code = code
         self._steps = {step.output: step for step in workspace.plan.timed_numbers}
         self._named: dict[int, str] = {}
         self._buffers: dict[tuple[int, Any], np.ndarray] = {}
 
-    def array(self, slot: int, dtype: np.dtype) -> np.ndarray:
+    def array(self, slot: int, dtype: np.dtype) -> Array:
         """A 0-d array that holds the number `slot` when the steps of the group run."""
         if slot in self._workspace.plan.constant_slots:
             return self._workspace.constant_scalar(slot, dtype)
         if (slot, dtype) not in self._buffers:
             buffer = np.zeros((), dtype)
             self._buffers[slot, dtype] = buffer
-            self._code.scalar_line(f"{self._code.name(buffer)}[()] = {self._name(slot)}")
+            self._code.scalar_line(f"{self._code.name(buffer)}[()] = {self.name_of(slot)}")
         return self._buffers[slot, dtype]
 
-    def _name(self, slot: int) -> str:
+    def name_of(self, slot: int) -> str:
         """The variable that holds the number; its line is written at the first use."""
         if slot in self._workspace.plan.constant_slots:
             number = self._workspace.plan.program.metas[slot].number
@@ -381,7 +409,9 @@ class _WeakScalars:
         if slot not in self._named:
             op, inputs, _, static = self._steps[slot]
             function = self._code.name(functools.partial(_evaluate_numbers, op, static))
-            self._code.scalar_line(f"x{slot} = {function}({', '.join(self._name(read) for read in inputs)})")
+            self._code.scalar_line(
+                f"x{slot} = {function}({', '.join(self.name_of(read) for read in inputs)})"
+            )
             self._named[slot] = f"x{slot}"
         return self._named[slot]
 
@@ -390,7 +420,7 @@ def _evaluate_numbers(op: Any, static: dict[str, Any], *numbers: Any) -> Any:
     return evaluate(op, numbers, static)
 
 
-class _Code:
+class Code:
     """Source text of one group: lines that compute numbers, then calls; every object is a variable of the closure."""
 
     def __init__(self) -> None:
@@ -405,6 +435,9 @@ class _Code:
 
     def scalar_line(self, line: str) -> None:
         self._scalar_lines.append(line)
+
+    def call_line(self, line: str) -> None:
+        self._call_lines.append(line)
 
     def calls(self, calls: Iterable[Call]) -> None:
         for function, args, kwargs in calls:
