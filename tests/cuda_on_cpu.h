@@ -3,7 +3,8 @@
 // A block's threads are fibers of one thread of the system: each runs until it waits, and all that wait are released
 // together. They start in ascending and in descending order by turns, so that a barrier left out shows. Shared memory is
 // NaN (all bits set) at the start of a block. A barrier that only some threads reach is an error, as is one that they
-// reach at different lines of the text. Blocks run one after another: atomics are plain operations.
+// reach at different lines of the text. Blocks run one after another: atomics are plain operations. A function that
+// declares shared memory must be `static __device__` here, not inline: its variables share one section.
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
