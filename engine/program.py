@@ -6,6 +6,8 @@ with every run, so a program never holds on to data and is shared by every call 
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +18,12 @@ import numpy as np
 from . import ops
 from .errors import NotReachedError
 from .primitive import PRIMITIVES
-from .trace import Operation, Static, base_value, describe, new_trace
+from .trace import Operation, Static, Trace, base_value, describe, new_trace
 from .transforms import vjp
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
 
 DUMMY = 0.7390851332151607  # stands for numbers while a derivative program is traced: nothing special happens there
+MAX_RECORDED = 64  # programs that `record` remembers
 
 
 class Meta(NamedTuple):
@@ -47,7 +50,22 @@ class Step(NamedTuple):
         return self.op.name, self.inputs, tuple(self.static.items())
 
 
-@dataclass(frozen=True)
+class Key:
+    """What programs of equal structure have in common, hashed once: each solve looks its program up several times."""
+
+    __slots__ = ("parts", "_hash")
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self.parts, self._hash = parts, hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or isinstance(other, Key) and self.parts == other.parts
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """A flat list of steps over numbered slots.
 
@@ -68,17 +86,33 @@ class Program:
     outputs: tuple[int, ...]
 
     @cached_property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> Key:
         """Equal for programs of equal structure."""
         given = tuple(self.metas[slot] for slot in (*self.inputs, *self.hidden))
-        return (
-            given,
-            self.inputs,
-            self.hidden,
-            self.baked,
-            tuple(step.key for step in self.steps),
-            self.outputs,
-        )
+        steps = tuple(step.key for step in self.steps)
+        return Key((given, self.inputs, self.hidden, self.baked, steps, self.outputs))
+
+    @cached_property
+    def operations(self) -> frozenset[str]:
+        """Names of the operations that it consists of."""
+        return frozenset(step.op.name for step in self.steps)
+
+    @cached_property
+    def _known_reaching(self) -> dict[tuple[int, int], frozenset[int]]:
+        return {}
+
+    def reaching(self, n_results: int, n_skipped: int) -> frozenset[int]:
+        """Which of the inputs (the first `n_skipped` left out) and then hidden ones the first `n_results` depend on."""
+        known = self._known_reaching.get((n_results, n_skipped))
+        if known is None:
+            needed = set(self.outputs[:n_results])
+            for op, inputs, output, _ in reversed(self.steps):
+                if output in needed and not op.is_flat:
+                    needed.update(inputs)
+            slots = (*self.inputs[n_skipped:], *self.hidden)
+            known = frozenset(position for position, slot in enumerate(slots) if slot in needed)
+            self._known_reaching[n_results, n_skipped] = known
+        return known
 
     def run(self, arguments: Sequence[Any], hidden: Sequence[Any] = ()) -> list[Any]:
         """Interpret the program on arrays, numbers or traced values; returns the outputs."""
@@ -172,18 +206,51 @@ def record(f: Callable[..., Tree], arguments: Sequence[Any], names: Sequence[str
     with new_trace(is_program=True) as trace:
         inputs = [trace.input(base_value(argument)) for argument in arguments]
         result = f(*inputs)
-    outputs = leaves(result)
-    slots = tuple(trace.slot_of(output) for output in outputs)
+    slots = tuple(trace.slot_of(output) for output in leaves(result))
+    program = _program_of(trace, tuple(v.slot for v in inputs), tuple(names), slots)
+    return Recording(program, list(trace.constants.values()), [trace.values[slot] for slot in slots], result)
+
+
+_recorded: OrderedDict[Key, Program] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _program_of(
+    trace: Trace, inputs: tuple[int, ...], names: tuple[str, ...], outputs: tuple[int, ...]
+) -> Program:
+    """The program of a finished trace: the one made before, with all that is known about it, where there is an equal one.
+
+    The call of an operation that is none of the library's (a solve inside of f) is not remembered: it holds data.
+    """
+    hidden = tuple(trace.constants)
+    given = tuple([_meta(trace.values[slot]) for slot in (*inputs, *hidden)])
+    taken = tuple(
+        [
+            (op.name, reads, output, tuple(static.items()))
+            for op, reads, output, static, _ in trace.instructions
+        ]
+    )
+    key = Key((names, given, inputs, hidden, taken, outputs))
+    with _lock:
+        program = _recorded.get(key)
+        if program is not None:
+            _recorded.move_to_end(key)
+            return program
     program = Program(
         metas=tuple(_meta(value) for value in trace.values),
-        inputs=tuple(v.slot for v in inputs),
-        names=tuple(names),
-        hidden=tuple(trace.constants),
+        inputs=inputs,
+        names=names,
+        hidden=hidden,
         baked=(),
         steps=tuple(Step(op, reads, output, static) for op, reads, output, static, _ in trace.instructions),
-        outputs=slots,
+        outputs=outputs,
     )
-    return Recording(program, list(trace.constants.values()), [trace.values[slot] for slot in slots], result)
+    if all(PRIMITIVES.get(step.op.name) is step.op for step in program.steps):
+        with _lock:
+            _recorded[key] = program
+            while len(_recorded) > MAX_RECORDED:
+                _recorded.popitem(last=False)
+    return program
 
 
 def trace(f: Callable[..., Tree], *arguments: Tree) -> Program:

@@ -173,9 +173,9 @@ class Trace:
         return slot
 
     def record(
-        self, op: Operation, args: tuple[Any, ...], static: Static, raw: tuple[Any, ...], value: Any
+        self, op: Operation, inputs: tuple[int, ...], static: Static, raw: tuple[Any, ...], value: Any
     ) -> Var:
-        inputs = tuple(self.slot_of(argument) for argument in args)
+        """The result of an instruction; `raw` are its operands one level further out."""
         output = self.new_slot(value)
         saved = () if self.is_program else op.keep(raw, value)
         self.instructions.append(Instruction(op, inputs, output, static, saved))
@@ -209,16 +209,24 @@ def apply(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
             top = argument.trace
     if top is None:
         return evaluate(op, args, static)
-    if any(type(argument) in (list, tuple) for argument in args):
-        args = tuple(np.asarray(a) if type(a) in (list, tuple) else a for a in args)
-    if top.is_program:
-        raw = tuple(base_value(argument) for argument in args)
+    is_program = top.is_program
+    inputs, operands = [], []  # one loop: this is most of what recording costs
+    for argument in args:
+        if type(argument) is Var and argument.trace is top:
+            inputs.append(argument.slot)
+            operands.append(argument.value)
+        else:
+            if type(argument) in (list, tuple):
+                argument = np.asarray(argument)
+            inputs.append(top.slot_of(argument))
+            operands.append(base_value(argument) if is_program else argument)
+    raw = tuple(operands)
+    if is_program:
         value = evaluate(op, raw, static)
         _refuse_promotion(op, raw, value)
     else:
-        raw = tuple(a.value if type(a) is Var and a.trace is top else a for a in args)
         value = apply(op, raw, static)
-    return top.record(op, args, static, raw, value)
+    return top.record(op, tuple(inputs), static, raw, value)
 
 
 def evaluate(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
@@ -253,7 +261,12 @@ def _as_arrays_would(op: Operation, args: tuple[Any, ...], static: Static) -> An
 
 def _refuse_promotion(op: Operation, args: tuple[Any, ...], value: Any) -> None:
     """A NumPy float64 scalar (np.sqrt(2.0)) times a float32 array is float64: refused with its source line."""
-    if not any(isinstance(argument, np.generic) for argument in args) or not hasattr(value, "dtype"):
+    for argument in args:
+        if isinstance(argument, np.generic):
+            break
+    else:
+        return
+    if not hasattr(value, "dtype"):
         return
     kinds = [a.dtype for a in args if is_array(a) and a.dtype.kind in "fc"]
     if kinds and value.dtype != np.result_type(*kinds) and value.dtype.kind == np.result_type(*kinds).kind:

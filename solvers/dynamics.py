@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..engine import ops
 from ..engine.backend import Array, is_array, namespace_of
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.program import Program, Recording, record
-from ..engine.trace import base_value, describe, dtype_of, is_weak, shape_of
+from ..engine.trace import Var, base_value, describe, dtype_of, is_weak, shape_of
 from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, same_structure, unflatten
 
 Function = Callable[..., Any]
@@ -34,6 +33,8 @@ class StateLayout:
     @classmethod
     def of(cls, y0: Tree) -> StateLayout:
         """The layout of a state; ArgumentTypeError unless all leaves are arrays of one dtype in STATE_DTYPES."""
+        if type(y0) is np.ndarray and y0.dtype in STATE_DTYPES:
+            return _layout_of_array(y0.shape, y0.dtype)
         found = leaves(y0)
         if not found:
             raise ArgumentError("`y0` has no arrays in it")
@@ -47,23 +48,26 @@ class StateLayout:
         shapes = tuple(shape_of(leaf) for leaf in found)
         return cls(unflatten(y0, (0 for _ in found)), shapes, dtype_of(found[0]))
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         return [math.prod(shape) for shape in self.shapes]
 
-    @property
+    @cached_property
     def size(self) -> int:
         return sum(self.sizes)
 
     def flatten(self, tree: Tree) -> Any:
         """The leaves joined to (n,); works on traced values."""
+        if type(tree) is np.ndarray:
+            return tree if tree.ndim == 1 else tree.reshape(self.size)
         flat = [ops.reshape(leaf, (size,)) for leaf, size in zip(leaves(tree), self.sizes, strict=True)]
         return flat[0] if len(flat) == 1 else ops.concatenate(flat)
 
     def split(self, flat: Any, leading: tuple[int, ...] = ()) -> list[Any]:
         """The leaves in a vector (*leading, n), each (*leading, *shape): views on arrays; works on traced values."""
         if len(self.shapes) == 1:
-            return [ops.reshape(flat, (*leading, *self.shapes[0]))]
+            shape = (*leading, *self.shapes[0])
+            return [flat.reshape(shape) if type(flat) is np.ndarray else ops.reshape(flat, shape)]
         parts, start = [], 0
         for shape, size in zip(self.shapes, self.sizes, strict=True):
             window = ops.getitem(flat, (..., slice(start, start + size)))
@@ -109,8 +113,7 @@ class Dynamics:
         self.params_leaves = leaves(params)
         self.param_values = [base_value(leaf) for leaf in self.params_leaves]
         self.xp: ModuleType = namespace_of(*self.y0_leaves, *self.param_values)
-        names = ["t", *(f"y/{path_name(p)}" if p else "y" for p, _ in leaves_with_paths(y0))]
-        names += [f"params/{path_name(path)}" for path, _ in leaves_with_paths(params)]
+        names = ["t", *_names("y", y0), *_names("params", params)]
         with np.errstate(all="ignore"):
             recording = record(self._call_flat, [float(t0), *self.y0_leaves, *self.param_values], names)
         self.program: Program = recording.program
@@ -125,8 +128,7 @@ class Dynamics:
 
         They are what was recorded: f itself may have captured what is no longer current.
         """
-        other = copy(self)
-        other.f = other._interpreted
+        other = self._copy()
         n_params = len(self.params_leaves)
         other.params_leaves = other.param_values = list(constants[:n_params])
         other.hidden = list(constants[n_params:])
@@ -143,12 +145,18 @@ class Dynamics:
 
         A derivative evaluates what was recorded, with the values of the forward pass, whatever happened in between.
         """
-        other = copy(self)
-        other.f = other._interpreted
+        other = self._copy()
         n_params = len(self.param_values)
         constants = [value.copy() if is_array(value) else value for value in self.constants()]
         other.params_leaves = other.param_values = constants[:n_params]
         other.hidden = constants[n_params:]
+        return other
+
+    def _copy(self) -> Dynamics:
+        """Another one with the same attributes (`copy.copy` would take five times as long), whose f is the program."""
+        other = Dynamics.__new__(Dynamics)
+        other.__dict__.update(self.__dict__)
+        other.f = other._interpreted
         return other
 
     def _interpreted(self, t: Any, y: Tree, params: Tree = None) -> Tree:
@@ -156,16 +164,11 @@ class Dynamics:
         slope, aux = self.layout.tree(outputs[: self.n_slopes]), outputs[self.n_slopes :]
         return (slope, self.aux_tree(aux)) if self.has_aux else slope
 
-    @cached_property
+    @property
     def reaching(self) -> frozenset[int]:
         """Positions among the parameters and captured values (in this order) that the slope depends on."""
-        program = self.program
-        needed = set(program.outputs[: self.n_slopes])
-        for op, inputs, output, _ in reversed(program.steps):
-            if output in needed and not op.is_flat:
-                needed.update(inputs)
-        slots = (*program.inputs[1 + self.n_slopes :], *program.hidden)
-        return frozenset(position for position, slot in enumerate(slots) if slot in needed)
+        n = self.n_slopes
+        return self.program.reaching(n, 1 + n)
 
     def initial_state(self) -> Array:
         """y0 flat (n,), on plain arrays."""
@@ -217,7 +220,10 @@ class Dynamics:
                 )
             result, aux = result
         layout, n = self.layout, len(self.layout.shapes)
-        if not same_structure(result, layout.like):
+        is_plain = (
+            type(result) is Var and len(layout.shapes) == 1 and layout.like == 0
+        )  # an array of an array
+        if not is_plain and not same_structure(result, layout.like):
             is_listed = isinstance(result, (list, tuple)) and not isinstance(layout.like, (list, tuple, dict))
             hint = ". Join components into one array with np.stack" if is_listed else ""
             raise ArgumentTypeError(
@@ -236,7 +242,12 @@ class Dynamics:
                 f"f(t, y) must have the dtype of y, {layout.dtype}; got {_described('f', layout.tree(slopes))}. An array "
                 f"or a NumPy scalar of another dtype changes that of the result: make constants of y.dtype"
             )
-        return unflatten(aux, (0 for _ in leaves(aux)))
+        return unflatten(aux, (0 for _ in leaves(aux))) if self.has_aux else None
+
+
+@lru_cache(maxsize=256)
+def _layout_of_array(shape: tuple[int, ...], dtype: np.dtype) -> StateLayout:
+    return StateLayout(0, (shape,), dtype)
 
 
 def _read_only(array: Any) -> Any:
@@ -248,7 +259,12 @@ def _read_only(array: Any) -> Any:
 
 
 def _paths(name: str, tree: Tree) -> str:
-    return ", ".join(_leaf_name(name, path) for path, _ in leaves_with_paths(tree)) or "nothing"
+    return ", ".join(_names(name, tree)) or "nothing"
+
+
+def _names(name: str, tree: Tree) -> list[str]:
+    """What to call the leaves of a tree in a program."""
+    return [_leaf_name(name, path) for path, _ in leaves_with_paths(tree)]
 
 
 def _described(name: str, tree: Tree) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ EXECUTIONS = ("replay", "eager", "compiled")
 SAVES = ("ts", "steps")
 POSITIVE_OR_NONE = ("max_step", "min_step", "first_step", "step_size", "drift_limit")
 _ROUND_OFF_BELOW_RTOL = 25.0
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 TOLERANCES = ("rtol", "atol", "backward_rtol", "backward_atol")
 
 
@@ -80,7 +82,7 @@ class Options:
         """Whether output times may lie inside steps."""
         return self.method.interpolates and self.gradient != "reversible"
 
-    @property
+    @cached_property
     def accepted_round_off(self) -> float:
         """What kernels may round off beyond plain sums (`engine.kernels.precision`): little beside the tolerance.
 
@@ -91,7 +93,7 @@ class Options:
         rtols = [to_host(rtol).min(initial=1.0) if is_array(rtol) else rtol for rtol in leaves(self.rtol)]
         return float(min(rtols)) / _ROUND_OFF_BELOW_RTOL
 
-    @property
+    @cached_property
     def key(self) -> tuple[Any, ...]:
         """Hashable; equal for options that mean the same."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -110,7 +112,21 @@ class Options:
 
 
 def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
-    """Options, or ArgumentError with one line for each that does not fit."""
+    """Options, or ArgumentError with one line for each that does not fit.
+
+    Those of plain values are remembered: small systems are solved often, with the same ones.
+    """
+    if type(method) is str and _PLAIN.issuperset(map(type, given.values())):
+        return _known_options(method, **given)
+    return _checked_options(method, given)
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: True is no number of steps
+def _known_options(method: str, **given: Any) -> Options:
+    return _checked_options(method, given)
+
+
+def _checked_options(method: str | Tableau | Method, given: dict[str, Any]) -> Options:
     choices = {"gradient": GRADIENTS, "keep": KEEPS, "execution": EXECUTIONS, "save": SAVES}
     problems = [
         option_checks.choice(name, given.get(name, allowed[0]), allowed) for name, allowed in choices.items()

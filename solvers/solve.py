@@ -13,7 +13,7 @@ from ..engine.backend import Array, is_array, namespace_of, to_xp
 from ..engine.errors import NeuralODEError, SolveError
 from ..engine.kernels.precision import accepting
 from ..engine.kernels.threads import one_blas_thread
-from ..engine.primitive import Primitive
+from ..engine.primitive import PRIMITIVES, Primitive
 from ..engine.trace import Var, saved_bytes
 from ..engine.transforms import vjp
 from .compiled import Purpose, checkout, compiled_for, give_back
@@ -39,6 +39,8 @@ from .solution import Stats
 from .stages import ReplayStages
 from .times import output_times
 from .trajectory import n_read_inside
+
+CONVOLUTIONS = frozenset(name for name in PRIMITIVES if name.startswith("conv2d"))
 
 
 class Solve(Primitive):
@@ -76,7 +78,7 @@ class Solve(Primitive):
         self.keeps_path = self.is_differentiated and options.gradient == "interpolated"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
         self.done: Forward | None = None
-        self._has_convolutions = any(step.op.name.startswith("conv2d") for step in dynamics.program.steps)
+        self._has_convolutions = not CONVOLUTIONS.isdisjoint(dynamics.program.operations)
 
     def _refuse_outputs(self, args: Sequence[Any]) -> None:
         """NeuralODEError where a derivative would silently pass by what is returned beside the output times."""
@@ -93,9 +95,8 @@ class Solve(Primitive):
 
     def _purpose(self, needs: Sequence[bool]) -> Purpose:
         """The program that the derivative with respect to these arguments needs."""
-        wanted = tuple(
-            position for position, need in enumerate(needs[2:]) if need and position in self.dynamics.reaching
-        )
+        reaching = self.dynamics.reaching
+        wanted = tuple([position for position, need in enumerate(needs[2:]) if need and position in reaching])
         kind = "discrete" if self.options.gradient == "reversible" else self.options.gradient
         return Purpose(kind, wanted, needs[1])
 

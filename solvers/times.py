@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ def output_times(ts: Any) -> np.ndarray:
         times = given.astype(np.float64, casting="same_kind")
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"`ts` must be an array of real times (T,); got {values!r}") from error
+    if _is_monotone(times):
+        return times
     if times.ndim != 1 or times.size < 2:
         raise ArgumentError(f"`ts` must be strictly monotone, shape (T,), T >= 2; got shape {times.shape}")
     if not np.isfinite(times).all():
@@ -40,6 +43,15 @@ def output_times(ts: Any) -> np.ndarray:
         pair = _pair("ts", times, int(wrong[0]) if wrong.size else 0)
         raise ArgumentError(f"`ts` must be strictly monotone, shape (T,), T >= 2; got {pair}")
     return times
+
+
+def _is_monotone(times: np.ndarray) -> bool:
+    """Whether these are two or more finite times in order: then all other checks pass."""
+    if times.ndim != 1 or times.size < 2:
+        return False
+    earlier, later = times[:-1], times[1:]
+    is_ordered = (later > earlier).all() if times[-1] > times[0] else (later < earlier).all()
+    return bool(is_ordered) and math.isfinite(times[0]) and math.isfinite(times[-1])
 
 
 def _pair(name: str, times: np.ndarray, i: int) -> str:

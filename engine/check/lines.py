@@ -27,11 +27,11 @@ class LineTrace(Trace):
         self.found: list[tuple[str, str]] = []
 
     def record(
-        self, op: Operation, args: tuple[Any, ...], static: Static, raw: tuple[Any, ...], value: Any
+        self, op: Operation, inputs: tuple[int, ...], static: Static, raw: tuple[Any, ...], value: Any
     ) -> Var:
         if self.is_wanted(op, static, raw, value):
             self.found.append((op.name, caller_line()))
-        return super().record(op, args, static, raw, value)
+        return super().record(op, inputs, static, raw, value)
 
 
 def caller_line() -> str:

@@ -5,7 +5,8 @@ import weakref
 
 import numpy as np
 import pytest
-from odegrad.engine import grad, ops, vjp
+from odegrad import odeint
+from odegrad.engine import grad, ops, program, vjp
 from odegrad.engine.errors import TracedValueError
 from odegrad.engine.program import optimise, record, trace
 from odegrad.engine.trace import Var
@@ -323,3 +324,47 @@ def test_arithmetic_of_numbers_gives_what_arrays_give(name):
 def test_integers_stay_integers():
     (found,) = record(lambda n: n * 2 + 1, [4], ["n"]).values
     assert (type(found), found) == (int, 9)
+
+
+# --- programs that are remembered -----------------------------------------------------------------------------------------
+
+
+def recorded(f, *arguments):
+    return record(f, arguments, [f"x{k}" for k in range(len(arguments))]).program
+
+
+def test_equal_recordings_share_a_program():
+    first = recorded(lambda y: np.tanh(y) * 2.0, Y)
+    assert recorded(lambda y: np.tanh(y) * 3.0, Y + 1.0) is first
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda y: np.sin(y) * 2.0,
+        lambda y: np.tanh(y) * 2,
+        lambda y: np.tanh(y) * 2.0 + y,
+        lambda y: 2.0 * np.tanh(y),
+    ],
+)
+def test_other_recordings_are_other_programs(other):
+    assert recorded(other, Y) is not recorded(lambda y: np.tanh(y) * 2.0, Y)
+
+
+def test_another_dtype_is_another_program():
+    assert recorded(np.tanh, Y) is not recorded(np.tanh, Y.astype(np.float32))
+
+
+def test_remembered_programs_are_bounded():
+    for n in range(program.MAX_RECORDED + 3):
+        recorded(np.tanh, np.ones(n + 1))
+    assert len(program._recorded) == program.MAX_RECORDED
+
+
+def test_a_program_with_a_solve_inside_is_not_remembered():
+    """It holds the data of that solve."""
+
+    def f(y):
+        return odeint(lambda t, z: -z, y, [0.0, 1.0]).ys[-1]
+
+    assert recorded(f, Y) is not recorded(f, Y)

@@ -355,3 +355,9 @@ def test_a_gradient_of_what_the_solution_does_not_depend_on(gradient):
         grad(lambda p: np.sum(odeint(lambda t, y, p: -y, Y0, [0, 1], p, gradient=gradient).ys))(
             {"w": np.ones(2)}
         )
+
+
+def test_options_that_are_remembered_tell_true_from_one():
+    odeint(decay, Y0, [0, 1], max_steps=1, rtol=1.0, atol=1.0)
+    with pytest.raises(ArgumentError, match="`max_steps` must be a positive integer; got True"):
+        odeint(decay, Y0, [0, 1], max_steps=True, rtol=1.0, atol=1.0)
