@@ -403,7 +403,7 @@ class WeakScalars:
         """The variable that holds the number; its line is written at the first use."""
         if slot in self._workspace.plan.constant_slots:
             number = self._workspace.plan.program.metas[slot].number
-            return f"{self._code.name(self.array(slot, np.dtype(number)))}.item()"
+            return f"{self._code.name(self._workspace.constant_scalar(slot, np.dtype(number)))}.item()"
         if slot not in self._steps:
             return "t"
         if slot not in self._named:

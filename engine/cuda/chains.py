@@ -1,0 +1,335 @@
+"""Elementwise chains of a program as generated CUDA kernels: each value goes through all steps of its `Run` in registers.
+
+A kernel names its sizes: what divides an index is a constant, which the compiler turns into a product. It reads operands of
+any strides that broadcast to the shape of the run, numbers as literals or from a table in device memory, and computes in
+float32 and float64 side by side, as the program says. Values are read and written once. Sums over neighbouring axes
+follow in `chain_sums`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..fusion import Run, Shape, is_sum, local_results
+from ..jit.expressions import CPP, expression, is_elementwise
+from ..partition import Plan
+from ..program import Step
+from .chain_sums import THREADS, Axes, Sharing, common_axes, summed_axes
+from .scalar_functions import KINDS
+
+ITEMS = 4  # values of a thread, in arrays that keep all multiprocessors busy even so
+LARGE = 1 << 18  # values of such arrays
+_C_TYPES = {"float32": "f32", "float64": "f64", "bool": "bool"}
+NumberText = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum at the end of a chain: its slot, what it removes, what it divides by."""
+
+    slot: int
+    axes: Axes
+    divisor: int
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The kernel of one run, and what to launch it with.
+
+    Attributes:
+        text: the kernel; its name is @.
+        slots: whose arrays are its arguments, in order: read, then written; behind them one array for each of `sums`.
+        reads_numbers: whether the table of numbers is the first argument.
+        written: those of `slots` that it writes.
+        sums: with `sharing`, the sums that it makes, or prepares (`finish` is then needed).
+        grid, threads: blocks, and threads of each.
+    """
+
+    text: str
+    slots: tuple[int, ...]
+    reads_numbers: bool
+    written: tuple[int, ...]
+    sums: tuple[Sum, ...]
+    sharing: Sharing | None
+    grid: tuple[int, ...]
+    threads: int
+
+    def is_direct(self, found: Sum) -> bool:
+        """Whether a sum is done when the kernel is."""
+        assert self.sharing is not None
+        return self.sharing.terms(found.axes) == 1
+
+
+def chain_shape(plan: Plan, step: Step) -> Shape | None:
+    """The shape of the run that a step can be part of: a step on float32, float64 and truth values; None for others."""
+    metas = plan.program.metas
+    out = metas[step.output]
+    if out.dtype is None or plan.root[step.output] != step.output:
+        return None
+    dtypes = [metas[slot].dtype for slot in (*step.inputs, step.output)]
+    if any(dtype is not None and dtype.name not in _C_TYPES for dtype in dtypes) or 0 in out.shape:
+        return None
+    if any(metas[slot].number is complex for slot in step.inputs):
+        return None
+    if is_sum(step):
+        source = metas[step.inputs[0]]
+        is_known = source.dtype == out.dtype and out.dtype.name in KINDS and 0 not in source.shape
+        return source.shape if is_known and summed_axes(plan.program, step) is not None else None
+    is_fill = step.op.name == "broadcast_to" and step.inputs[0] in plan.weak
+    return out.shape if is_fill or is_elementwise(step) else None
+
+
+def separated(plan: Plan, group: str, run: Run) -> list[Run]:
+    """The run with the sums that can share its blocks, then runs of those that cannot."""
+    together: list[list[Step]] = []
+    for step in run.steps:
+        axes = summed_axes(plan.program, step)
+        for sums in together if axes is not None else ():
+            if common_axes([*(_axes(plan, s) for s in sums), axes]) is not None:
+                sums.append(step)
+                break
+        else:
+            if axes is not None:
+                together.append([step])
+    later = {step.output for sums in together[1:] for step in sums}
+    steps = [step for step in run.steps if step.output not in later], *together[1:]
+    return [Run(run.shape, tuple(own), local_results(plan, group, own)) for own in steps]
+
+
+def _axes(plan: Plan, step: Step) -> Axes:
+    axes = summed_axes(plan.program, step)
+    assert axes is not None
+    return axes
+
+
+def slot_strides(plan: Plan) -> dict[int, tuple[int, ...]]:
+    """For each slot that is a view with gaps, its strides in values. Tried on memory laid out like the real one."""
+    metas, samples = plan.program.metas, {}  # type: ignore[var-annotated]
+    for op, inputs, output, static in plan.program.steps:
+        if plan.root[output] != output:
+            source = samples.get(inputs[0])
+            if source is None:
+                source = np.empty(metas[inputs[0]].shape, metas[inputs[0]].dtype)
+            samples[output] = op.forward(np, source, **static)
+    return {
+        slot: tuple(stride // array.itemsize for stride in array.strides)
+        for slot, array in samples.items()
+        if slot in plan.strided
+    }
+
+
+def chain_of(plan: Plan, run: Run, strides: Mapping[int, tuple[int, ...]], number: NumberText) -> Chain:
+    """The kernel of a run.
+
+    Args:
+        strides: of the slots that are views with gaps.
+        number: the text of a Python number inside a kernel: a literal, or an entry of the table `numbers`.
+    """
+    return _Writer(plan, run, strides, number).chain()
+
+
+class _Writer:
+    def __init__(
+        self, plan: Plan, run: Run, strides: Mapping[int, tuple[int, ...]], number: NumberText
+    ) -> None:
+        self.plan, self.run, self.strides, self.number = plan, run, strides, number
+        self.metas = plan.program.metas
+        made = {step.output for step in run.steps}
+        used = dict.fromkeys(slot for step in run.steps for slot in step.inputs)
+        self.read = [slot for slot in used if slot not in made and slot not in plan.weak]
+        self.written = [s.output for s in run.steps if not is_sum(s) and s.output not in run.local]
+        slots = dict.fromkeys(s for step in run.steps for s in (*step.inputs, step.output))
+        self.name = {slot: str(k) for k, slot in enumerate(slots)}  # names that do not depend on the program
+        self.sums = [self._sum(step) for step in run.steps if is_sum(step)]
+        axes = common_axes([found.axes for found in self.sums]) if self.sums else None
+        self.sharing = None if axes is None else Sharing.of(axes)
+        assert (axes is None) == (not self.sums)
+        self.size = math.prod(run.shape)
+
+    def _sum(self, step: Step) -> Sum:
+        axes = _axes(self.plan, step)
+        return Sum(step.output, axes, axes.rows if step.op.name == "mean_leading" else 1)
+
+    def chain(self) -> Chain:
+        body = self._elementwise() if self.sharing is None else self._summing(self.sharing)
+        reads_numbers = any("numbers[" in line for line in body)
+        arguments = ["const double* __restrict__ numbers"] if reads_numbers else []
+        arguments += [f"const {self._type(slot)}* __restrict__ a{self.name[slot]}" for slot in self.read]
+        arguments += [f"{self._type(slot)}* __restrict__ a{self.name[slot]}" for slot in self.written]
+        arguments += [
+            f"{self._type(found.slot)}* __restrict__ p{self.name[found.slot]}" for found in self.sums
+        ]
+        threads = THREADS if self.sharing is None else self.sharing.threads
+        text = [
+            f'extern "C" __global__ void __launch_bounds__({threads}) @({", ".join(arguments)}) {{',
+            f"  typedef {self._index_type()} index;",
+            *(f"  {line}" for line in body),
+            "}",
+        ]
+        grid = (-(-self.size // (THREADS * self._items())),)
+        if self.sharing is not None:
+            grid = (self.sharing.tiles, self.sharing.pieces)
+        return Chain(
+            text="\n".join(text),
+            slots=(*self.read, *self.written),
+            reads_numbers=reads_numbers,
+            written=tuple(self.written),
+            sums=tuple(self.sums),
+            sharing=self.sharing,
+            grid=grid,
+            threads=threads,
+        )
+
+    def _items(self) -> int:
+        return ITEMS if self.size >= LARGE else 1
+
+    def _index_type(self) -> str:
+        """Wide where positions, also those in what an operand is a view of, need it."""
+        roots = [self.plan.root[slot] for slot in self.read]
+        largest = max([self.size + THREADS * ITEMS, *(math.prod(self.metas[slot].shape) for slot in roots)])
+        return "int" if largest < 1 << 31 else "long long"
+
+    def _type(self, slot: int) -> str:
+        dtype = self.metas[slot].dtype
+        assert dtype is not None
+        return _C_TYPES[dtype.name]
+
+    def _elementwise(self) -> list[str]:
+        """One value a thread, or ITEMS of them a block apart: reads of all go out before the first is needed."""
+        items, size = self._items(), self.size
+        lines = [
+            *self._element(),
+            f"const index start = index(blockIdx.x) * {THREADS * items} + threadIdx.x;",
+        ]
+        if items == 1:
+            return [*lines, f"if (start < {size}) element(start);"]
+        return [
+            *lines,
+            f"if (index(blockIdx.x + 1) * {THREADS * items} <= {size}) {{",
+            "  #pragma unroll",
+            f"  for (int k = 0; k < {items}; ++k) element(start + k * {THREADS});",
+            "} else {",
+            f"  for (int k = 0; k < {items}; ++k) if (start + k * {THREADS} < {size}) element(start + k * {THREADS});",
+            "}",
+        ]
+
+    def _summing(self, sharing: Sharing) -> list[str]:
+        axes, kinds = sharing.axes, sorted({self._type(found.slot) for found in self.sums})
+        body = [
+            f"const index result = index(blockIdx.x) * {sharing.width} + threadIdx.x % {sharing.width};",
+            f"const index outer = result / {axes.columns}, column = result % {axes.columns};",
+            f"const index first = index(blockIdx.y) * {sharing.piece};",
+            f"const index end = first + {sharing.piece} < {axes.rows} ? first + {sharing.piece} : {axes.rows};",
+            *(f"{self._type(s.slot)} s{self.name[s.slot]} = 0;" for s in self.sums),
+            *self._element(),
+            f"if (result < {axes.results}) {{",
+            "  #pragma unroll 4",
+            f"  for (index row = first + threadIdx.x / {sharing.width}; row < end; row += {sharing.lanes})",
+            f"    element((outer * {axes.rows} + row) * {axes.columns} + column);",
+            "}",
+            *(f"__shared__ {kind} shared_{kind}[{sharing.threads}];" for kind in kinds),
+        ]
+        is_writer = f"threadIdx.x < {sharing.width} && result < {axes.results}"
+        for found in self.sums:
+            name, kind = self.name[found.slot], self._type(found.slot)
+            body.append(
+                f"s{name} = folded<{kind}, {sharing.lanes}, {sharing.width}>(shared_{kind}, s{name});"
+            )
+            if sharing.terms(found.axes) == 1:
+                value = f"s{name} / {kind}({found.divisor})" if found.divisor != 1 else f"s{name}"
+                body.append(f"if ({is_writer}) p{name}[result] = {value};")
+            else:
+                place = f"(outer * {sharing.pieces} + blockIdx.y) * {axes.columns} + column"
+                body.append(f"if ({is_writer}) p{name}[{place}] = s{name};")
+        return body
+
+    def _element(self) -> list[str]:
+        """One value through all steps, as a function of its position."""
+        lines = [
+            f"const {self._type(slot)} x{self.name[slot]} = a{self.name[slot]}[{self._place(slot)}];"
+            for slot in self.read
+        ]
+        for step in self.run.steps:
+            name = self.name[step.output]
+            if is_sum(step):
+                lines.append(f"s{name} += x{self.name[step.inputs[0]]};")
+                continue
+            lines.append(f"const {self._type(step.output)} x{name} = {self._expression(step)};")
+            if step.output in self.written:
+                lines.append(f"a{name}[e] = x{name};")
+        return ["auto element = [&](const index e) {", *(f"  {line}" for line in lines), "};"]
+
+    def _place(self, slot: int) -> str:
+        """Where the value of an operand stands that belongs to position e."""
+        shape, wanted = self.metas[slot].shape, self.run.shape
+        own = self.strides.get(slot) or _contiguous(shape)
+        extra = len(wanted) - len(shape)
+        spread = [0 if n == 1 else stride for n, stride in zip(shape, own, strict=True)]
+        axes = _merged(zip(wanted, [0] * extra + spread, strict=True))
+        if self.sharing is not None:
+            a = self.sharing.axes
+            if axes == [(self.size // a.columns, 0), (a.columns, 1)]:
+                return "column"
+            if axes == [(a.outer, a.columns), (a.rows, 0), (a.columns, 1)]:
+                return f"outer * {a.columns} + column"
+        return _position(axes)
+
+    def _expression(self, step: Step) -> str:
+        kind = self._kind(step)
+
+        def operand(position: int, as_truth: bool) -> str:
+            slot = step.inputs[position]
+            if slot in self.plan.weak:
+                text = self.number(slot)
+                return f"({text} != 0.0)" if as_truth else f"{kind}({text})"
+            name, own = f"x{self.name[slot]}", self._type(slot)
+            if own == "bool":
+                return name if as_truth else f"{kind}({name})"
+            return f"({name} != {own}(0))" if as_truth else name if own == kind else f"{kind}({name})"
+
+        if step.op.name == "broadcast_to":
+            return operand(0, self._type(step.output) == "bool")
+        return expression(step, operand, kind, gives_truth=self._type(step.output) == "bool", dialect=CPP)
+
+    def _kind(self, step: Step) -> str:
+        """The type that a step computes in; comparisons in that of their operands."""
+        out = self.metas[step.output].dtype
+        assert out is not None
+        if out.name in KINDS:
+            return KINDS[out.name]
+        operands = [self.metas[slot] for slot in step.inputs]
+        common = np.result_type(*(m.number(1) if m.dtype is None else m.dtype for m in operands))
+        return KINDS.get(common.name, "f64")
+
+
+def _contiguous(shape: Shape) -> tuple[int, ...]:
+    return tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
+
+
+def _merged(axes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(length, stride) of each axis, axes that lie behind each other as one; axes of length one are none."""
+    merged: list[tuple[int, int]] = []
+    for n, stride in axes:
+        if n == 1:
+            continue
+        if merged and merged[-1][1] == n * stride:
+            merged[-1] = (merged[-1][0] * n, stride)
+        else:
+            merged.append((n, stride))
+    return merged
+
+
+def _position(axes: list[tuple[int, int]]) -> str:
+    """The text of sum_k i_k stride_k for the indices i of position e."""
+    terms, inner = [], 1
+    for k, (n, stride) in reversed(list(enumerate(axes))):
+        if stride:
+            index = "e" if inner == 1 else f"e / {inner}"
+            index = index if k == 0 else f"({index}) % {n}" if inner > 1 else f"e % {n}"
+            terms.append(index if stride == 1 else f"({index}) * {stride}")
+        inner *= n
+    return " + ".join(reversed(terms)) or "0"

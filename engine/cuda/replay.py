@@ -1,0 +1,214 @@
+"""Replay on CuPy arrays: a group is a row of launches with everything prepared, and no array is made on the way.
+
+Elementwise chains are kernels made for the program (`chains`), the numbers that depend on time are computed by one launch
+at the start of a group (`numbers`), products and convolutions write where their result is wanted. What has no kernel is
+computed by its plain forward and copied.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, device_address
+from ..fusion import Run, schedule
+from ..partition import PROLOGUE, Plan
+from ..primitive import Call
+from ..program import Step
+from ..replay import Binder, Code, Runner, Targets, WeakScalars, Workspace
+from ..tiled import Piece
+from . import hats
+from .chain_sums import FINISH, FINISHED_A_BLOCK, FOLD
+from .chains import Chain, chain_of, chain_shape, separated, slot_strides
+from .numbers import Numbers
+from .products import product_calls
+from .scalar_functions import FUNCTIONS, KINDS, TYPES
+from .source import module
+
+COMMON = TYPES + FOLD + FINISH + hats.TEXT  # kernels that are the same for all programs
+
+
+class CudaWorkspace(Workspace):
+    """Buffers on a GPU, and the module with the kernels of this program.
+
+    Raises: Unsupported for complex numbers beside arrays and for operations on numbers that are no expressions.
+    """
+
+    def __init__(self, plan: Plan, xp: Any) -> None:
+        self.numbers = Numbers(plan, xp)
+        self._chains: dict[int, tuple[str, Chain]] = {}
+        super().__init__(plan, xp)
+
+    def _schedules(self) -> dict[str, list[Piece]]:
+        plan, strides = self.plan, slot_strides(self.plan)
+        names: dict[str, str] = {}
+        found: dict[str, list[Piece]] = {PROLOGUE: list(plan.steps[PROLOGUE])}
+        for group in plan.order[1:]:
+            found[group] = []
+            for piece in schedule(plan, group, chain_shape):
+                found[group] += [piece] if isinstance(piece, Step) else separated(plan, group, piece)
+            for piece in found[group]:
+                if isinstance(piece, Run):
+                    chain = chain_of(plan, piece, strides, self.numbers.in_kernel)
+                    name = names.setdefault(chain.text, f"chain_{len(names)}")
+                    self._chains[id(piece)] = name, chain
+        texts = [text.replace("@", name) for text, name in names.items()]
+        self.text = "\n".join([FUNCTIONS, FOLD, self.numbers.text, *texts])
+        self.module = module(self.text)
+        self.fill_numbers = self.numbers.update(self.module)
+        return found
+
+    def binder(
+        self, arrays: dict[int, Array], accumulate: Mapping[str, Targets], weight: Array | None = None
+    ) -> Binder:
+        return _CudaBinder(self, arrays, accumulate, weight)
+
+    def _run_prologue(self) -> None:
+        self.numbers.load(self._numbers)
+        super()._run_prologue()
+
+    def chain(self, run: Run) -> tuple[Any, Chain]:
+        """(kernel, what to launch it with) of a run."""
+        name, chain = self._chains[id(run)]
+        return self.module.get_function(name), chain
+
+    def reads_time(self, group: str) -> bool:
+        """Whether a group needs numbers that depend on time."""
+        slots = {slot for step in self.plan.steps[group] for slot in step.inputs}
+        return any(self.numbers.is_timed(slot) for slot in slots.union(self.plan.outputs[group]))
+
+    def step_on_host_time(self, group: str) -> Step | None:
+        """A step that must be given a time of the host, so that its launches serve one time only; None if none must."""
+        for piece in self.schedules[group]:
+            if isinstance(piece, Step) and any(self.numbers.is_timed(slot) for slot in piece.inputs):
+                if not _is_hats(self.plan, piece):
+                    return piece
+        return None
+
+
+class _CudaBinder(Binder):
+    """Turns groups into launches over given arrays."""
+
+    workspace: CudaWorkspace
+
+    def bind(self, group: str, targets: Targets = ()) -> Runner:
+        self._reads_time = self.workspace.reads_time(group)
+        return super().bind(group, targets)
+
+    def _scalars(self, code: Code) -> WeakScalars:
+        if self._reads_time:
+            code.timed_call(self.workspace.fill_numbers)
+        return _DeviceNumbers(self.workspace, code)
+
+    def _emit_piece(self, code: Code, group: str, segment: Piece, scalars: WeakScalars) -> None:
+        if isinstance(segment, Run):
+            code.calls(self._launches(*self.workspace.chain(segment)))
+        else:
+            super()._emit_piece(code, group, segment, scalars)
+
+    def _launches(self, kernel: Any, chain: Chain) -> list[Call]:
+        """The kernel of a chain, and the second pass of those sums that need one."""
+        arrays = [self.arrays[slot] for slot in chain.slots]
+        _check_apart(arrays, len(chain.slots) - len(chain.written))
+        last: list[Call] = []
+        for k, found in enumerate(chain.sums):
+            out = self.arrays[found.slot]
+            if chain.is_direct(found):
+                arrays.append(out)
+                continue
+            assert chain.sharing is not None
+            partial = self.workspace.scratch.take(("sum", k), (chain.sharing.partial_size,), out.dtype)
+            arrays.append(partial)
+            finish = module(COMMON).get_function(f"finish_{KINDS[out.dtype.name]}")
+            sizes = (found.axes.results, found.axes.columns, chain.sharing.terms(found.axes))
+            arguments = (partial, out, *map(np.int64, sizes), np.float64(found.divisor))
+            last.append((finish, ((-(-sizes[0] // FINISHED_A_BLOCK),), (256,), arguments), {}))
+        table = (self.workspace.numbers.table,) if chain.reads_numbers else ()
+        return [(kernel, (chain.grid, (chain.threads,), (*table, *arrays)), {}), *last]
+
+    def _emit(self, code: Code, step: Step, scalars: WeakScalars) -> None:
+        out, weak = self.arrays[step.output], self.plan.weak
+        if not weak.isdisjoint(step.inputs):
+            if _is_hats(self.plan, step):
+                code.calls(self._hats(step, out))
+                return
+            function = code.name(functools.partial(_computed, self.xp, out, step))
+            words = [scalars.name_of(s) if s in weak else code.name(self.arrays[s]) for s in step.inputs]
+            code.call_line(f"{function}({', '.join(words)})")
+            return
+        arguments = tuple(self.arrays[slot] for slot in step.inputs)
+        if step.op.fits_cuda(arguments, step.static):
+            code.calls([(step.op.cuda, arguments, {"out": out, **step.static})])
+        else:
+            code.calls(_direct_calls(self.xp, step, out, arguments))
+
+    def _hats(self, step: Step, out: Array) -> list[Call]:
+        """The hat functions of a grid at a time from the table."""
+        numbers, (time, grid) = self.workspace.numbers, step.inputs
+        nodes = self.arrays[grid]
+        name = f"{step.op.name}_{KINDS[nodes.dtype.name]}_{KINDS[out.dtype.name]}"
+        place = np.int32(numbers.place(time))
+        arguments = (numbers.table, place, nodes, out, np.int32(nodes.size))
+        blocks = (-(-nodes.size // hats.THREADS),)
+        return [(module(COMMON).get_function(name), (blocks, (hats.THREADS,), arguments), {})]
+
+
+class _DeviceNumbers(WeakScalars):
+    """Numbers that leave a group are read from the table on the device; the few steps that want them on the host get them
+    as Python numbers.
+    """
+
+    _workspace: CudaWorkspace
+
+    def array(self, slot: int, dtype: np.dtype) -> Array:
+        return self._workspace.numbers.view(slot)
+
+
+def _is_hats(plan: Plan, step: Step) -> bool:
+    """Whether a step is one of hats' kernels: a number, a grid in one piece, a real result."""
+    if step.op.name not in ("hat_weights", "hat_slopes") or step.inputs[0] not in plan.weak:
+        return False
+    grid, out = (plan.program.metas[slot].dtype for slot in (step.inputs[1], step.output))
+    names = [None if dtype is None else dtype.name for dtype in (grid, out)]
+    return all(name in KINDS for name in names) and step.inputs[1] not in plan.strided
+
+
+def _direct_calls(xp: Any, step: Step, out: Array, arguments: tuple[Array, ...]) -> list[Call]:
+    """What writes the result of a step into `out`."""
+    name, static = step.op.name, step.static
+    if name == "matmul":
+        return product_calls(out, *arguments) or [(xp.matmul, arguments, {"out": out})]
+    if name == "concatenate":
+        return [(xp.concatenate, (arguments,), {"axis": static["axis"], "out": out})]
+    if name == "sum":
+        return [(xp.sum, arguments, {"axis": static["axes"], "out": out})]
+    if name == "reshape":
+        return [(xp.copyto, (out.reshape(arguments[0].shape), arguments[0]), {})]
+    if name == "pad":
+        pairs = zip(static["widths"], arguments[0].shape, strict=True)
+        window = tuple(slice(before, before + n) for (before, _), n in pairs)
+        return [(out.fill, (0,), {}), (xp.copyto, (out[window], arguments[0]), {})]
+    return [(functools.partial(_computed, xp, out, step), arguments, {})]
+
+
+def _computed(xp: Any, out: Array, step: Step, *arguments: Any) -> None:
+    """The generic kernel: compute and copy. It allocates."""
+    out[...] = step.op.forward(xp, *arguments, **step.static)
+
+
+def _check_apart(arrays: list[Array], n_read: int) -> None:
+    """Kernels are told that what they write lies apart from everything else."""
+    spans = [_span(array) for array in arrays]
+    for k in range(n_read, len(spans)):
+        low, high = spans[k]
+        assert all(high <= other[0] or other[1] <= low for other in spans[:k]), "results on top of operands"
+
+
+def _span(array: Array) -> tuple[int, int]:
+    """The addresses between which an array lies."""
+    reach = [(n - 1) * stride for n, stride in zip(array.shape, array.strides, strict=True)]
+    start = device_address(array)
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + array.itemsize
