@@ -31,6 +31,7 @@ import numpy as np
 
 from ..backend import Array
 from ..errors import ArgumentError
+from .cells import correlate_cells, is_cells
 from .gather import Phase, correlate, image_rows, window_rows, with_border
 from .geometry import Pair, as_pair, check_inexact, check_ndim, result_buffer, window_count
 from .narrow import correlate_narrow, is_narrow, narrow_tiles, narrow_window_product
@@ -130,6 +131,8 @@ def conv2d_input_grad(
             xbar[...] = 0  # positions that no tap reaches
         if xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.x_shape[:3], dtype):
             correlate_winograd(ybar, phases[0], xbar)
+        elif xp is np and is_cells(phases, xbar.shape[2]):
+            correlate_cells(ybar, phases, xbar)
         elif phases:
             correlate(xp, ybar, phases, xbar, (1, 1))
     return xbar

@@ -15,7 +15,7 @@ import numpy as np
 
 from .threads import one_blas_thread, run_shares
 
-_BYTES_HOST = 1 << 21  # gathered values of one tile: they share the caches with the kernel and the result
+_BYTES_HOST = 1 << 20  # gathered values of one tile: they share the caches with the kernel and the result
 _BYTES_DEVICE = 1 << 28  # a device wants few, large products
 _AT_LEAST = 8  # enough to divide a small batch evenly over threads
 _FLOPS = 2e7  # about 0.3 ms: below, handing a tile to a thread costs more than it saves
