@@ -1,6 +1,7 @@
 """Counter-based random numbers: Philox4x32-10, the same bits on NumPy and CuPy.
 
-A key is a host array of two uint32. The draws of a key depend on nothing else: there is no hidden state, so a
+A key is an array of two uint32; keys are made on the host, and those that a program is given lie where its arrays
+do. The draws of a key depend on nothing else: there is no hidden state, so a
 checkpoint needs to save no more than seeds and counters, and the same key drawn twice gives the same numbers. New
 streams come from `fold_in` (one per epoch, step, layer, ...), never from drawing further.
 
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, is_array, namespace_of, to_xp
 from .errors import ArgumentError, ArgumentTypeError
 
 _ROUNDS = 10
@@ -32,15 +33,16 @@ def key(seed: int) -> np.ndarray:
     return np.array(_words(seed, "seed"), dtype=np.uint32)
 
 
-def fold_in(key: np.ndarray, integer: int) -> np.ndarray:
-    """A key derived from `key` and an integer, 0 <= integer < 2**64; different integers give unrelated streams.
+def fold_in(key: Array, integer: int) -> Array:
+    """A key derived from `key`, where that is, and an integer, 0 <= integer < 2**64; different integers give unrelated streams.
 
     For a fixed key Philox is a bijection of its counters, of whose output half is kept: two of n derived keys
     coincide with the probability n**2 / 2**65.
     """
     low, high = _words(integer, "integer")
     counter = np.array([[low], [high], [0], [_FOLD]], dtype=np.uint32)
-    return philox(np, counter, key)[:2, 0]
+    xp = namespace_of(key) if is_array(key) else np
+    return philox(xp, to_xp(xp, counter), key)[:2, 0]
 
 
 def bits(key: np.ndarray, n: int, xp: ModuleType = np) -> Array:
@@ -101,14 +103,14 @@ def permutation(key: np.ndarray, n: int) -> np.ndarray:
 
 
 def philox(xp: ModuleType, counter: Array, key: np.ndarray) -> Array:
-    """Philox4x32-10 of each column: counter uint32 (4, n), key uint32 (2,) on the host -> uint32 (4, n).
+    """Philox4x32-10 of each column: counter uint32 (4, n), key uint32 (2,) anywhere -> uint32 (4, n).
 
     Words 0 and 2 are multiplied, words 1 and 3 are mixed in: `even` and `odd` hold the two pairs as rows, in 64-bit
     integers, so that a round is one product whose halves change places.
     """
     mask, half = np.uint64(_MASK), np.uint64(32)
-    multipliers = xp.asarray(np.array(_MULTIPLIERS, dtype=np.uint64)[:, None])
-    round_keys = xp.asarray(_key_schedule(key))
+    multipliers = to_xp(xp, np.array(_MULTIPLIERS, dtype=np.uint64)[:, None])
+    round_keys = to_xp(xp, _key_schedule(key))
     even, odd = counter[0::2].astype(np.uint64), counter[1::2].astype(np.uint64)
     for round_key in round_keys:
         product = (even * multipliers)[::-1]
@@ -120,15 +122,16 @@ def philox(xp: ModuleType, counter: Array, key: np.ndarray) -> Array:
     return mixed
 
 
-def _key_schedule(key: np.ndarray) -> np.ndarray:
-    """uint64 (rounds, 2, 1): the key advanced by the Weyl increments, one row a round."""
-    if not isinstance(key, np.ndarray) or key.dtype != np.uint32 or key.shape != (2,):
-        got = f"{key.dtype} {key.shape}" if isinstance(key, np.ndarray) else type(key).__name__
+def _key_schedule(key: Array) -> Array:
+    """uint64 (rounds, 2, 1): the key advanced by the Weyl increments, one row a round; where the key is."""
+    if not is_array(key) or key.dtype != np.uint32 or key.shape != (2,):
+        got = f"{key.dtype} {key.shape}" if is_array(key) else type(key).__name__
         raise ArgumentTypeError(
-            f"`key` must be a uint32 NumPy array of shape (2,); got {got}. Make one with key(seed) or fold_in(key, i)"
+            f"`key` must be a uint32 array of shape (2,); got {got}. Make one with key(seed) or fold_in(key, i)"
         )
+    xp = namespace_of(key)
     rounds = np.arange(_ROUNDS, dtype=np.uint64)[:, None]
-    schedule = key.astype(np.uint64) + rounds * np.array(_KEY_INCREMENTS, dtype=np.uint64)
+    schedule = key.astype(np.uint64) + to_xp(xp, rounds * np.array(_KEY_INCREMENTS, dtype=np.uint64))
     return (schedule & np.uint64(_MASK))[:, :, None]
 
 

@@ -13,7 +13,7 @@ from ..engine.errors import ArgumentError
 from ..engine.trace import shape_of
 from ..engine.tree import Tree
 from .layer import Layer, Shape, check_channels, check_choice, check_mode
-from .moments import batch_moments, moving_average, observations
+from .moments import batch_moments, check_finite, moving_average, observations
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class BatchNorm(Layer):
         _, moments = observations(seen)
         if moments is None or stats is None:
             return stats
+        check_finite(moments)
         rates = np.full((len(moments.mean), 1), self.momentum)
         return {
             "mean": moving_average(stats["mean"][None], moments.mean, rates)[0],

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine import random
-from ..engine.backend import to_host, to_xp
 from ..engine.primitive import primitive
 
 
 @primitive("fold_key", is_flat=True)
 def fold_key_array(xp, key, *, integer):
     """`random.fold_in` as an operation: in a program it depends on the key only, so that it runs once per solve."""
-    return to_xp(xp, random.fold_in(to_host(key), integer))
+    return random.fold_in(key, integer)
 
 
 def fold_key(key: Any, integer: int) -> Any:

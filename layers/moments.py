@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine import ops
-from ..engine.backend import Array, namespace_of, to_xp
+from ..engine.backend import Array, namespace_of, to_number, to_xp
 from ..engine.errors import ArgumentError, NonFiniteDynamics
 from ..engine.trace import shape_of
 from ..engine.tree import Tree
@@ -55,6 +55,18 @@ def observations(seen: Tree) -> tuple[np.ndarray | None, Moments | None]:
     return seen.ts[order], Moments(*(part[index] for part in seen.values))
 
 
+def check_finite(moments: Moments) -> None:
+    """NonFiniteDynamics if an observation is NaN or infinite: it would stay in the averages for ever. One device read."""
+    xp = namespace_of(*moments)
+    bad = sum((~xp.isfinite(part)).sum() for part in moments)
+    if n_bad := to_number(bad):
+        mean = moments.mean
+        raise NonFiniteDynamics(
+            f"normalisation saw a mean or variance that is not finite in {n_bad} of {2 * mean.size} observations; its "
+            f"input overflows {mean.dtype}. Lower the learning rate, or look at the weights before this layer"
+        )
+
+
 def moving_average(start: Array, observed: Array, rates: np.ndarray) -> Array:
     """start[k] moved towards each observation in turn: x <- x + rate[i, k] (observed[i] - x) for i = 0, ..., N - 1.
 
@@ -62,16 +74,9 @@ def moving_average(start: Array, observed: Array, rates: np.ndarray) -> Array:
     in K averages are found on the host, and the rest is one matrix product.
 
     Args:
-        start: (K, C). observed: (N, C). rates: (N, K) float64 on the host, in [0, 1].
-    Raises: NonFiniteDynamics if an observation is NaN or infinite: it would stay in the averages for ever.
+        start: (K, C). observed: (N, C), finite. rates: (N, K) float64 on the host, in [0, 1].
     """
     xp = namespace_of(start, observed)
-    if not bool(xp.isfinite(observed).all()):
-        raise NonFiniteDynamics(
-            f"normalisation saw a mean or variance that is not finite in {int((~xp.isfinite(observed)).sum())} of "
-            f"{observed.size} observations; its input overflows {observed.dtype}. Lower the learning rate, or look "
-            "at the weights before this layer"
-        )
     kept_after = np.ones((len(rates) + 1, rates.shape[1]))
     kept_after[:-1] = np.cumprod(1.0 - rates[::-1], axis=0)[
         ::-1

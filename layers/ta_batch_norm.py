@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
-from ..engine.backend import namespace_of, to_host, to_xp
+from ..engine.backend import namespace_of, to_xp
 from ..engine.errors import ArgumentError
 from ..engine.trace import base_value, dtype_of, shape_of
 from ..engine.tree import Tree
 from .batch_norm import check_norm
 from .layer import Layer, Shape, check_channels, check_choice, check_mode
-from .moments import batch_moments, moving_average, observations
+from .moments import batch_moments, check_finite, moving_average, observations
 from .time_grid import check_nodes, fill_unvisited, grid_array, hats, uniform_nodes
 
 
@@ -124,15 +124,17 @@ class TABatchNorm(Layer):
                 "TABatchNorm.update_stats needs to know when the moments were seen; pass the `aux` of a solution "
                 "(an ODEBlock does), or use BatchNorm outside of a solve"
             )
+        check_finite(moments)
         weights = hats(ts, self.nodes)
-        visits = to_host(stats["visits"]) + weights.sum(0)
-        share = to_host(stats["initial_share"]) * np.prod(1.0 - self.momentum * weights, axis=0)
         xp, dtype = namespace_of(stats["mean"]), stats["visits"].dtype
+        left = np.prod(1.0 - self.momentum * weights, axis=0)
+        visits = stats["visits"].astype(np.float64) + to_xp(xp, weights.sum(0))
+        share = stats["initial_share"].astype(np.float64) * to_xp(xp, left)
         return {
             "mean": moving_average(stats["mean"], moments.mean, self.momentum * weights),
             "var": moving_average(stats["var"], moments.var, self.momentum * weights),
-            "visits": to_xp(xp, visits.astype(dtype)),
-            "initial_share": to_xp(xp, share.astype(dtype)),
+            "visits": visits.astype(dtype),
+            "initial_share": share.astype(dtype),
         }
 
     def penalty(self, weights: Tree) -> Any:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..engine.backend import Array, to_host, to_xp
+from ..engine.backend import Array, to_xp
 from ..engine.errors import ArgumentError
 from ..engine.primitive import primitive
 
@@ -65,20 +65,23 @@ def fill_unvisited(xp, values, visits, initial_share, grid, *, initial):
     value `initial` that it started with, which is taken out. A node that was not visited gets the interpolation between
     its visited neighbours; beyond the first and the last of them the value is theirs, and with none visited it is
     `initial` everywhere. Interpolation over the whole grid of the result is interpolation over the visited nodes.
-    Depends on running statistics only: once per solve in a program. It has no VJP rule, since those are never
-    differentiated.
+    Depends on running statistics only: once per solve in a program, and nothing is read from a device. It has no VJP
+    rule, since those are never differentiated. Cost: some passes over (K, K).
     """
-    visited = np.flatnonzero(to_host(visits) >= VISITED)
-    if not visited.size:
-        return xp.full_like(values, initial)
-    times = to_host(grid)
-    at = to_xp(xp, visited)
-    share = initial_share[at][:, None]
-    estimates = (values[at] - share * values.dtype.type(initial)) / (1 - share)
-    position = np.clip(np.searchsorted(times[visited], times, "right") - 1, 0, max(visited.size - 2, 0))
-    following = np.minimum(position + 1, visited.size - 1)
-    left, right = visited[position], visited[following]
-    width = np.where(right > left, times[right] - times[left], 1.0)
-    rising = np.clip((times - times[left]) / width, 0.0, 1.0)[:, None].astype(values.dtype)
-    rising, position, following = to_xp(xp, rising), to_xp(xp, position), to_xp(xp, following)
-    return (1 - rising) * estimates[position] + rising * estimates[following]
+    is_visited, nodes = visits >= VISITED, xp.arange(len(grid))
+    before = xp.where(is_visited & (nodes <= nodes[:, None]), nodes, -1).max(
+        axis=1
+    )  # the nearest one, -1 for none
+    after = xp.where(is_visited & (nodes >= nodes[:, None]), nodes, len(grid)).min(
+        axis=1
+    )  # len(grid) for none
+    left, right = xp.where(before < 0, after, before), xp.where(after == len(grid), before, after)
+    left, right = xp.minimum(left, len(grid) - 1), xp.maximum(right, 0)  # with none visited anything will do
+    width = grid[right] - grid[left]
+    rising = (xp.where(width > 0, grid - grid[left], 0.0) / xp.where(width > 0, width, 1.0)).astype(
+        values.dtype
+    )
+    share = xp.where(is_visited, initial_share, 0)[:, None]
+    estimates = (values - share * values.dtype.type(initial)) / (1 - share)
+    found = (1 - rising)[:, None] * estimates[left] + rising[:, None] * estimates[right]
+    return xp.where(is_visited.any(), found, values.dtype.type(initial))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..engine.backend import to_number
 from ..engine.errors import ArgumentError
 from ..engine.tree import Path, Tree, leaves_with_paths, unflatten
 from .config import TrainConfig
@@ -50,7 +51,7 @@ def clip(grads: Tree, max_norm: float, selects: Callable[[Path], bool] = is_any)
     if not max_norm > 0.0:
         raise ArgumentError(f"`max_norm` must be positive; got {max_norm}")
     entries = [(leaf, selects(path)) for path, leaf in leaves_with_paths(grads)]
-    norm = math.sqrt(float(sum((_square_sum(leaf) for leaf, is_in in entries if is_in), start=0.0)))
+    norm = math.sqrt(to_number(sum((_square_sum(leaf) for leaf, is_in in entries if is_in), start=0.0)))
     if not (math.isfinite(norm) and norm > max_norm):
         return grads, norm
     factor = max_norm / norm

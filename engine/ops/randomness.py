@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import random
-from ..backend import device_of, module_for_device, to_host
+from ..backend import device_of, module_for_device
 from ..errors import ArgumentError
 from ..primitive import primitive
 from ..trace import base_value, dtype_of, shape_of
@@ -15,8 +17,8 @@ from ..trace import base_value, dtype_of, shape_of
 def keep_mask(xp, key, *, rate, shape, dtype, device):
     """0 with probability `rate`, else 1 / (1 - rate), drawn from `key` (uint32 (2,)); mean 1."""
     xp = module_for_device(device)
-    draws = random.uniform(to_host(key), shape, xp=xp)
-    return (draws >= rate).astype(dtype) * xp.asarray(1.0 / (1.0 - rate), dtype)
+    draws = random.uniform(key, shape, xp=xp)
+    return (draws >= rate).astype(dtype) * np.dtype(dtype).type(1.0 / (1.0 - rate))
 
 
 def dropout(x: Any, key: Any, rate: float) -> Any:

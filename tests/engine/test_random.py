@@ -149,7 +149,7 @@ def test_seed_must_be_an_integer():
 
 @pytest.mark.parametrize("key", [7, np.zeros(2, np.int64), np.zeros(3, np.uint32)])
 def test_a_key_of_another_kind_is_refused(key):
-    with pytest.raises(ArgumentTypeError, match=r"`key` must be a uint32 NumPy array of shape \(2,\)"):
+    with pytest.raises(ArgumentTypeError, match=r"`key` must be a uint32 array of shape \(2,\)"):
         random.bits(key, 1)
 
 

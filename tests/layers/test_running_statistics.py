@@ -151,7 +151,7 @@ def test_moments_without_times_are_refused():
 def test_moments_that_are_not_finite_are_refused(bad):
     aux = drawn_aux(7, 3)
     aux.values.var[1, 0] = bad
-    with pytest.raises(NonFiniteDynamics, match="not finite in 1 of 6 observations"):
+    with pytest.raises(NonFiniteDynamics, match="not finite in 1 of 12 observations"):
         TABatchNorm(2, NODES).update_stats(INITIAL, aux)
 
 
