@@ -3,12 +3,9 @@
     python -m benchmarks.same_tolerance [--toy] [--pairs NAME ...] [--page FILE]
 
 All 25 DETEST problems, and their time-mirrored forms integrated backward, at tolerances from 1e-3 to 1e-12 (bosh3: 1e-8),
-rtol = atol, against the stored solutions at the 20 output times. The error of one solve depends on where its steps happen
-to fall: a change of the tolerance by a tenth may change it threefold, SciPy's as well as ours, most of all where the error
-changes its sign between two tolerances. So every tolerance stands for five around it, and what is compared is the
-geometric mean; the numbers of single solves are given beside it, also of those with SciPy's step-size control
-(controller="i" instead of the default). Prints one JSON line a problem and pair; `--page` writes
-the table in docs/solvers/same_tolerance.md.
+rtol = atol, against the stored solutions at the 20 output times. PI control (controller="pi") takes other steps than
+SciPy and the default, and the error of one solve depends on where its steps happen to fall: the same tables for it show by
+how much. Prints one JSON line a problem and pair; `--page` writes the tables in docs/solvers/same_tolerance.md.
 """
 
 from __future__ import annotations
@@ -25,34 +22,23 @@ from odegrad.train.solve.work_precision import measure, ours, scipys
 from .measure import machine, report
 
 PAIRS = {"bosh3": ("RK23", 8), "dopri5": ("RK45", 12), "dop853": ("DOP853", 12)}
-NEARBY = (0.8, 0.9, 1.0, 1.1, 1.25)
 LIMIT = 1.2
 
 
 @dataclass(frozen=True)
 class Row:
-    """One problem: our errors over SciPy's, forward at nearby tolerances (tolerances, len(NEARBY)).
-
-    At the tolerances alone: `mirrored` and integrated backward, and with the `classical` control of steps.
-    """
+    """One problem: our errors over SciPy's (tolerances,); forward, `mirrored` and backward, and forward with PI control."""
 
     problem: str
     rtols: list[float]
-    ratios: np.ndarray
+    forward: np.ndarray
     mirrored: np.ndarray
-    classical: np.ndarray
-
-    @property
-    def typical(self) -> np.ndarray:
-        """(tolerances,): geometric means over nearby tolerances."""
-        return np.exp(np.log(self.ratios).mean(axis=1))
-
-    @property
-    def single(self) -> np.ndarray:
-        return self.ratios[:, NEARBY.index(1.0)]
+    pi: np.ndarray
 
 
-def ratios(problem: Textbook, method: str, rtols: Sequence[float], controller: str = "pi") -> np.ndarray:
+def ratios(
+    problem: Textbook, method: str, rtols: Sequence[float], controller: str | None = None
+) -> np.ndarray:
     """Our errors over SciPy's (len(rtols),)."""
     theirs, _ = PAIRS[method]
     solvers = {"mine": ours(method, controller=controller), "theirs": scipys(theirs)}
@@ -63,10 +49,13 @@ def ratios(problem: Textbook, method: str, rtols: Sequence[float], controller: s
 
 def row(problem: Textbook, method: str, last: int) -> Row:
     rtols = [10.0**-k for k in range(3, last + 1)]
-    nearby = ratios(problem, method, [factor * rtol for rtol in rtols for factor in NEARBY])
-    backward = ratios(mirrored(problem), method, rtols)
-    classical = ratios(problem, method, rtols, controller="i")
-    return Row(problem.name, rtols, nearby.reshape(len(rtols), len(NEARBY)), backward, classical)
+    return Row(
+        problem.name,
+        rtols,
+        ratios(problem, method, rtols),
+        ratios(mirrored(problem), method, rtols),
+        ratios(problem, method, rtols, controller="pi"),
+    )
 
 
 def table(method: str, rows: Sequence[Row]) -> str:
@@ -77,12 +66,11 @@ def table(method: str, rows: Sequence[Row]) -> str:
         "| problem |" + "".join(f" {name} |" for name in names),
         "|---|" + "---|" * len(names),
     ]
-    lines += [f"| {row.problem} |" + "".join(f" {r:.2f} |" for r in row.typical) for row in rows]
+    lines += [f"| {row.problem} |" + "".join(f" {r:.2f} |" for r in row.forward) for row in rows]
     kinds = {
-        "Typical (the table)": np.concatenate([row.typical for row in rows]),
-        "Single solves": np.concatenate([row.single for row in rows]),
-        "Single solves, mirrored and backward": np.concatenate([row.mirrored for row in rows]),
-        "Single solves, controller='i'": np.concatenate([row.classical for row in rows]),
+        "Forward (the table)": np.concatenate([row.forward for row in rows]),
+        "Mirrored and backward": np.concatenate([row.mirrored for row in rows]),
+        'Forward, `controller="pi"`': np.concatenate([row.pi for row in rows]),
     }
     lines.append("\n| | median | at most 1.2 | largest |\n|---|---|---|---|")
     for kind, found in kinds.items():
@@ -113,9 +101,8 @@ def main() -> None:
                 {
                     "benchmark": "same_tolerance", "problem": name, "method": method, "peer": PAIRS[method][0],
                     "sizes": [PROBLEMS[name].y0.size], "dtype": "float64", "device": "cpu", "rtol": found.rtols,
-                    "ratio": np.round(found.typical, 3).tolist(), "single": np.round(found.single, 3).tolist(),
-                    "mirrored": np.round(found.mirrored, 3).tolist(),
-                    "classical": np.round(found.classical, 3).tolist(), "machine": machine("scipy"),
+                    "ratio": np.round(found.forward, 3).tolist(), "mirrored": np.round(found.mirrored, 3).tolist(),
+                    "pi": np.round(found.pi, 3).tolist(), "machine": machine("scipy"),
                 }
             )  # fmt: skip
         parts.append(table(method, rows))

@@ -9,6 +9,7 @@ from .controller import Controller, PIController
 from .digital_filter import FilterController
 
 SODERLIND = "Soderlind (2003), ACM TOMS 29, 1-26, Table III"
+DEFAULT = "i"  # the steps, and so the errors, of SciPy's methods at the same tolerance (docs/solvers.md)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ CONTROLLERS: dict[str, Preset] = {
 
 
 def controller_for(choice: str | Controller | None, order: int) -> Controller:
-    """The controller that a user chose, for an error estimate of this order; None is "pi"."""
-    if choice is None:
-        return PIController(order)
+    """The controller that a user chose, for an error estimate of this order; None is DEFAULT."""
+    choice = DEFAULT if choice is None else choice
     return CONTROLLERS[choice].make(order) if isinstance(choice, str) else choice

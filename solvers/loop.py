@@ -12,7 +12,8 @@ import numpy as np
 from ..engine.backend import Array, to_number
 from ..engine.errors import SolveError
 from ..engine.tree import Tree
-from .controller import Controller, PIController, Verdict
+from .controller import Controller, Verdict
+from .controllers import controller_for
 from .dynamics import StateLayout
 from .failures import (
     Standing,
@@ -106,7 +107,7 @@ class Integrator:
                 control.norm, control.layout, stages.rows, stages.xp, control.rtol, control.atol
             )
             assert method.error_order is not None
-            self._controller = control.controller or PIController(order=method.error_order)
+            self._controller = controller_for(control.controller, method.error_order)
 
     @property
     def y(self) -> Array:
