@@ -22,15 +22,16 @@ from typing import Any
 import numpy as np
 
 from .fusion import Run, schedule
-from .kernels.threads import one_blas_thread, run_shares
+from .kernels.threads import blas_threads, one_blas_thread, run_shares
 from .partition import Plan
 from .primitive import Call
-from .program import Step
+from .program import Program, Step
 from .row_wise import Cut, Segment, batch_size, part_of, rows_in, split_off
 
 CACHE_BYTES = 1 << 19  # of the arrays of one tile: half of an L2 cache, the other half for the matrices
-FEWEST_ROWS = 32  # of a tile: a product packs its whole matrix anew for each
-FEWEST_FLOPS = 2e7  # of the products of a segment, about 0.3 ms: below, waking a thread costs more than it saves
+FEWEST_ROWS = 128  # of a tile: BLAS packs the whole matrix anew for each
+FEWEST_FLOPS = 1.5e7  # of the products of a segment, 0.15 ms: below, waking a thread costs what it saves
+BLAS_DIVIDES = 2 * 2**18  # flops of a product from which OpenBLAS divides it among threads
 SMALL_SUM = 1 << 14  # values: larger sums over tiles cost more than the products that they add
 LANES_A_THREAD = 2  # a thread that is held up leaves lanes to the others
 
@@ -70,11 +71,9 @@ Piece = Step | Run | Tiled
 
 def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
     """The steps of a group, those that gain from it gathered into tiled segments, and what remains into fused runs."""
-    if sum(_flops(plan, step) for step in plan.steps[group]) < FEWEST_FLOPS:
+    if not is_large(plan, group):
         return list(schedule(plan, group))
-    with one_blas_thread() as n_threads:
-        pass
-    n = batch_size(plan)
+    n, n_threads = batch_size(plan), blas_threads()
     rows = rows_in(plan, n)
     pending: Sequence[Step] = plan.steps[group]
     ordered: list[Piece] = []
@@ -92,22 +91,40 @@ def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
     return [_dealt(plan, group, piece, n_threads) for piece in ordered]
 
 
+def is_large(plan: Plan, group: str) -> bool:
+    """Whether the products of a group are worth dividing."""
+    return sum(_flops(plan.program, step) for step in plan.steps[group]) >= FEWEST_FLOPS
+
+
+def replaces_blas_threads(program: Program, n: int) -> bool:
+    """Whether a replay of this function of n rows is better off with BLAS at one thread throughout.
+
+    BLAS's threads wait for the next product by spinning. They take turns with the threads of tiles, and with whatever
+    else runs: with all cores busy, a product on two threads takes as long as a time slice, some 30 ms instead of 0.1. So
+    BLAS is left its threads only for products that are worth dividing and that tiles do not divide among all threads.
+    """
+    flops = [_flops(program, step) for step in program.steps]
+    if max(flops, default=0) < BLAS_DIVIDES:
+        return False
+    return sum(flops) < FEWEST_FLOPS or n // FEWEST_ROWS >= blas_threads()
+
+
 def _wants(plan: Plan, step: Step, cut: Cut) -> bool:
     """All that can be cut but large sums."""
     return not cut.is_sum or math.prod(plan.program.metas[step.output].shape) <= SMALL_SUM
 
 
-def _flops(plan: Plan, step: Step) -> int:
+def _flops(program: Program, step: Step) -> int:
     """Of a product of matrices; everything else counts as nothing."""
     if step.op.name != "matmul":
         return 0
-    metas = plan.program.metas
+    metas = program.metas
     return 2 * math.prod(metas[step.output].shape) * metas[step.inputs[0]].shape[-1]
 
 
 def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int) -> Tiled | None:
     """The segment in tiles, None where it gains nothing: without large products, or with fewer tiles than threads."""
-    if sum(_flops(plan, step) for step in segment.steps) < FEWEST_FLOPS:
+    if sum(_flops(plan.program, step) for step in segment.steps) < FEWEST_FLOPS:
         return None
     metas, touched = plan.program.metas, [s for s, axis in segment.axes.items() if axis is not None]
     n_bytes = sum(_nbytes(metas[slot]) for slot in touched if plan.root[slot] == slot)
@@ -124,7 +141,7 @@ def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int) -> Tiled | 
 
 def _dealt(plan: Plan, group: str, piece: Piece, n_threads: int) -> Piece:
     """A large product that is on its own, as a segment over the rows of its result."""
-    if not isinstance(piece, Step) or n_threads < 2 or _flops(plan, piece) < FEWEST_FLOPS:
+    if not isinstance(piece, Step) or n_threads < 2 or _flops(plan.program, piece) < FEWEST_FLOPS:
         return piece
     shape = plan.program.metas[piece.output].shape
     if len(shape) != 2 or plan.root[piece.output] != piece.output:

@@ -6,11 +6,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from ..engine.errors import NeuralODEError
+from ..engine.kernels.threads import blas_threads
 from ..engine.partition import Plan, partition
 from ..engine.program import Program, optimise
+from ..engine.tiled import is_large
 from .buffer_pool import BufferPool
 from .dynamics import Dynamics
 
@@ -55,6 +58,11 @@ class Compiled:
     slope_tangents: tuple[int, ...] = ()
     is_trusted: bool = False
 
+    @cached_property
+    def is_large(self) -> bool:
+        """Whether the buffers of a group are bound tile by tile."""
+        return any(is_large(self.plan, group) for group in self.plan.order)
+
     def is_saved(self, slots: Sequence[int]) -> bool:
         """Whether the pull-back reads any of these slots after the slope is done."""
         return any(slot in self.plan.residuals for slot in slots)
@@ -83,9 +91,13 @@ def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
 
 
 def checkout(compiled: Compiled, method: Any, build: Callable[[], Any]) -> Any:
-    """Buffers for one solve with a method: idle ones of this program, or what `build()` makes."""
-    buffers = pool.take((compiled, method), build)
-    buffers.pool_key = (compiled, method)
+    """Buffers for one solve with a method: idle ones of this program, or what `build()` makes.
+
+    Tiles are cut for a number of threads, and the bits of their sums belong to it.
+    """
+    key = compiled, method, blas_threads() if compiled.is_large else 0
+    buffers = pool.take(key, build)
+    buffers.pool_key = key
     return buffers
 
 

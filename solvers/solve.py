@@ -14,6 +14,7 @@ from ..engine.errors import NeuralODEError, SolveError
 from ..engine.kernels.precision import accepting
 from ..engine.kernels.threads import one_blas_thread
 from ..engine.primitive import PRIMITIVES, Primitive
+from ..engine.tiled import replaces_blas_threads
 from ..engine.trace import Var, saved_bytes
 from ..engine.transforms import vjp
 from .compiled import Purpose, checkout, compiled_for, give_back
@@ -78,7 +79,7 @@ class Solve(Primitive):
         self.keeps_path = self.is_differentiated and options.gradient == "interpolated"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
         self.done: Forward | None = None
-        self._has_convolutions = not CONVOLUTIONS.isdisjoint(dynamics.program.operations)
+        self._divides_itself = self._is_divided()
 
     def _refuse_outputs(self, args: Sequence[Any]) -> None:
         """NeuralODEError where a derivative would silently pass by what is returned beside the output times."""
@@ -131,15 +132,23 @@ class Solve(Primitive):
             stats=stats,
         )
 
+    def _is_divided(self) -> bool:
+        """Whether f is divided among threads in other ways than by BLAS: convolutions, and tiles in replay."""
+        program, shape = self.dynamics.program, self.dynamics.layout.shapes[0]
+        if not CONVOLUTIONS.isdisjoint(program.operations):
+            return True
+        is_tiled = self.options.execution == "replay" and self.dynamics.xp is np and len(shape) > 1
+        return is_tiled and replaces_blas_threads(program, shape[0])
+
     @contextmanager
     def _kernels(self) -> Iterator[None]:
         """What holds for the kernels of f while this solve is at work.
 
-        Convolutions divide themselves among threads. Between them, products on all threads of BLAS would leave its
-        workers spinning on the cores that these threads need: a training iteration of the network `conv-7` of
+        Convolutions and tiles divide themselves among threads. Between them, products on all threads of BLAS would leave
+        its workers spinning on the cores that these threads need: a training iteration of the network `conv-7` of
         benchmarks/iteration.py takes a quarter of the time with BLAS held at one thread.
         """
-        held = one_blas_thread() if self._has_convolutions else nullcontext()
+        held = one_blas_thread() if self._divides_itself else nullcontext()
         with accepting(self.options.accepted_round_off), held:
             yield
 

@@ -157,6 +157,12 @@ class one_blas_thread:  # noqa: N801  used like a function: with one_blas_thread
             self._held.leave()
 
 
+def blas_threads() -> int:
+    """The threads that BLAS has, and work may be divided among."""
+    with one_blas_thread() as n_threads:
+        return n_threads
+
+
 def run_shares(work: Share, n_shares: int) -> None:
     """Call `work(share)` for share = 0 .. n_shares - 1, each on its own thread; share 0 is done by the caller. Inside of a
     share the caller does all of them.
