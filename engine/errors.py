@@ -87,6 +87,10 @@ class StiffnessWarning(UserWarning):
     """Stability, and not the tolerances, holds the steps of an explicit method small: an implicit one would be better."""
 
 
+class PrecisionWarning(UserWarning):
+    """The tolerances of a solve are below what its arithmetic can resolve."""
+
+
 class ConfigError(NeuralODEError, ValueError):
     """A configuration that names an unknown field or holds a value that is not allowed."""
 

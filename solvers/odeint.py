@@ -21,6 +21,7 @@ from .initial_state import initial_state, refuse_subclasses
 from .method import Method
 from .options import Options, check_method, check_outputs, checked_options
 from .pieces import solve_in_pieces
+from .resolution import warn_unresolved
 from .solution import Aux, Solution, Stats, StepInfo
 from .solve import Solve
 from .tableau import Tableau
@@ -106,7 +107,7 @@ def odeint(
             output time that is a jump the derivative is that from before it.
         step_size: largest step of a method with fixed steps (default: from output time to output time).
         grid: walk exactly these times (`sol.grid` of an earlier solve) instead of choosing steps.
-        controller: a name in CONTROLLERS (solvers/controllers.py): "i", "pi" (the default), "pid", "gustafsson", "pi33",
+        controller: a name in CONTROLLERS (solvers/controllers.py): "i" (the default), "pi", "pid", "gustafsson", "pi33",
             "pi42", "h211pi", "h211b", "h312pid", "h312b", "h321"; or a `PIController` or `FilterController`, which have
             the safety factor and the limits of growth, or what has their `judge`.
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` and `interpolated` (default: rtol,
@@ -161,9 +162,9 @@ def odeint(
     if independent:
         dynamics = _recorded(f, times, y0, params, has_aux)
         check_method(options, y0, has_aux=has_aux)
-        return solve_independent(
-            dynamics, flat_tolerances(options, dynamics.layout), times, is_traced=type(ts) is Var
-        )
+        options = flat_tolerances(options, dynamics.layout)
+        warn_unresolved(options, dynamics)
+        return solve_independent(dynamics, options, times, is_traced=type(ts) is Var)
 
     def solve(y0: Tree, ts: Any, options: Options, stats: Stats) -> Solution:
         if options.jump_ts:
@@ -192,6 +193,7 @@ def _solve(
     with accepting(options.accepted_round_off):
         dynamics = _recorded(f, times, y0, params, has_aux)
     options = flat_tolerances(options, dynamics.layout)
+    warn_unresolved(options, dynamics)
     check_method(options, y0, has_aux=has_aux)
     constants = [*dynamics.params_leaves, *dynamics.hidden]
     args = [dynamics.layout.flatten(dynamics.y0), ts if type(ts) is Var else times, *constants]

@@ -78,6 +78,8 @@ def _refuse_zero(name: str, tolerance: Any, dtype: np.dtype) -> None:
 
 def smallest(tolerance: Any) -> float:
     """The tightest of the components' tolerances."""
+    if type(tolerance) is float:
+        return tolerance
     return float(np.min(tolerance, initial=math.inf))
 
 

@@ -104,6 +104,10 @@ class TrainConfig:
     """Precision of states and weights."""
     device: Literal["cpu", "cuda"] = "cpu"
     """NumPy on the processor or CuPy on a GPU."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Operands of matrix products and convolutions on a GPU: float32, or rounded to TF32 or bfloat16 (and added in float32)."""
+    deterministic: bool = False
+    """On a GPU, only algorithms of convolutions that repeat their bits."""
 
     out: str | None = None
     """Run folder to make; by default a new, numbered one in runs/."""
@@ -112,8 +116,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         problems = [problem for name in _field_types() if (problem := self._problem(name))]
+        problems += self._contradictions()
         if problems:
             raise ConfigError("configuration: " + "; ".join(problems), problems=tuple(problems))
+
+    def _contradictions(self) -> list[str]:
+        """What is wrong with fields that are right each for itself."""
+        if self.precision not in ("tf32", "bf16"):
+            return []
+        problem = f"`precision` = {self.precision!r} rounds the operands of float32 products on a GPU"
+        if self.device == "cpu":
+            return [f"{problem}, and `device` is 'cpu', whose products are float32; use 'fp32', or device 'cuda'"]
+        if self.dtype == "float64":
+            return [f"{problem}, and `dtype` is 'float64', which is never rounded; use 'fp32', or dtype 'float32'"]
+        return []
 
     def _problem(self, name: str) -> str | None:
         """What is wrong with the field `name`; an int is taken for a float."""

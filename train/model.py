@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from ..engine import ops
 from ..engine.backend import Array, module_for_device, to_host, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.product_precision import product_precision
 from ..engine.tree import Tree, leaves
 from ..layers import Chain, solves
 from .config import TrainConfig
@@ -64,10 +66,15 @@ class Model:
         found = self.preprocessing
         return normalise(images, found.mean, found.std, np.dtype(self.config.dtype))
 
+    def products(self) -> AbstractContextManager[None]:
+        """The context in which products are computed as the configuration says."""
+        return product_precision(self.config.precision, deterministic=self.config.deterministic)
+
     def logits(self, images: np.ndarray) -> tuple[Array, int]:
         """Logits (B, K) for uint8 images (B, H, W, C), which are solved together, and the evaluations of f."""
         x = to_xp(module_for_device(self.config.device), self.inputs(images))
-        logits, seen = self.network.apply(self.weights, self.stats, None, x, mode="eval")
+        with self.products():
+            logits, seen = self.network.apply(self.weights, self.stats, None, x, mode="eval")
         return logits, sum(solved.stats.nfe for solved in solves(seen))
 
     def predict_proba(self, images: Any, batch_size: int | None = None) -> np.ndarray:

@@ -117,8 +117,10 @@ def flag_and_value(name):
         "data_dir": "some/folder",
         "out": "some/run",
     }
-    if name == "augment":
+    if name in ("augment", "deterministic"):
         return [], True
+    if name == "precision":
+        return ["tf32", "--device", "cuda"], "tf32"  # a CPU rounds nothing
     value = chosen[name] if name in chosen else type(default)(3) if type(default) is int else 0.25
     return [str(value)], value
 
