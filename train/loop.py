@@ -126,7 +126,7 @@ class Trainer:
         self.state = state
         try:
             # BLAS's idle threads would take half a core from the convolutions.
-            with one_blas_thread(), NoticedInterrupts() as interrupts:
+            with self.model.products(), one_blas_thread(), NoticedInterrupts() as interrupts:
                 while self.state.epoch < self.config.epochs:
                     self._epoch(interrupts)
                     interrupts.check()
