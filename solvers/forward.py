@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array
+from ..engine.backend import Array, to_number
 from ..engine.errors import ImpureDynamicsError, SolveError
+from ..engine.jit.layout import Unsupported
 from ..engine.trace import base_value
 from .checkpoints import Checkpoints
 from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
@@ -30,6 +32,8 @@ from .tableau import Tableau
 from .times import walking_grid
 from .trajectory import Trajectory
 from .watched import run_watched
+
+logger = logging.getLogger("odegrad")
 
 # More steps are not kept by keep="auto": binding buffers costs a millisecond a step the first time, and where there are
 # so many, f is usually cheap enough to be evaluated again (benchmarks/iteration.py).
@@ -127,11 +131,16 @@ def stages_for(
 ) -> tuple[ForwardStages, Compiled | None]:
     """ForwardStages loaded with the parameters of this solve, and the compiled program they are given back to."""
     method = options.method
-    if options.execution == "eager" or dynamics.xp is not np:
-        return EagerStages(dynamics, purpose, *_stage_counts(method)), None
+    counts = _stage_counts(method)
+    if options.execution == "eager":
+        return EagerStages(dynamics, purpose, *counts), None
     compiled = compiled_for(dynamics, purpose)
-    key = _stage_counts(method)
-    stages = checkout(compiled, key, lambda: ReplayStages(compiled, dynamics, purpose, *key))
+    key = (dynamics.xp, *counts)
+    try:
+        stages = checkout(compiled, key, lambda: ReplayStages(compiled, dynamics, purpose, *counts))
+    except Unsupported as error:
+        logger.info("odegrad: f is called anew at each stage: no replay on this device of %s", error)
+        return EagerStages(dynamics, purpose, *counts), None
     stages.load(dynamics)
     return stages, compiled
 
@@ -155,7 +164,8 @@ def trust(
     stages.evaluate(0, t)
     replayed, plain = stages.rows[1], base_value(dynamics.call_plain(t, y))
     stats.n_checks += 1
-    scale, distance = float(np.linalg.norm(plain)), float(np.linalg.norm(replayed - plain))
+    norm = stages.xp.linalg.norm
+    scale, distance = to_number(norm(plain)), to_number(norm(replayed - plain))
     if np.isfinite(scale):
         # Normalisation by a small variance magnifies round-off a thousandfold; another function is further away.
         if not distance <= float(np.finfo(y.dtype).eps) ** (1 / 3) * scale:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import Array, to_number
+from ..engine.cuda.replay import CudaWorkspace
 from ..engine.replay import StageSet, Workspace
 from ..engine.trace import shape_of
 from ..engine.transforms import vjp
@@ -92,8 +93,9 @@ class _Stage:
 
     def __init__(self, stages: ReplayStages, index: int) -> None:
         compiled, layout = stages.compiled, stages.layout
-        self.y = np.empty(layout.size, layout.dtype) if stages.keeps_input else stages.shared_input
-        self.aux = [np.empty(compiled.plan.program.metas[s].shape, _dtype(compiled, s)) for s in compiled.aux]
+        xp, metas = stages.xp, compiled.plan.program.metas
+        self.y = xp.empty(layout.size, layout.dtype) if stages.keeps_input else stages.shared_input
+        self.aux = [xp.empty(metas[s].shape, _dtype(compiled, s)) for s in compiled.aux]
         inputs = dict(zip(compiled.state, layout.views(self.y), strict=True))
         slope = [*zip(compiled.slopes, layout.views(stages.rows[index + 1]), strict=True)]
         targets: dict[str, Any] = {"slope": [*slope, *zip(compiled.aux, self.aux, strict=True)]}
@@ -111,9 +113,10 @@ class _Stage:
 
 
 class ReplayStages(ForwardStages):
-    """Stages that replay a compiled program on NumPy arrays, without creating any."""
+    """Stages that replay a compiled program, without creating any array.
 
-    xp = np
+    Raises: Unsupported for arrays on a GPU where the program has no replay there (complex numbers beside arrays).
+    """
 
     def __init__(
         self,
@@ -128,19 +131,20 @@ class ReplayStages(ForwardStages):
         self.layout = dynamics.layout
         self.n_stages, self.fsal, self.n_extra = n_stages, fsal, n_extra
         self.pool_key: object = None
+        xp = self.xp = dynamics.xp
         size, dtype = self.layout.size, self.layout.dtype
-        self.workspace = Workspace(compiled.plan)
-        self.rows = np.empty((n_stages + 1, size), dtype)
+        self.workspace = Workspace(compiled.plan) if xp is np else CudaWorkspace(compiled.plan, xp)
+        self.rows = xp.empty((n_stages + 1, size), dtype)
         self.keeps_input = purpose.time or compiled.is_saved(compiled.state)
-        self.shared_input = np.empty(size, dtype)
+        self.shared_input = xp.empty(size, dtype)
         is_derivative = purpose.kind == "discrete"
-        self.seeds = np.zeros((n_stages, size), dtype) if is_derivative else None
-        self.bars = np.zeros((n_stages + 1, size), dtype) if is_derivative else None
+        self.seeds = xp.zeros((n_stages, size), dtype) if is_derivative else None
+        self.bars = xp.zeros((n_stages + 1, size), dtype) if is_derivative else None
         metas = compiled.plan.program.metas
         self.param_bars = [
-            np.zeros(metas[slot].shape, _dtype(compiled, slot)) for slot in compiled.param_bars
+            xp.zeros(metas[slot].shape, _dtype(compiled, slot)) for slot in compiled.param_bars
         ]
-        self.time_bar_buffer = np.zeros((), dtype)
+        self.time_bar_buffer = xp.zeros((), dtype)
         self._spare: list[list[_Stage]] = [[] for _ in range(n_stages)]
         self._current = [_Stage(self, index) for index in range(n_stages)]
 
@@ -161,7 +165,7 @@ class ReplayStages(ForwardStages):
         arrays = sum(array.nbytes for array in own if array is not None)
         return self.workspace.nbytes + arrays + sum(stage.nbytes for stage in sets)
 
-    def input(self, index: int) -> np.ndarray:
+    def input(self, index: int) -> Array:
         return self._current[index].y
 
     def evaluate(self, index: int, t: float) -> None:
@@ -175,7 +179,7 @@ class ReplayStages(ForwardStages):
 
     def time_bar(self, index: int, t: float) -> float:
         self._current[index].set.run["time"](t)
-        return self.time_bar_buffer.item()
+        return to_number(self.time_bar_buffer)
 
     def hold(self) -> list[_Stage]:
         held = list(self._current)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from fake_cupy import FakeCupy
 from hypothesis import settings
+from odegrad.engine.jit.layout import Unsupported
 from odegrad.engine.primitive import Primitive
+from odegrad.solvers import stages
 
 settings.register_profile("quick", derandomize=True, max_examples=10, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
@@ -37,11 +39,17 @@ def cupy_or_skip() -> ModuleType:
     return cupy
 
 
+def _no_kernels(*_: object) -> None:
+    """Programs are evaluated eagerly: `test_cuda_replay.py` compiles their kernels for the CPU, which takes seconds."""
+    raise Unsupported("kernels on the stand-in for CuPy")
+
+
 @pytest.fixture
 def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCupy]:
     """A stand-in for CuPy, as if it were installed; every op computes plainly. Silent reads fail the test."""
     monkeypatch.setitem(sys.modules, "cupy", FAKE)
     monkeypatch.setattr(Primitive, "fits_cuda", lambda *_: False)
+    monkeypatch.setattr(stages, "CudaWorkspace", _no_kernels)
     FAKE.reset()
     yield FAKE
     assert FAKE.silent_reads == [], "reads from the device beside engine/backend.py"

@@ -46,7 +46,6 @@ class Numbers:
             for slot, value in plan.program.baked
             if slot in plan.weak and math.isfinite(float(value))
         }
-        self._steps = {step.output: step for step in plan.timed_numbers}
         self.text = _KERNELS.format(body="\n".join(self._lines()))
         self.table = xp.zeros(max(1, len(self._place)), "float64")
 
@@ -86,9 +85,7 @@ class Numbers:
 
     def _lines(self) -> list[str]:
         lines = []
-        for slot in sorted(
-            slot for slot in self._plan.weak if self.is_timed(slot) and slot not in self._steps
-        ):
+        for slot in (slot for slot in self._plan.program.inputs if self.is_timed(slot)):
             lines.append(f"  numbers[{self._place[slot]}] = t;")
         for step in self._plan.timed_numbers:
             lines.append(f"  numbers[{self._place[step.output]}] = {self._expression(step)};")
