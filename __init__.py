@@ -14,11 +14,13 @@ from .engine.errors import (
     NeuralODEError,
     NonConvergence,
     NonFiniteDynamics,
+    PrecisionWarning,
     StepSizeUnderflow,
     StiffnessWarning,
     TooManySteps,
 )
 from .engine.ops import where
+from .engine.product_precision import product_precision
 from .solvers import Event, Solution, odeint, solve_ivp
 
 __version__ = "0.1.0"
@@ -29,6 +31,7 @@ __all__ = [
     "NeuralODEError",
     "NonConvergence",
     "NonFiniteDynamics",
+    "PrecisionWarning",
     "Solution",
     "StepSizeUnderflow",
     "StiffnessWarning",
@@ -43,6 +46,7 @@ __all__ = [
     "load",
     "odeint",
     "ops",
+    "product_precision",
     "random",
     "solve_ivp",
     "solvers",
