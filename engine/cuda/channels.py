@@ -20,7 +20,12 @@ MOST_BLOCKS = (
 )
 MOST_BLOCKS_ELEMENTWISE = 2048
 COLUMNS = 32  # channels that a block of the second step works on
-FINISH_THREADS = 512
+FINISH_THREADS = 512  # in such a block
+SIZES = f"""
+#define COLUMNS {COLUMNS}
+#define FINISH_THREADS {FINISH_THREADS}
+#define SLOTS (THREADS * PACK)
+"""
 
 
 class Shares(NamedTuple):
@@ -46,9 +51,9 @@ def shares_of(x: Array, most_blocks: int | None = None) -> Shares:
     return Shares(blocks_for(x.size, threads * pack_size(x.dtype), most_blocks or MOST_BLOCKS), threads)
 
 
-def finish_blocks(channels: int) -> tuple[int]:
+def finish_shares(channels: int) -> Shares:
     """The grid of a second step."""
-    return (-(-channels // COLUMNS),)
+    return Shares(-(-channels // COLUMNS), FINISH_THREADS)
 
 
 def _unit(x: Any) -> int:

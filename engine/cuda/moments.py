@@ -15,14 +15,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import Array, namespace_of
-from .channels import COLUMNS, FINISH_THREADS, finish_blocks, fits_channels, shares_of
+from .channels import SIZES, finish_shares, fits_channels, shares_of
 from .source import Source, kernel
 
 MOMENTS = Source(
     "moments",
-    r"""
-#define SLOTS (THREADS * PACK)
-
+    SIZES
+    + r"""
 // (n, mean, s) and (n2, mean2, s2) become one, in the first
 template <typename T> __device__ inline void merge(T& n, T& mean, T& s, T n2, T mean2, T s2) {
   if (n2 == T(0)) return;
@@ -38,20 +37,18 @@ block_moments(const real* x, number rows, number channels, real* partial) {
   __shared__ real all_n[SLOTS], all_mean[SLOTS], all_s[SLOTS];
   const number end = rows * channels, stride = gridDim.x * (number)SLOTS;
   real n[PACK] = {}, mean[PACK] = {}, s[PACK] = {}, passes = 0;
-  #pragma unroll 4
-  for (number i = blockIdx.x * (number)SLOTS + threadIdx.x * PACK; i < end; i += stride) {
-    const Pack value = load(x, i, end);
+  each_pack({x}, blockIdx.x * (number)SLOTS + threadIdx.x * PACK, stride, end, [&](number, const Pack* value, int count) {
     passes += 1;
     const real share = 1 / passes;
     #pragma unroll
-    for (int j = 0; j < PACK; ++j) {
-      if (i + j >= end) break;
-      const real d = value.at[j] - mean[j];
-      n[j] = passes;
-      mean[j] += d * share;
-      s[j] += d * (value.at[j] - mean[j]);
-    }
-  }
+    for (int j = 0; j < PACK; ++j)
+      if (j < count) {
+        const real d = value->at[j] - mean[j];
+        n[j] = passes;
+        mean[j] += d * share;
+        s[j] += d * (value->at[j] - mean[j]);
+      }
+  });
   for (int j = 0; j < PACK; ++j) {
     const int slot = threadIdx.x * PACK + j;
     all_n[slot] = n[j]; all_mean[slot] = mean[j]; all_s[slot] = s[j];
@@ -71,27 +68,27 @@ block_moments(const real* x, number rows, number channels, real* partial) {
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
 all_moments(const real* partial, number blocks, number rows, number channels, real* mean, real* var) {
-  __shared__ double all_n[THREADS], all_mean[THREADS], all_s[THREADS];
+  __shared__ double all_n[FINISH_THREADS], all_mean[FINISH_THREADS], all_s[FINISH_THREADS];
   const int column = threadIdx.x % COLUMNS, lane = threadIdx.x / COLUMNS;
   const number c = blockIdx.x * (number)COLUMNS + column, all = blocks * channels;
   double n = 0, m = 0, s = 0;
   if (c < channels)
-    for (number b = lane; b < blocks; b += THREADS / COLUMNS) {
+    for (number b = lane; b < blocks; b += FINISH_THREADS / COLUMNS) {
       const real* theirs = partial + b * channels + c;
       merge(n, m, s, (double)theirs[0], (double)theirs[all], (double)theirs[2 * all]);
     }
   const int a = threadIdx.x;
   all_n[a] = n; all_mean[a] = m; all_s[a] = s;
-  for (int half = THREADS / 2; half >= COLUMNS; half /= 2) {
+  for (int half = FINISH_THREADS / 2; half >= COLUMNS; half /= 2) {
     __syncthreads();
     if (a < half) merge(all_n[a], all_mean[a], all_s[a], all_n[a + half], all_mean[a + half], all_s[a + half]);
   }
   if (a < COLUMNS && c < channels) { mean[c] = all_mean[a]; var[c] = all_s[a] / rows; }
 }
 """,
-    (("THREADS", 512), ("COLUMNS", COLUMNS)),
+    (("THREADS", 512),),
 )
 
 fits_moments = fits_channels
@@ -114,11 +111,11 @@ def moments(
     mean = xp.empty(channels, x.dtype) if mean is None else mean
     var = xp.empty(channels, x.dtype) if var is None else var
     partial = xp.empty(partial_shape(x), x.dtype) if partial is None else partial
-    first = kernel(MOMENTS, "block_moments", x.dtype, THREADS=threads, COLUMNS=COLUMNS)
+    first = kernel(MOMENTS, "block_moments", x.dtype, THREADS=threads)
     first((blocks,), (threads,), (x, rows, np.int64(channels), partial))
-    second = kernel(MOMENTS, "all_moments", x.dtype, THREADS=FINISH_THREADS, COLUMNS=COLUMNS)
-    sizes = (np.int64(blocks), rows, np.int64(channels))
-    second(finish_blocks(channels), (FINISH_THREADS,), (partial, *sizes, mean, var))
+    second = kernel(MOMENTS, "all_moments", x.dtype, THREADS=threads)
+    grid, sizes = finish_shares(channels), (np.int64(blocks), rows, np.int64(channels))
+    second((grid.blocks,), (grid.threads,), (partial, *sizes, mean, var))
     return mean, var
 
 

@@ -20,25 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend import Array, namespace_of
-from .channels import (
-    COLUMNS,
-    FINISH_THREADS,
-    MOST_BLOCKS_ELEMENTWISE,
-    Shares,
-    finish_blocks,
-    fits_channels,
-    shares_of,
-)
+from .channels import MOST_BLOCKS_ELEMENTWISE, SIZES, Shares, finish_shares, fits_channels, shares_of
 from .source import Source, is_plain, kernel, pointer
 
 NORMALIZE = Source(
     "normalize",
-    r"""
-#define SLOTS (THREADS * PACK)
-#define GIVEN const real* __restrict__ mean, const real* __restrict__ var, double eps, \
-  const real* __restrict__ gamma, const real* __restrict__ alpha, const real* __restrict__ hats, number nodes, \
-  number rows, number channels
-#define FIRST(i) for (number i = blockIdx.x * (number)SLOTS + threadIdx.x * PACK; i < end; i += stride)
+    SIZES
+    + r"""
+#define GIVEN const real* mean, const real* var, double eps, \
+  const real* gamma, const real* alpha, const real* hats, number nodes, \
+  number rows, number channels, int relu
+#define FIRST (blockIdx.x * (number)SLOTS + threadIdx.x * PACK)
 
 // the first of the hats that are not zero, found by all threads of a block together
 static __device__ number cell_of(const real* hats, number nodes) {
@@ -46,7 +38,7 @@ static __device__ number cell_of(const real* hats, number nodes) {
   if (!hats) return 0;
   if (threadIdx.x == 0) cell = 0;
   __syncthreads();
-  for (number k = threadIdx.x; k < nodes; k += THREADS)
+  for (number k = threadIdx.x; k < nodes; k += blockDim.x)
     if (hats[k] != 0 && (k == 0 || hats[k - 1] == 0)) cell = k;
   __syncthreads();
   return cell;
@@ -70,7 +62,7 @@ __device__ inline Channel channel_at(GIVEN, number cell, number c) {
   return at;
 }
 
-#define CHANNEL(cell, c) channel_at(mean, var, eps, gamma, alpha, hats, nodes, rows, channels, cell, c)
+#define CHANNEL(cell, c) channel_at(mean, var, eps, gamma, alpha, hats, nodes, rows, channels, relu, cell, c)
 
 // the channels that this thread meets, in registers
 #define CHANNELS_OF_THREAD(at) \
@@ -80,44 +72,41 @@ __device__ inline Channel channel_at(GIVEN, number cell, number c) {
 
 __device__ inline real affine(real deviation, const Channel& at) { return fma(deviation, at.factor, at.shift); }
 
-__device__ inline real gated(real ybar, real deviation, const Channel& at) {
-  return !RELU || affine(deviation, at) > 0 ? ybar : real(0);
+__device__ inline real gated(real ybar, real deviation, const Channel& at, int relu) {
+  return !relu || affine(deviation, at) > 0 ? ybar : real(0);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-normalize(const real* __restrict__ x, GIVEN, real* __restrict__ y) {
+normalize(const real* x, GIVEN, real* y) {
   const number end = rows * channels, stride = gridDim.x * (number)SLOTS;
   CHANNELS_OF_THREAD(at)
-  #pragma unroll 4
-  FIRST(i) {
-    Pack value = load(x, i, end);
+  each_pack({x}, FIRST, stride, end, [&](number i, const Pack* value, int) {
+    Pack result;
     #pragma unroll
     for (int j = 0; j < PACK; ++j) {
-      const real z = affine(value.at[j] - at[j].mean, at[j]);
-      value.at[j] = RELU ? maximum(z, real(0)) : z;
+      const real z = affine(value->at[j] - at[j].mean, at[j]);
+      result.at[j] = relu ? maximum(z, real(0)) : z;
     }
-    store(y, i, end, value);
-  }
+    store(y, i, end, result);
+  });
 }
 
 // partial (2, blocks, channels): sum g and sum g (x - mean) of each block
 extern "C" __global__ void __launch_bounds__(THREADS)
-block_sums(const real* __restrict__ ybar, const real* __restrict__ x, GIVEN, real* __restrict__ partial) {
+block_sums(const real* ybar, const real* x, GIVEN, real* partial) {
   __shared__ real plain[SLOTS], weighted[SLOTS];
   const number end = rows * channels, stride = gridDim.x * (number)SLOTS;
   CHANNELS_OF_THREAD(at)
   real sum[PACK] = {}, sum_weighted[PACK] = {};
-  #pragma unroll 4
-  FIRST(i) {
-    const Pack given = load(ybar, i, end), value = load(x, i, end);
+  each_pack({ybar, x}, FIRST, stride, end, [&](number, const Pack* given, int count) {
     #pragma unroll
-    for (int j = 0; j < PACK; ++j) {
-      if (i + j >= end) break;
-      const real deviation = value.at[j] - at[j].mean, g = gated(given.at[j], deviation, at[j]);
-      sum[j] += g;
-      sum_weighted[j] = fma(g, deviation, sum_weighted[j]);
-    }
-  }
+    for (int j = 0; j < PACK; ++j)
+      if (j < count) {
+        const real deviation = given[1].at[j] - at[j].mean, g = gated(given[0].at[j], deviation, at[j], relu);
+        sum[j] += g;
+        sum_weighted[j] = fma(g, deviation, sum_weighted[j]);
+      }
+  });
   for (int j = 0; j < PACK; ++j) {
     plain[threadIdx.x * PACK + j] = sum[j];
     weighted[threadIdx.x * PACK + j] = sum_weighted[j];
@@ -139,20 +128,20 @@ block_sums(const real* __restrict__ ybar, const real* __restrict__ x, GIVEN, rea
 }
 
 // bars (4, channels): gammabar, alphabar, meanbar, varbar
-extern "C" __global__ void __launch_bounds__(THREADS)
-channel_cotangents(const real* __restrict__ partial, number blocks, GIVEN, real* __restrict__ bars) {
-  __shared__ double plain[THREADS], weighted[THREADS];
+extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
+channel_cotangents(const real* partial, number blocks, GIVEN, real* bars) {
+  __shared__ double plain[FINISH_THREADS], weighted[FINISH_THREADS];
   const int column = threadIdx.x % COLUMNS, lane = threadIdx.x / COLUMNS, a = threadIdx.x;
   const number c = blockIdx.x * (number)COLUMNS + column, cell = cell_of(hats, nodes);
   double sum = 0, sum_weighted = 0;
   if (c < channels)
-    for (number b = lane; b < blocks; b += THREADS / COLUMNS) {
+    for (number b = lane; b < blocks; b += FINISH_THREADS / COLUMNS) {
       sum += partial[b * channels + c];
       sum_weighted += partial[(blocks + b) * channels + c];
     }
   plain[a] = sum;
   weighted[a] = sum_weighted;
-  for (int half = THREADS / 2; half >= COLUMNS; half /= 2) {
+  for (int half = FINISH_THREADS / 2; half >= COLUMNS; half /= 2) {
     __syncthreads();
     if (a < half) { plain[a] += plain[a + half]; weighted[a] += weighted[a + half]; }
   }
@@ -166,8 +155,8 @@ channel_cotangents(const real* __restrict__ partial, number blocks, GIVEN, real*
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-input_cotangent(const real* __restrict__ ybar, const real* __restrict__ x, GIVEN,
-                const real* __restrict__ mean_bar, const real* __restrict__ var_bar, real* __restrict__ xbar) {
+input_cotangent(const real* ybar, const real* x, GIVEN,
+                const real* mean_bar, const real* var_bar, real* xbar) {
   const number end = rows * channels, stride = gridDim.x * (number)SLOTS;
   CHANNELS_OF_THREAD(at)
   real constant[PACK], slope[PACK];
@@ -176,20 +165,18 @@ input_cotangent(const real* __restrict__ ybar, const real* __restrict__ x, GIVEN
     constant[j] = mean_bar ? mean_bar[c] / rows : real(0);
     slope[j] = var_bar ? 2 * var_bar[c] / rows : real(0);
   }
-  #pragma unroll 4
-  FIRST(i) {
-    const Pack value = load(x, i, end);
-    Pack bar = load(ybar, i, end);
+  each_pack({ybar, x}, FIRST, stride, end, [&](number i, const Pack* given, int) {
+    Pack bar;
     #pragma unroll
     for (int j = 0; j < PACK; ++j) {
-      const real deviation = value.at[j] - at[j].mean, g = gated(bar.at[j], deviation, at[j]);
+      const real deviation = given[1].at[j] - at[j].mean, g = gated(given[0].at[j], deviation, at[j], relu);
       bar.at[j] = fma(g, at[j].factor, fma(deviation, slope[j], constant[j]));
     }
     store(xbar, i, end, bar);
-  }
+  });
 }
 """,
-    (("THREADS", 512), ("COLUMNS", COLUMNS), ("RELU", 1)),
+    (("THREADS", 512),),
 )
 
 
@@ -235,7 +222,7 @@ def fits_normalize(x: Array, how: Normalization) -> bool:
 def normalize(x: Array, how: Normalization, *, out: Array | None = None) -> Array:
     """y (..., C) of x (..., C): `ops.normalize`, the interpolation before it and `ops.relu` behind it.
 
-    `out` must not be x. Cost: one launch; x is read and y written.
+    `out` may be x. Cost: one launch; x is read and y written.
     """
     out = namespace_of(x).empty_like(x) if out is None else out
     _launch("normalize", x, shares_of(x, MOST_BLOCKS_ELEMENTWISE), how, (x,), (out,))
@@ -255,8 +242,9 @@ def normalize_cotangents(
     partial = xp.empty(partial_sums_shape(x), x.dtype) if partial is None else partial
     bars = xp.empty((4, channels), x.dtype) if bars is None else bars
     _launch("block_sums", x, shares, how, (ybar, x), (partial,))
-    second = Shares(*finish_blocks(channels), FINISH_THREADS)
-    _launch("channel_cotangents", x, second, how, (partial, np.int64(shares.blocks)), (bars,))
+    _launch(
+        "channel_cotangents", x, finish_shares(channels), how, (partial, np.int64(shares.blocks)), (bars,)
+    )
     return Cotangents(*bars)
 
 
@@ -272,7 +260,7 @@ def normalize_input_grad(
     """xbar (..., C). With `mean_bar` and `var_bar` (C,) mean and var are the moments of x, and these their cotangents.
 
     Whatever else the moments were used for has been added to these cotangents; without them the moments are constants.
-    `out` must not be x or ybar. Cost: one launch; ybar and x are read and xbar written.
+    `out` may be x or ybar. Cost: one launch; ybar and x are read and xbar written.
     """
     out = namespace_of(x).empty_like(x) if out is None else out
     last = (pointer(mean_bar), pointer(var_bar), out)
@@ -292,7 +280,7 @@ def _launch(
     channels, n_nodes = x.shape[-1], 1 if how.hats is None else len(how.hats)
     given = (
         how.mean, how.var, np.float64(how.eps), pointer(how.gamma), pointer(how.alpha), pointer(how.hats),
-        np.int64(n_nodes), np.int64(x.size // channels), np.int64(channels),
+        np.int64(n_nodes), np.int64(x.size // channels), np.int64(channels), np.int32(how.relu),
     )  # fmt: skip
-    macros = {"THREADS": shares.threads, "COLUMNS": COLUMNS, "RELU": int(how.relu)}
-    kernel(NORMALIZE, name, x.dtype, **macros)((shares.blocks,), (shares.threads,), (*first, *given, *last))
+    call = kernel(NORMALIZE, name, x.dtype, THREADS=shares_of(x).threads)
+    call((shares.blocks,), (shares.threads,), (*first, *given, *last))

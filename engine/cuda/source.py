@@ -6,6 +6,9 @@ Every text follows a common head with these names:
     Pack            16 bytes, `at[PACK]`: PACK = 4 floats or 2 doubles, which one instruction loads or stores
     load, store     a Pack at x + i. It is one instruction where x lies at a multiple of 16 bytes (i is a multiple of PACK)
                     and the whole pack lies before `end`; otherwise, and at the end, value by value (0 past the end)
+    each_pack       act(i, packs, n) for i = first, first + stride, ... below `end`, with the packs at i of N arrays, of
+                    which n values lie before `end`. AHEAD passes are loaded before the first is acted on, which is what
+                    keeps the memory busy; act may write where it was just given a value from
     maximum         the larger of two values, NaN if either is
 
 What a text asks for beyond that is a macro of whole numbers, THREADS in nearly all. Kernels have C linkage, so that they
@@ -33,22 +36,44 @@ MOST_THREADS = 1024  # in a block, on every card
 HEAD = r"""
 typedef long long number;
 #define PACK (16 / (int)sizeof(real))
+#define AHEAD 4
 struct alignas(16) Pack { real at[PACK]; };
 
-__device__ inline bool is_whole(const real* x, number i, number end) {
-  return i + PACK <= end && (unsigned long long)x % 16 == 0;
-}
+__device__ inline bool is_aligned(const real* x) { return (unsigned long long)x % 16 == 0; }
 
 __device__ inline Pack load(const real* x, number i, number end) {
   Pack pack;
-  if (is_whole(x, i, end)) return *reinterpret_cast<const Pack*>(x + i);
+  if (i + PACK <= end && is_aligned(x)) return *reinterpret_cast<const Pack*>(x + i);
   for (int j = 0; j < PACK; ++j) pack.at[j] = i + j < end ? x[i + j] : real(0);
   return pack;
 }
 
 __device__ inline void store(real* x, number i, number end, const Pack& pack) {
-  if (is_whole(x, i, end)) { *reinterpret_cast<Pack*>(x + i) = pack; return; }
+  if (i + PACK <= end && is_aligned(x)) { *reinterpret_cast<Pack*>(x + i) = pack; return; }
   for (int j = 0; j < PACK; ++j) if (i + j < end) x[i + j] = pack.at[j];
+}
+
+template <int N, typename Act>
+__device__ __forceinline__ void each_pack(
+    const real* const (&x)[N], number first, number stride, number end, Act act) {
+  bool aligned = true;
+  for (int n = 0; n < N; ++n) aligned = aligned && is_aligned(x[n]);
+  number i = first;
+  for (; aligned && i + (AHEAD - 1) * stride + PACK <= end; i += AHEAD * stride) {
+    Pack ahead[AHEAD][N];
+    #pragma unroll
+    for (int k = 0; k < AHEAD; ++k)
+      #pragma unroll
+      for (int n = 0; n < N; ++n) ahead[k][n] = *reinterpret_cast<const Pack*>(x[n] + i + k * stride);
+    #pragma unroll
+    for (int k = 0; k < AHEAD; ++k) act(i + k * stride, ahead[k], PACK);
+  }
+  for (; i < end; i += stride) {
+    Pack one[N];
+    #pragma unroll
+    for (int n = 0; n < N; ++n) one[n] = load(x[n], i, end);
+    act(i, one, end - i < PACK ? int(end - i) : PACK);
+  }
 }
 
 template <typename T> __device__ inline T maximum(T a, T b) { return a > b || a != a ? a : b; }
