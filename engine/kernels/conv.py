@@ -80,7 +80,7 @@ def conv2d(
     else:
         phase = _forward_phase(xp, w, geometry, dtype)
         if _is_narrow(geometry):
-            correlate_narrow(xp, x, phase, y)
+            correlate_narrow(xp, x, phase, y, geometry.stride)
         elif xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.y_shape[:3], dtype):
             correlate_winograd(x, phase, y)
         else:
@@ -121,8 +121,8 @@ def conv2d_input_grad(
     xbar = result_buffer(xp, out, x_shape, dtype)
     if ybar.size == 0 or xbar.size == 0:
         xbar[...] = 0
-    elif _is_narrow(geometry):
-        correlate_narrow(xp, ybar, _input_grad_phases(xp, w, geometry, dtype)[0], xbar)
+    elif _is_narrow(geometry) and geometry.stride == (1, 1):
+        correlate_narrow(xp, ybar, _input_grad_phases(xp, w, geometry, dtype)[0], xbar, (1, 1))
     elif is_worthwhile(geometry.w_shape):
         scatter_product(xp, ybar, w, xbar, geometry.stride, geometry.padding)
     else:
@@ -284,12 +284,12 @@ def _narrow_weight_grad(xp: ModuleType, x: Array, ybar: Array, geometry: _Geomet
     taps, padding = geometry.w_shape[:2], geometry.padding
     n_in, n_out = geometry.w_shape[2:]
     narrow, wide = x, ybar
-    if n_out < n_in:
+    if n_out < n_in and geometry.stride == (1, 1):
         narrow, wide = ybar, x
         padding = (taps[0] - 1 - padding[0], taps[1] - 1 - padding[1])
     positions = (wide.shape[1], wide.shape[2])
     tiles = narrow_tiles(xp, wide.shape[0], positions, n_in, n_out, taps, wbar.dtype.itemsize)
-    multiply = partial(narrow_window_product, xp, narrow, wide, taps, padding)
+    multiply = partial(narrow_window_product, xp, narrow, wide, taps, geometry.stride, padding)
     _sum_over_tiles(xp, tiles, multiply, wbar if narrow is x else wbar[::-1, ::-1].transpose(0, 1, 3, 2))
 
 

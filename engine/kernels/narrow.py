@@ -1,14 +1,18 @@
-"""Correlation at stride 1 with few channels on one side: whole images are shifted, and no windows are gathered.
+"""Correlation with few channels on one side: that side is spread over taps, in planes as long as an image.
 
-On a padded image laid out flat, the pixel that tap (k, l) sees lies k * width + l places behind the position. A side of
-few channels is therefore spread over taps by copying it once a tap, shifted, as rows as long as the batch (planes); a
-side of many channels is never copied for each tap. Positions in the border are computed too and left out in the end.
-Worth it at up to 4 channels (the first layer on images, the last of an image-to-image network): `benchmarks/conv.py`.
+- Few channels in: what each tap sees of an image becomes one long row (a plane), and the product of the planes with the
+  kernel is the result, written where it belongs. The weight gradient multiplies the same planes with the cotangent.
+- Few channels out, at stride 1: the pixels give a plane of products for each tap, added up where they meet. On a padded
+  image laid out flat, the pixel that tap (k, l) sees lies k * width + l places behind the position.
+
+The side of many channels is never copied for each tap. Worth it at up to 4 channels (the first layer on images, the last of
+an image-to-image network): `benchmarks/conv.py`.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 from ..backend import Array
 from .gather import Phase, image_rows, with_border
@@ -21,7 +25,8 @@ MOST_CHANNELS = 4
 
 def is_narrow(n_source: int, n_target: int, taps: Pair, stride: Pair) -> bool:
     """Whether this way beats gathering windows; a single tap gathers without copying."""
-    return stride == (1, 1) and min(n_source, n_target) <= MOST_CHANNELS and taps != (1, 1)
+    fewest = min(n_source, n_target) if stride == (1, 1) else n_source
+    return fewest <= MOST_CHANNELS and taps != (1, 1)
 
 
 def narrow_tiles(
@@ -32,55 +37,86 @@ def narrow_tiles(
     return cut(xp, n_images, positions, depth, min(n_source, n_target), itemsize)
 
 
-def correlate_narrow(xp: ModuleType, source: Array, phase: Phase, target: Array) -> None:
-    """Fill target (B, ., ., N) from source (B, ., ., C) by one phase of step 1; C or N is small."""
+def correlate_narrow(xp: ModuleType, source: Array, phase: Phase, target: Array, stride: Pair) -> None:
+    """Fill target (B, ., ., N) from source (B, ., ., C) by one phase of step 1, as `is_narrow` allows."""
     n_source, n_target = source.shape[3], target.shape[3]
     tiles = narrow_tiles(
         xp, source.shape[0], phase.counts, n_source, n_target, phase.taps, target.dtype.itemsize
     )
-    work = _from_planes if n_source < n_target else _to_planes
-    for_each_tile(
-        xp, lambda tile: work(xp, _seen_by(xp, source, phase, target, tile), phase, target, tile), tiles
-    )
+
+    def work(tile: Tile) -> None:
+        part = target[tile.images, tile.rows]
+        count = (part.shape[1], part.shape[2])
+        corner = (tile.rows.start * stride[0] + phase.offset[0], phase.offset[1])
+        padded = _seen(xp, source[tile.images], corner, count, phase.taps, stride, target.dtype)
+        if n_source < n_target or stride != (1, 1):
+            _from_planes(xp, padded, phase, part, stride)
+        else:
+            _to_planes(xp, padded, phase, part)
+
+    for_each_tile(xp, work, tiles)
 
 
 def narrow_window_product(
-    xp: ModuleType, narrow: Array, wide: Array, taps: Pair, padding: Pair, tile: Tile, product: Array
+    xp: ModuleType,
+    narrow: Array,
+    wide: Array,
+    taps: Pair,
+    stride: Pair,
+    padding: Pair,
+    tile: Tile,
+    product: Array,
 ) -> None:
-    """product (taps * C, N) = sum over positions i in a tile of narrow[i + tap - padding] (C,) times wide[i] (N,)."""
-    start, stop = tile.rows.start, tile.rows.stop
-    count_w = wide.shape[2]
-    lowest = (start - padding[0], -padding[1])
-    highest = (stop - 1 - padding[0] + taps[0], count_w - 1 - padding[1] + taps[1])
-    padded = with_border(xp, narrow[tile.images], lowest, highest, product.dtype)
-    size = padded.shape[1:3]
-    planes = _shifted(xp, padded, taps)
-    placed = with_border(xp, wide[tile.images, tile.rows], (0, 0), size, product.dtype)
-    xp.matmul(planes, image_rows(xp, placed, product.dtype), out=product)
+    """product (taps * C, N) = sum over positions i in a tile of narrow[stride * i + tap - padding] times wide[i]."""
+    part = wide[tile.images, tile.rows]
+    n, *count, n_wide = part.shape
+    corner = (tile.rows.start * stride[0] - padding[0], -padding[1])
+    padded = _seen(xp, narrow[tile.images], corner, (count[0], count[1]), taps, stride, product.dtype)
+    planes = _planes(xp, padded, (count[0], count[1]), taps, stride)
+    pixels = image_rows(xp, part, product.dtype).reshape(n, -1, n_wide)
+    terms = scratch(xp, "terms", (n, *product.shape), product.dtype)
+    xp.matmul(planes, pixels, out=terms)
+    xp.sum(terms, axis=0, out=product)
 
 
-def _seen_by(xp: ModuleType, source: Array, phase: Phase, target: Array, tile: Tile) -> Array:
-    """The part of the source, with border, that the positions of a tile see: (n, rows + taps - 1, ., C)."""
-    lowest = (tile.rows.start + phase.offset[0], phase.offset[1])
-    highest = (
-        tile.rows.stop - 1 + phase.offset[0] + phase.taps[0],
-        phase.counts[1] - 1 + phase.offset[1] + phase.taps[1],
+def _seen(
+    xp: ModuleType, images: Array, corner: Pair, count: Pair, taps: Pair, stride: Pair, dtype: Any
+) -> Array:
+    """What `count` windows from `corner` on see of the images, with border: (n, ., ., C)."""
+    last_h = corner[0] + (count[0] - 1) * stride[0] + taps[0]
+    last_w = corner[1] + (count[1] - 1) * stride[1] + taps[1]
+    return with_border(xp, images, corner, (last_h, last_w), dtype)
+
+
+def _planes(xp: ModuleType, padded: Array, count: Pair, taps: Pair, stride: Pair) -> Array:
+    """(n, taps * C, positions): for each image, tap and channel what the positions see."""
+    n, _, _, channels = padded.shape
+    step_n, step_h, step_w, step_c = padded.strides
+    windows = xp.lib.stride_tricks.as_strided(
+        padded,
+        (n, *taps, channels, *count),
+        (step_n, step_h, step_w, step_c, stride[0] * step_h, stride[1] * step_w),
     )
-    return with_border(xp, source[tile.images], lowest, highest, target.dtype)
+    planes = scratch(xp, "planes", (n, taps[0] * taps[1] * channels, count[0] * count[1]), padded.dtype)
+    planes.reshape(windows.shape)[...] = windows
+    return planes
 
 
-def _from_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, tile: Tile) -> None:
+def _from_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, stride: Pair) -> None:
     """Few channels in: the planes of all taps times the matrix."""
-    planes = _shifted(xp, padded, phase.taps)
-    product = scratch(xp, "product", (planes.shape[1], target.shape[3]), target.dtype)
-    xp.matmul(planes.T, phase.matrix, out=product)
-    grid = product.reshape(*padded.shape[:3], target.shape[3])
-    n_rows = tile.rows.stop - tile.rows.start
-    target[tile.images, tile.rows] = grid[:, :n_rows, : phase.counts[1]]
+    n, *count, n_target = target.shape
+    planes = _planes(xp, padded, (count[0], count[1]), phase.taps, stride)
+    shape = (n, planes.shape[2], n_target)
+    if target.flags.c_contiguous:
+        xp.matmul(planes.transpose(0, 2, 1), phase.matrix, out=target.reshape(shape))
+    else:
+        product = scratch(xp, "product", shape, target.dtype)
+        xp.matmul(planes.transpose(0, 2, 1), phase.matrix, out=product)
+        target[...] = product.reshape(target.shape)
 
 
-def _to_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, tile: Tile) -> None:
-    """Few channels out: a plane of products for each tap, added up where they meet."""
+def _to_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array) -> None:
+    """Few channels out, stride 1: a plane of products for each tap, added up where they meet."""
     (taps_h, taps_w), width, n_target = phase.taps, padded.shape[2], target.shape[3]
     pixels = image_rows(xp, padded, target.dtype)
     n_pixels, n_source = pixels.shape
@@ -95,18 +131,4 @@ def _to_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, tile:
         shift = tap // taps_w * width + tap % taps_w
         xp.add(sums, products[tap, :, shift : shift + reach], out=sums)
     grid = total.reshape(n_target, *padded.shape[:3])
-    n_rows = tile.rows.stop - tile.rows.start
-    target[tile.images, tile.rows] = grid[:, :, :n_rows, : phase.counts[1]].transpose(1, 2, 3, 0)
-
-
-def _shifted(xp: ModuleType, padded: Array, taps: Pair) -> Array:
-    """(taps * C, pixels): for each tap the pixels it sees, flat; zeros where it sees past the end."""
-    width, channels = padded.shape[2:]
-    n_pixels = padded.size // channels
-    planes = scratch(xp, "planes", (taps[0] * taps[1], channels, n_pixels), padded.dtype)
-    planes[0].reshape(channels, *padded.shape[:3])[...] = padded.transpose(3, 0, 1, 2)
-    for tap in range(1, taps[0] * taps[1]):
-        shift = min(tap // taps[1] * width + tap % taps[1], n_pixels)
-        planes[tap, :, : n_pixels - shift] = planes[0, :, shift:]
-        planes[tap, :, n_pixels - shift :] = 0
-    return planes.reshape(-1, n_pixels)
+    target[...] = grid[:, :, : target.shape[1], : target.shape[2]].transpose(1, 2, 3, 0)
