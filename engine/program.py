@@ -201,13 +201,19 @@ class Recording(NamedTuple):
     result: Tree  # their structure
 
 
-def record(f: Callable[..., Tree], arguments: Sequence[Any], names: Sequence[str]) -> Recording:
-    """Call f(*arguments) once, on plain arrays and numbers, and write down what it does."""
+def record(
+    f: Callable[..., Tree], arguments: Sequence[Any], names: Sequence[str] | Callable[[], Sequence[str]]
+) -> Recording:
+    """Call f(*arguments) once, on plain arrays and numbers, and write down what it does.
+
+    A program that was recorded before keeps the names it had; they may be given as a function that is only called for a
+    new one.
+    """
     with new_trace(is_program=True) as trace:
         inputs = [trace.input(base_value(argument)) for argument in arguments]
         result = f(*inputs)
     slots = tuple(trace.slot_of(output) for output in leaves(result))
-    program = _program_of(trace, tuple(v.slot for v in inputs), tuple(names), slots)
+    program = _program_of(trace, tuple([v.slot for v in inputs]), names, slots)
     return Recording(program, list(trace.constants.values()), [trace.values[slot] for slot in slots], result)
 
 
@@ -216,21 +222,24 @@ _lock = threading.Lock()
 
 
 def _program_of(
-    trace: Trace, inputs: tuple[int, ...], names: tuple[str, ...], outputs: tuple[int, ...]
+    trace: Trace,
+    inputs: tuple[int, ...],
+    names: Sequence[str] | Callable[[], Sequence[str]],
+    outputs: tuple[int, ...],
 ) -> Program:
     """The program of a finished trace: the one made before, with all that is known about it, where there is an equal one.
 
     The call of an operation that is none of the library's (a solve inside of f) is not remembered: it holds data.
     """
-    hidden = tuple(trace.constants)
-    given = tuple([_meta(trace.values[slot]) for slot in (*inputs, *hidden)])
+    hidden, values = tuple(trace.constants), trace.values
+    given = tuple([_kind(values[slot]) for slot in (*inputs, *hidden)])
     taken = tuple(
         [
             (op.name, reads, output, tuple(static.items()))
             for op, reads, output, static, _ in trace.instructions
         ]
     )
-    key = Key((names, given, inputs, hidden, taken, outputs))
+    key = Key((given, inputs, hidden, taken, outputs))
     with _lock:
         program = _recorded.get(key)
         if program is not None:
@@ -239,7 +248,7 @@ def _program_of(
     program = Program(
         metas=tuple(_meta(value) for value in trace.values),
         inputs=inputs,
-        names=names,
+        names=tuple(names() if callable(names) else names),
         hidden=hidden,
         baked=(),
         steps=tuple(Step(op, reads, output, static) for op, reads, output, static, _ in trace.instructions),
@@ -266,7 +275,8 @@ def trace(f: Callable[..., Tree], *arguments: Tree) -> Program:
     def flat(*values: Any) -> Tree:
         return f(*unflatten(arguments, values))
 
-    return record(flat, leaves(arguments), names).program
+    program = record(flat, leaves(arguments), names).program
+    return program if program.names == tuple(names) else _replace(program, names=tuple(names))
 
 
 def optimise(program: Program) -> Program:
@@ -346,6 +356,11 @@ def steps_for(steps: Iterable[Step], outputs: Iterable[int]) -> list[Step]:
 def _replace(program: Program, **changes: Any) -> Program:
     fields = {name: getattr(program, name) for name in program.__dataclass_fields__}
     return Program(**{**fields, **changes})
+
+
+def _kind(value: Any) -> Any:
+    """What `_meta` says of a value, as a key."""
+    return (value.shape, value.dtype) if hasattr(value, "dtype") else type(value)
 
 
 def _meta(value: Any) -> Meta:

@@ -235,12 +235,17 @@ def evaluate(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
     Where Python raises (1 / 0, an overflow) or leaves the real numbers (a root of a negative one), a number gives what
     an array would: inf or NaN.
     """
+    has_array = False
     for argument in args:
-        if type(argument) not in NUMBERS:
+        if type(argument) is np.ndarray:
+            has_array = True
+        elif type(argument) not in NUMBERS:
             xp = np if op.is_mixed else namespace_of(*args)
             if xp is not np and op.fits_cuda(args, static):
                 return op.cuda(*args, **static)
             return op.forward(xp, *args, **static)
+    if has_array:
+        return op.forward(np, *args, **static)
     try:
         result = op.forward(np, *args, **static)
     except (ZeroDivisionError, OverflowError):

@@ -29,7 +29,8 @@ def vjp(f: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
     Cost: one evaluation of f, whose intermediate results are kept while pull_back exists.
     """
     flat = leaves(primals)
-    _check_differentiable(primals)
+    if not all([_is_differentiable(leaf) for leaf in flat]):
+        raise _not_differentiable(primals)
     with new_trace() as trace:
         inputs = [trace.input(leaf) for leaf in flat]
         result = f(*unflatten(primals, inputs))
@@ -169,16 +170,19 @@ def _lower_tree(tree: Tree, trace: Trace) -> Tree:
     return unflatten(tree, (_lower(leaf, trace) for leaf in leaves(tree)))
 
 
-def _check_differentiable(primals: Tree) -> None:
+def _is_differentiable(leaf: Any) -> bool:
+    return (hasattr(base_value(leaf), "dtype") or is_weak(leaf)) and dtype_of(leaf).kind in "fc"
+
+
+def _not_differentiable(primals: Tree) -> ArgumentTypeError:
     wrong = [
         f"{path_name(path)}: {describe(leaf)}"
         for path, leaf in leaves_with_paths(primals)
-        if not (hasattr(base_value(leaf), "dtype") or is_weak(leaf)) or dtype_of(leaf).kind not in "fc"
+        if not _is_differentiable(leaf)
     ]
-    if wrong:
-        raise ArgumentTypeError(
-            "only float and complex arrays or numbers can be differentiated; got " + ", ".join(wrong)
-        )
+    return ArgumentTypeError(
+        "only float and complex arrays or numbers can be differentiated; got " + ", ".join(wrong)
+    )
 
 
 def _check_cotangents(bars: list[Any], outputs: list[Any]) -> None:
@@ -191,6 +195,8 @@ def _finish(bar: Any, leaf: Any) -> Any:
     """A cotangent in the type of its leaf; zeros where there is none."""
     if bar is None:
         return ops.zeros_like(leaf)
+    if type(bar) is type(leaf) is np.ndarray and bar.shape == leaf.shape and bar.dtype == leaf.dtype:
+        return bar
     if dtype_of(leaf).kind == "f" and dtype_of(bar).kind == "c":
         bar = ops.real(bar)
     if is_weak(leaf):

@@ -113,9 +113,12 @@ class Dynamics:
         self.params_leaves = leaves(params)
         self.param_values = [base_value(leaf) for leaf in self.params_leaves]
         self.xp: ModuleType = namespace_of(*self.y0_leaves, *self.param_values)
-        names = ["t", *_names("y", y0), *_names("params", params)]
         with np.errstate(all="ignore"):
-            recording = record(self._call_flat, [float(t0), *self.y0_leaves, *self.param_values], names)
+            recording = record(
+                self._call_flat,
+                [float(t0), *self.y0_leaves, *self.param_values],
+                lambda: ["t", *_names("y", y0), *_names("params", params)],
+            )
         self.program: Program = recording.program
         self.hidden = recording.hidden
         self.aux_like = self._check(recording)

@@ -64,9 +64,7 @@ def solve_compiled(
     compiled = compiled_for(dynamics, purpose)
     if compiled in _refused:
         return None
-    from ...engine.jit import Unsupported
-    from .solve import solve
-
+    solve, Unsupported = _solver()
     try:
         return solve(dynamics, options, times, purpose, compiled, Stats() if stats is None else stats)
     except Unsupported as error:
@@ -106,6 +104,15 @@ def _unknown(dynamics: Dynamics, options: Options, purpose: Purpose, keeps_path:
 
 def _differs(value: Any, default: Any) -> bool:
     return value is not default and (isinstance(value, np.ndarray) or value != default)
+
+
+@cache
+def _solver() -> tuple[Any, type[Exception]]:
+    """`solve`, which imports numba, and what it raises."""
+    from ...engine.jit import Unsupported
+    from .solve import solve
+
+    return solve, Unsupported
 
 
 @cache

@@ -19,6 +19,7 @@ from ..dynamics import Dynamics
 from ..tableau import Tableau
 from . import job
 
+FIRST_ROOM = 128  # accepted steps that there is room for at first
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_double, *[ctypes.c_void_p] * 7)
 
 
@@ -83,6 +84,11 @@ class Machine:
         self.params = self.hold(job.PARAMS, np.zeros(max(1, kernels.n_params), dtype))
         self.bars = self.hold(job.BARS, np.zeros((s + 1, size), dtype))
         self.kept = self.hold(job.KEPT, np.empty((0, s, width), dtype))
+        self.slope0 = self.hold(job.SLOPE0, np.zeros(size, dtype))
+        self.grid = self.hold(job.GRID, np.empty(FIRST_ROOM))
+        self.states = self.hold(job.STATES, np.empty((FIRST_ROOM, size), dtype))
+        self.ts = self.hold(job.TS, np.empty(0))
+        self.ys_bar = self.hold(job.YS_BAR, np.empty((0, size), dtype))
         for place, shape in (
             (job.WORK, (max(1, kernels.n_work),)),
             (job.SCRATCH, (2, size)),
@@ -100,6 +106,8 @@ class Machine:
             self.counts[place] = value
         self.places = [address_of(array) for array in (self.addresses, self.counts, self.reals)]
         self._constants = self._views_of_constants()
+        self._param_bars = self._views_of_param_bars()
+        self.control: object = None  # the options whose tolerances and limits are in `reals`
         self._prologue = _KERNEL(kernels.address(PROLOGUE)) if PROLOGUE in kernels.functions else None
 
     def hold(self, place: int, array: np.ndarray) -> np.ndarray:
@@ -116,8 +124,16 @@ class Machine:
             if place in self._held:
                 self.nbytes -= self._held.pop(place).nbytes
 
-    def make_room(self) -> None:
-        """Room for twice as many kept steps."""
+    def make_room(self, n: int, *, with_states: bool) -> None:
+        """Room for at least n accepted times, and states there; what is written stays."""
+        while len(self.grid) < n:
+            self.grid = self.hold(job.GRID, np.concatenate([self.grid, np.empty_like(self.grid)]))
+        while with_states and len(self.states) < n:
+            self.states = self.hold(job.STATES, np.concatenate([self.states, np.empty_like(self.states)]))
+        self.counts[job.ROOM] = min(len(self.grid), len(self.states)) if with_states else len(self.grid)
+
+    def make_room_for_stages(self) -> None:
+        """Room for the stages of twice as many kept steps."""
         kept = np.empty((2 * len(self.kept) + 2, *self.kept.shape[1:]), self.kept.dtype)
         kept[: len(self.kept)] = self.kept
         self.kept = self.hold(job.KEPT, kept)
@@ -154,15 +170,28 @@ class Machine:
                 view(slot)[...] = value
         return [(k, view(slot)) for k, slot in enumerate(self.compiled.constants) if slot in places]
 
+    def write_times(self, ts: np.ndarray) -> None:
+        """The output times, which the way forth and the way back read."""
+        if len(ts) != len(self.ts):
+            self.ts = self.hold(job.TS, np.empty(len(ts)))
+        self.ts[...] = ts
+        self.counts[job.N_TIMES] = len(ts)
+
+    def write_cotangents(self, ys_bar: np.ndarray) -> None:
+        """The cotangents (T, n) of the outputs."""
+        if ys_bar.shape != self.ys_bar.shape:
+            self.ys_bar = self.hold(job.YS_BAR, np.empty(ys_bar.shape, self.ys_bar.dtype))
+        self.ys_bar[...] = ys_bar
+
     def param_bars(self) -> list[np.ndarray]:
         """The cotangents that have been added up, each shaped like its parameter, on arrays of their own."""
+        return [view.copy() for view in self._param_bars]
+
+    def _views_of_param_bars(self) -> list[np.ndarray]:
         metas = self.compiled.plan.program.metas
-        found, start = [], 0
-        for slot in self.compiled.param_bars:
-            end = start + math.prod(metas[slot].shape)
-            found.append(self.params[start:end].reshape(metas[slot].shape).copy())
-            start = end
-        return found
+        shapes = [metas[slot].shape for slot in self.compiled.param_bars]
+        ends = np.cumsum([0, *map(math.prod, shapes)]).tolist()
+        return [self.params[a:b].reshape(s) for a, b, s in zip(ends, ends[1:], shapes, strict=False)]
 
 
 def address_of(array: np.ndarray) -> int:

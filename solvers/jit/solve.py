@@ -25,7 +25,6 @@ from .control import NO_ERROR
 from .loops import loop
 from .machine import Kernels, Machine
 
-FIRST_ROOM = 128  # accepted steps that there is room for at first
 _kernels: WeakKeyDictionary[Compiled, Kernels] = WeakKeyDictionary()
 _lock = threading.Lock()
 
@@ -33,7 +32,8 @@ _lock = threading.Lock()
 class Run:
     """A forward pass that was made in machine code, and what its derivative needs.
 
-    `machine` holds the stages of the first `n_kept` steps; it is None once they have been used.
+    `machine` still holds the accepted times, the states there and the stages of the first `n_kept` steps; it is None once
+    a derivative was taken. `grid` and `states` are copies for further ones.
     """
 
     def __init__(self, machine: Machine, grid: np.ndarray, states: np.ndarray, n_kept: int) -> None:
@@ -42,22 +42,16 @@ class Run:
 
     def pull_back(self, done: Forward, options: Options, purpose: Purpose, ys_bar: Array) -> Cotangents:
         """The cotangents of y0 and of the wanted parameters, given those of the outputs (T, n)."""
-        machine, n_kept = self.machine, self.n_kept
+        machine, self.machine = self.machine, None
         if machine is None:
-            compiled = compiled_for(done.dynamics, purpose)
-            machine, n_kept = _machine_for(compiled, done.dynamics, options.tableau), 0
-        self.machine = None
+            machine = self._another(done, options, purpose)
+        else:
+            machine.counts[job.MAX_KEPT] = self.n_kept
         machine.params.fill(0)
-        machine.hold(job.YS_BAR, np.ascontiguousarray(ys_bar, machine.rows.dtype))
-        machine.hold(job.TS, np.ascontiguousarray(done.trajectory.ts))
-        machine.hold(job.GRID, self.grid)
-        machine.hold(job.STATES, self.states)
-        machine.hold(job.SLOPE0, np.ascontiguousarray(done.dynamics.slope0))
+        machine.write_cotangents(ys_bar)
         counts = machine.counts
-        counts[job.N_TIMES], counts[job.N_ACCEPTED] = len(done.trajectory.ts), len(self.grid) - 1
-        counts[job.MAX_KEPT], counts[job.NFE_BACKWARD], counts[job.N_PULLS] = n_kept, 0, 0
+        counts[job.NFE_BACKWARD] = counts[job.N_PULLS] = 0
         loop("sweep", machine.rows.dtype)(*machine.places)
-        machine.release(job.YS_BAR, job.TS, job.GRID, job.STATES, job.SLOPE0)
         stats, n_pulls = done.stats, int(counts[job.N_PULLS])
         stats.nfe_backward += int(counts[job.NFE_BACKWARD])
         stats.n_vjp_state += n_pulls
@@ -65,6 +59,17 @@ class Run:
         found = Cotangents(machine.bars[0].copy(), np.zeros(len(done.times)), machine.param_bars())
         give_back(machine)
         return found
+
+    def _another(self, done: Forward, options: Options, purpose: Purpose) -> Machine:
+        """A machine with what the forward pass left, but for stages."""
+        machine = _machine_for(compiled_for(done.dynamics, purpose), done.dynamics, options.tableau)
+        n = len(self.grid)
+        machine.make_room(n, with_states=True)
+        machine.grid[:n], machine.states[:n] = self.grid, self.states
+        machine.write_times(done.times)
+        machine.slope0[...] = done.dynamics.slope0
+        machine.counts[job.N_ACCEPTED], machine.counts[job.MAX_KEPT] = n - 1, 0
+        return machine
 
 
 def solve(
@@ -84,83 +89,68 @@ def solve(
     if not compiled.is_trusted:
         with np.errstate(all="ignore"):
             trust(*stages_for(dynamics, options, purpose), dynamics, times, stats)
-    if not np.isfinite(dynamics.slope0).all():
-        return None
-    machine.rows[0], machine.rows[1] = dynamics.initial_state(), dynamics.slope0
     ys = np.empty((len(times), machine.size), machine.rows.dtype)
-    ys[0] = machine.rows[0]
-    given = walking_grid(options, times)
-    grid, states = _begin(machine, options, times, ys, given, keeps_states)
+    ys[0] = machine.rows[0] = dynamics.initial_state()
+    machine.rows[1] = machine.slope0[...] = dynamics.slope0
+    _begin(machine, options, times, ys, keeps_states)
     walk = loop("walk", machine.rows.dtype)
     while (status := walk(*machine.places)) == job.FULL:
-        grid, states = _with_more_room(machine, grid, states)
+        _make_room(machine, keeps_states)
     counts = machine.counts
     n = int(counts[job.N_ACCEPTED])
-    machine.release(job.TS, job.YS, job.GIVEN, job.GRID, job.STATES)
+    machine.release(job.YS, job.GIVEN)
     if status == job.FAILED:
         give_back(machine)
         return None
     stats.nfe += 1 + int(counts[job.NFE])  # recording f was the first one
     stats.n_accepted += n
     stats.n_rejected += int(counts[job.N_REJECTED])
-    grid = grid[: n + 1]
+    grid = machine.grid[: n + 1].copy()
     done = Forward(dynamics, times, Trajectory(times, ys, grid.tolist(), reached=len(times)), stats)
     if keeps_states:
         n_kept = min(n, int(counts[job.MAX_KEPT]))
         stats.peak_saved_bytes += (n + 1) * ys[0].nbytes + n_kept * machine.stages.nbytes
-        at_grid: Any = states[: n + 1]
-        done.trajectory.states = at_grid
-        done.run = Run(machine, grid, at_grid, n_kept)
+        states: Any = machine.states[: n + 1].copy()
+        done.trajectory.states = states
+        done.run = Run(machine, grid, states, n_kept)
     else:
         give_back(machine)
     return done
 
 
-def _begin(
-    machine: Machine,
-    options: Options,
-    times: np.ndarray,
-    ys: np.ndarray,
-    given: np.ndarray | None,
-    keeps_states: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Write down all that `walk` starts from; returns the arrays (grid, states) that it fills."""
-    counts, reals, room = machine.counts, machine.reals, FIRST_ROOM if given is None else len(given)
-    grid = machine.hold(job.GRID, np.empty(room))
-    grid[0] = times[0]
-    states = machine.hold(job.STATES, np.empty((room if keeps_states else 1, machine.size), ys.dtype))
-    states[0] = ys[0]
-    machine.hold(job.TS, np.ascontiguousarray(times))
+def _begin(machine: Machine, options: Options, times: np.ndarray, ys: np.ndarray, keeps_states: bool) -> None:
+    """Write down all that `walk` starts from."""
+    counts, reals, given = machine.counts, machine.reals, walking_grid(options, times)
+    machine.make_room(2 if given is None else len(given), with_states=keeps_states)
+    machine.grid[0] = times[0]
+    machine.states[0] = ys[0]
+    machine.write_times(times)
     machine.hold(job.YS, ys)
     if given is not None:
         machine.hold(job.GIVEN, np.ascontiguousarray(given))
-    counts[job.IS_ADAPTIVE], counts[job.KEEPS_STATES], counts[job.ROOM] = given is None, keeps_states, room
+    counts[job.IS_ADAPTIVE], counts[job.KEEPS_STATES] = given is None, keeps_states
     counts[job.MAX_KEPT] = _most_kept(machine, options) if keeps_states else 0
-    counts[job.KEPT_ROOM], counts[job.N_TIMES], counts[job.REACHED] = len(machine.kept), len(times), 1
+    counts[job.KEPT_ROOM], counts[job.REACHED] = len(machine.kept), 1
     counts[job.MAX_STEPS] = options.max_steps
-    counts[job.N_ACCEPTED] = counts[job.N_REJECTED] = counts[job.NFE] = counts[job.WAS_REJECTED] = 0
+    counts[job.N_ACCEPTED : job.NFE + 1] = 0
+    counts[job.WAS_REJECTED] = 0
     reals[job.T], reals[job.H], reals[job.REMEMBERED] = times[0], 0.0, NO_ERROR
-    if given is None:
+    if given is None and machine.control is not options:
+        machine.control = options
         choice: Any = options.controller
         controller = _controller(choice, options.tableau.error_order or 1)
         reals[job.RTOL : job.FIRST_STEP + 1] = (
             options.rtol, options.atol, controller.order, controller.safety, controller.min_factor,
             controller.max_factor, controller.beta, options.max_step, options.first_step or 0.0,
         )  # fmt: skip
-    return grid, states
 
 
-def _with_more_room(machine: Machine, grid: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Larger arrays (grid, states), or more kept steps, whichever the loop has run out of."""
-    counts = machine.counts
-    if counts[job.N_ACCEPTED] + 1 < counts[job.ROOM]:
-        machine.make_room()
-        return grid, states
-    grid = machine.hold(job.GRID, np.concatenate([grid, np.empty_like(grid)]))
-    if counts[job.KEEPS_STATES]:
-        states = machine.hold(job.STATES, np.concatenate([states, np.empty_like(states)]))
-    counts[job.ROOM] = len(grid)
-    return grid, states
+def _make_room(machine: Machine, keeps_states: bool) -> None:
+    """More accepted steps, or more kept ones, whichever the loop has run out of."""
+    if machine.counts[job.N_ACCEPTED] + 1 < machine.counts[job.ROOM]:
+        machine.make_room_for_stages()
+    else:
+        machine.make_room(2 * int(machine.counts[job.ROOM]), with_states=keeps_states)
 
 
 @lru_cache(maxsize=64)

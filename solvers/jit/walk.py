@@ -178,6 +178,8 @@ def walk(addresses, counts, reals, real):
     size, width, s = load(counts, job.SIZE), load(counts, job.WIDTH), load(counts, job.N_STAGES)
     last = load(pointer(load(addresses, job.TS), 0.0), load(counts, job.N_TIMES) - 1)
     rows, stages = pointer(load(addresses, job.ROWS), real), pointer(load(addresses, job.STAGES), real)
+    if load(counts, job.N_ACCEPTED) == 0 and not is_finite(shifted(rows, size), size):
+        return job.FAILED
     if load(counts, job.IS_ADAPTIVE) and load(reals, job.H) == 0.0:
         begin(addresses, counts, reals, last - load(reals, job.T), real)
     while load(reals, job.T) != last:

@@ -19,7 +19,7 @@ from odegrad import grad, odeint  # noqa: E402 - after the skip
 from odegrad.engine.errors import NonFiniteDynamics, StepSizeUnderflow, TooManySteps  # noqa: E402
 from odegrad.engine.jit import disk  # noqa: E402
 from odegrad.solvers import PIController, StepInfo  # noqa: E402
-from odegrad.solvers.jit import control, entrance, job, solve  # noqa: E402
+from odegrad.solvers.jit import control, entrance, job, machine  # noqa: E402
 
 LORENZ = next(problem for problem in PROBLEMS if problem.name == "lorenz")
 
@@ -100,8 +100,8 @@ def test_a_given_grid_is_walked_exactly(replayed):
 
 def test_more_steps_than_there_is_room_for_at_first():
     case = random_case(6)
-    found = case.solve(execution="compiled", max_step=1.5 / (3 * solve.FIRST_ROOM))
-    assert found.stats.n_accepted >= 3 * solve.FIRST_ROOM and len(np.unique(found.grid)) == len(found.grid)
+    found = case.solve(execution="compiled", max_step=1.5 / (3 * machine.FIRST_ROOM))
+    assert found.stats.n_accepted >= 3 * machine.FIRST_ROOM and len(np.unique(found.grid)) == len(found.grid)
     assert distance(found.ys, case.solve(grid=found.grid).ys) <= 256 * EPS64
 
 
