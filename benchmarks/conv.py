@@ -1,16 +1,19 @@
 """How many GFLOP/s do the convolution kernels reach, beside PyTorch where it is installed?
 
-    python -m benchmarks.conv [--toy]
+    python -m benchmarks.conv [--toy] [--threads N ...]
 
 Prints one JSON line for each size and derivative: of the kernels as a solve at rtol 1e-3 calls them, where some of the
 round-off below its tolerance is accepted, with `plain_` before the numbers of plain sums. PyTorch (channels last, as
-many threads) is measured in the same process, turn by turn with ours, since absolute times move with the machine.
+many threads) is measured in the same process, turn by turn with ours, since absolute times move with the machine, and so is
+a matrix product of 512 x 512 (`product_`). On one thread its processor time is measured, which other programs on the
+same cores disturb less. The forward of a transposed convolution is the input gradient of the size that it mirrors.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +21,7 @@ import numpy as np
 from odegrad.engine import kernels
 from odegrad.engine.kernels.precision import accepting
 from odegrad.engine.kernels.threads import one_blas_thread
+from threadpoolctl import threadpool_limits
 
 from .measure import interleaved, machine, report, summary
 
@@ -25,12 +29,19 @@ from .measure import interleaved, machine, report, summary
 SIZES = [
     (128, 32, 64, 64, 1),
     (128, 7, 64, 64, 1),
-    (256, 28, 2, 32, 2),
-    (256, 14, 33, 64, 2),
+    (128, 32, 32, 64, 2),
+    (128, 16, 64, 128, 2),
+    (128, 8, 128, 256, 2),
+    (128, 28, 16, 32, 2),
+    (128, 14, 32, 64, 2),
+    (128, 7, 64, 128, 2),
     (256, 28, 1, 16, 1),
     (256, 28, 16, 1, 1),
+    (256, 28, 1, 16, 2),
 ]
 TOY = [(4, 8, 3, 4, 2)]
+PRODUCT = 512
+SPINNING = 0.01  # seconds that PyTorch's threads are left to stop spinning before ours are timed
 ACCEPTED = 1e-3 / 25  # the part of rtol 1e-3 that a solve leaves to round-off
 Calls = dict[str, Callable[[], Any]]
 
@@ -88,6 +99,13 @@ def torch_calls(size: tuple[int, ...], n_threads: int) -> Calls:
     }
 
 
+def product_call(rng: np.random.Generator) -> Callable[[], Any]:
+    """A matrix product of `PRODUCT` rows and columns, by as many threads as BLAS has."""
+    a = rng.standard_normal((PRODUCT, PRODUCT), dtype=np.float32)
+    out = np.empty_like(a)
+    return lambda: np.matmul(a, a, out=out)
+
+
 def speeds(prefix: str, times: list[float], gflop: float) -> dict[str, Any]:
     """Nominal GFLOP/s beside the times."""
     found = summary(times)
@@ -95,36 +113,48 @@ def speeds(prefix: str, times: list[float], gflop: float) -> dict[str, Any]:
     return {prefix + key: value for key, value in (rates | found).items()}
 
 
+def measure(size: tuple[int, ...], n_threads: int, seconds: float) -> None:
+    """One line for each of the three kernels of a size, by this many threads."""
+    rng = np.random.default_rng(0)
+    n, extent, n_in, n_out, stride = size
+    shape = kernels.conv2d_output_shape((n, extent, extent, n_in), (3, 3, n_in, n_out), stride, 1)
+    gflop = {"": 2e-9 * np.prod(shape) * 9 * n_in, "product_": 2e-9 * PRODUCT**3}
+    peers = torch_calls(size, n_threads)
+    clock = time.thread_time if n_threads == 1 else time.perf_counter
+    for name, call in our_calls(size, rng).items():
+        line = {
+            "benchmark": "conv",
+            "op": name,
+            "x": [n, extent, extent, n_in],
+            "w": [3, 3, n_in, n_out],
+            "stride": stride,
+            "dtype": "float32",
+            "module": "numpy",
+            "device": "cpu",
+            "threads": n_threads,
+        }
+        calls = {"": accepted(call), "plain_": call, "product_": product_call(rng)}
+        if peers:
+            calls |= {"torch_": peers[name], "pause": lambda: time.sleep(SPINNING)}
+        for prefix, times in interleaved(calls, seconds=seconds, clock=clock).items():
+            if prefix != "pause":
+                line |= speeds(prefix, times, gflop.get(prefix, gflop[""]))
+        report(line | {"machine": machine(*(["torch"] if peers else []))})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--toy", action="store_true", help="one tiny size, a fraction of a second")
-    toy = parser.parse_args().toy
-    with one_blas_thread() as n_threads:
+    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="by default as many as BLAS has")
+    given = parser.parse_args()
+    with one_blas_thread() as n_blas:
         pass
-    rng = np.random.default_rng(0)
-    for size in TOY if toy else SIZES:
-        n, extent, n_in, n_out, stride = size
-        shape = kernels.conv2d_output_shape((n, extent, extent, n_in), (3, 3, n_in, n_out), stride, 1)
-        gflop = 2e-9 * np.prod(shape) * 9 * n_in
-        peers = torch_calls(size, n_threads)
-        for name, call in our_calls(size, rng).items():
-            line = {
-                "benchmark": "conv",
-                "op": name,
-                "x": [n, extent, extent, n_in],
-                "w": [3, 3, n_in, n_out],
-                "stride": stride,
-                "dtype": "float32",
-                "module": "numpy",
-                "device": "cpu",
-                "threads": n_threads,
-            }
-            calls = {"": accepted(call), "plain_": call} | ({"torch_": peers[name]} if peers else {})
-            for prefix, times in interleaved(calls, seconds=0.01 if toy else 2.0).items():
-                line |= speeds(prefix, times, gflop)
-            report(line | {"machine": machine(*(["torch"] if peers else []))})
+    for n_threads in given.threads or [n_blas]:
+        with threadpool_limits(n_threads):
+            for size in TOY if given.toy else SIZES:
+                measure(size, n_threads, 0.01 if given.toy else 3.0)
 
 
 if __name__ == "__main__":
