@@ -81,6 +81,7 @@ class CpuKernel:
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here to the end of the test, the launch functions of `engine/cuda` run on NumPy arrays."""
     monkeypatch.setattr(backend, "raw_module", CpuModule)
+    monkeypatch.setattr(backend, "device_address", lambda array: array.ctypes.data)
     for cached in (source.module, source._kernel):
         monkeypatch.setattr(source, cached.__name__, cache(cached.__wrapped__))
 
