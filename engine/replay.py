@@ -317,7 +317,7 @@ class Binder:
             for slot in (*step.inputs, step.output)
             if slot in self.arrays and slot not in parts
         }
-        results = [(s, parts[s][k] if s in parts else arrays[s]) for s in tiled.segment.results]
+        results = [(s, parts[s][k, ...] if s in parts else arrays[s]) for s in tiled.segment.results]
         constant_scalar = self.workspace.constant_scalar
         workspace = _TileWorkspace(plan, self.xp, {group: pieces}, lane.arena, lane.scratch, constant_scalar)
         return Binder(workspace, arrays, {}).bind(group, results)

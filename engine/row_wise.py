@@ -70,6 +70,8 @@ def rows_in(plan: Plan, n: int) -> frozenset[int]:
 
     A shape does not tell: a matrix of parameters may have as many rows as the batch.
     """
+    if n < 2:
+        return frozenset()
     metas, program = plan.program.metas, plan.program
     rows = {s for s in program.inputs if s in plan.home and s not in plan.constant_slots}
     rows = {slot for slot in rows if _is_cut(metas[slot].shape, n)}
@@ -274,18 +276,50 @@ def _sum(plan: Plan, step: Step, n: int) -> Cut | None:
     return Cut((0,), None if 0 in step.static["axes"] else 0)
 
 
+def _within(plan: Plan, step: Step, n: int) -> Cut | None:
+    """Extrema and running sums along other axes than the leading one."""
+    (source,), _ = _shapes(plan, step)
+    axes = step.static.get("axes") or (step.static["axis"],)
+    inner = source is not None and all(axis % len(source) != 0 for axis in axes)
+    return Cut((0,), 0) if inner and _is_cut(source, n) else None
+
+
+def _concatenate(plan: Plan, step: Step, n: int) -> Cut | None:
+    """Joined along another axis, each part with its rows."""
+    shapes, _ = _shapes(plan, step)
+    if step.static["axis"] == 0 or not all(_is_cut(shape, n) for shape in shapes):
+        return None
+    return Cut((0,) * len(shapes), 0)
+
+
+def _window(plan: Plan, step: Step, n: int) -> Cut | None:
+    """A basic index that leaves the leading axis as it is, and its transpose."""
+    (source,), result = _shapes(plan, step)
+    assert source is not None
+    inner = len(source if step.op.name == "getitem" else result)
+    first, *others = step.static["index"] or (None,)
+    counted = sum(part is not None and part is not Ellipsis for part in others)
+    keeps = first == ("slice", None, None, None) or (first is Ellipsis and counted < inner)
+    return Cut((0,), 0) if keeps and _is_cut(source, n) and source[0] == result[0] else None
+
+
 def _mean(plan: Plan, step: Step, n: int) -> Cut | None:
     """A mean over all rows: that of the parts' means, weighted by their rows."""
     (source,), _ = _shapes(plan, step)
     return Cut((0,), None) if source is not None and len(source) > 1 and _is_cut(source, n) else None
 
 
-_ELEMENTWISE = (
+_ELEMENTWISE = (  # beside those with `chunk_calls`
     "power", "power_of", "sigmoid", "softplus", "where", "zeros_like", "ones_like", "astype", "astype_discrete", "copy",
-)  # fmt: skip  # beside those with `chunk_calls`
+    "real", "stop_gradient",
+)  # fmt: skip
 
 _RULES: dict[str, Callable[[Plan, Step, int], Cut | None]] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(("max", "min", "argmax", "cumsum", "reverse_cumsum"), _within),
+    "concatenate": _concatenate,
+    "getitem": _window,
+    "place": _window,
     "matmul": _matmul,
     "transpose": _transpose,
     "reshape": _reshape,

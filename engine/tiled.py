@@ -81,7 +81,7 @@ def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
     while pending:
         segment, before, pending = split_off(plan, group, pending, n, rows, lambda s, c: _wants(plan, s, c))
         waiting += before
-        tiled = _tiled(plan, group, segment, n_threads) if segment is not None else None
+        tiled = _tiled(plan, group, segment, n_threads, FEWEST_ROWS) if segment is not None else None
         if tiled is not None:
             ordered += [*schedule(plan, group, steps=waiting), tiled]
             waiting = []
@@ -122,14 +122,14 @@ def _flops(program: Program, step: Step) -> int:
     return 2 * math.prod(metas[step.output].shape) * metas[step.inputs[0]].shape[-1]
 
 
-def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int) -> Tiled | None:
+def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int, fewest_rows: int) -> Tiled | None:
     """The segment in tiles, None where it gains nothing: without large products, or with fewer tiles than threads."""
     if sum(_flops(plan.program, step) for step in segment.steps) < FEWEST_FLOPS:
         return None
     metas, touched = plan.program.metas, [s for s, axis in segment.axes.items() if axis is not None]
     n_bytes = sum(_nbytes(metas[slot]) for slot in touched if plan.root[slot] == slot)
     n_tiles = -(-max(-(-n_bytes // CACHE_BYTES), n_threads) // n_threads) * n_threads
-    n_tiles = min(n_tiles, segment.n // FEWEST_ROWS)
+    n_tiles = min(n_tiles, segment.n // max(1, fewest_rows))
     if n_tiles < max(2, n_threads):
         return None
     edges = [segment.n * k // n_tiles for k in range(n_tiles + 1)]
@@ -141,17 +141,14 @@ def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int) -> Tiled | 
 
 def _dealt(plan: Plan, group: str, piece: Piece, n_threads: int) -> Piece:
     """A large product that is on its own, as a segment over the rows of its result."""
-    if not isinstance(piece, Step) or n_threads < 2 or _flops(plan.program, piece) < FEWEST_FLOPS:
+    if not isinstance(piece, Step) or piece.op.name != "matmul" or n_threads < 2:
         return piece
-    shape = plan.program.metas[piece.output].shape
-    if len(shape) != 2 or plan.root[piece.output] != piece.output:
-        return piece
-    left, right = piece.inputs
-    if left == right:
+    shape, (left, right) = plan.program.metas[piece.output].shape, piece.inputs
+    if len(shape) != 2 or left == right:
         return piece
     cut, axes = Cut((0, None), 0), {left: 0, right: None, piece.output: 0}
     segment = Segment(shape[0], (piece,), (cut,), axes, (piece.output,))
-    return _tiled(plan, group, segment, n_threads) or piece
+    return _tiled(plan, group, segment, n_threads, FEWEST_ROWS // 2) or piece
 
 
 def _nbytes(meta: Any) -> int:

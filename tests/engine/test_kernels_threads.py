@@ -150,3 +150,27 @@ def test_large_scratch_is_not_kept():
     large = scratch(np, "large", (1 << 25,), np.float64)
     small = scratch(np, "large", (8,), np.float64)
     assert not np.shares_memory(large, small)
+
+
+def test_a_kernel_inside_a_share_divides_nothing():
+    """The other threads have shares of their own; waiting for them would never end."""
+    inner = {}
+
+    def work(share):
+        with one_blas_thread() as n_threads:
+            threads = set()
+            run_shares(lambda _: threads.add(threading.get_ident()), 3)
+        inner[share] = n_threads, threads == {threading.get_ident()}
+
+    with threadpool_limits(2, user_api="blas"), one_blas_thread():
+        run_shares(work, 2)
+        with one_blas_thread() as n_after:
+            assert n_after == 2
+    assert inner == {0: (1, True), 1: (1, True)}
+
+
+def test_a_share_treats_overflow_as_the_caller_does():
+    with np.errstate(over="ignore"):
+        run_shares(lambda share: np.exp(np.full(3, 1e4)), 2)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        run_shares(lambda share: np.exp(np.full(3, 1e4)) if share else None, 2)

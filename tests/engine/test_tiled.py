@@ -1,0 +1,305 @@
+"""Tiled segments: the values of the whole program wherever it is cut, with bits that repeat, on as many threads as there are."""
+
+import threading
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from drawn_cases import conv_cases, perceptron_cases
+from hypothesis import given
+from hypothesis import strategies as st
+from odegrad import odeint, ops, value_and_grad
+from odegrad.engine import tiled
+from odegrad.engine.kernels import threads
+from odegrad.engine.row_wise import cut_of
+from odegrad.engine.tiled import Tiled, TileLoop
+from odegrad.engine.tree import leaves, unflatten
+from oracles import EPS32, EPS64, assert_close, norm
+from replaying import Replayed, joint_program
+from strategies import seeds
+from threadpoolctl import threadpool_info, threadpool_limits
+
+WIDTH = 4
+
+
+def cut_into(rows, *, fewest_flops=0.0):
+    """Within it every segment is cut into parts of this many rows or a few more, however small it is."""
+    return patch.multiple(
+        tiled, CACHE_BYTES=1, FEWEST_ROWS=rows, FEWEST_FLOPS=fewest_flops, SMALL_SUM=1 << 20
+    )
+
+
+def segments(replayed, groups="FSQ"):
+    return [s for group in groups for s in replayed.workspace.schedules[group] if isinstance(s, Tiled)]
+
+
+def interpreted(replayed, t, y, ybar, params):
+    """The joint program, a step at a time on fresh arrays."""
+    return joint_program(replayed.recording.program).run([t, y, *params, ybar], replayed.recording.hidden)
+
+
+def check(replayed, y, ybar, params, tol=200 * EPS64):
+    """Replay twice, the second time with other values in all buffers, and compare with the interpreted program."""
+    replayed(1.3, ybar, y)
+    plain = interpreted(replayed, 0.7, y, ybar, params)
+    for found, expected in zip(replayed(0.7, y, ybar), plain, strict=True):
+        assert_close(found, expected, scale=norm(*plain), tol=tol)
+
+
+# --- drawn programs -------------------------------------------------------------------------------------------------
+
+PIECES = {  # x (B, 4), w (4, 4), b (4,), rows (B, 4) a parameter, t -> (B, 4)
+    "product": lambda x, w, b, rows, t: x @ w,
+    "shift": lambda x, w, b, rows, t: x + b * t,
+    "tanh": lambda x, w, b, rows, t: np.tanh(x),
+    "relu": lambda x, w, b, rows, t: ops.relu(x - b),
+    "sigmoid": lambda x, w, b, rows, t: x * ops.sigmoid(x),
+    "parameter a row": lambda x, w, b, rows, t: x * rows,
+    "parameter sum": lambda x, w, b, rows, t: x + np.sum(rows, axis=0),
+    "row sum": lambda x, w, b, rows, t: x / (1.0 + np.sum(x * x, axis=1, keepdims=True)),
+    "row mean of all": lambda x, w, b, rows, t: x - np.mean(x, axis=0),
+    "batch norm": lambda x, w, b, rows, t: ops.normalize(x, *ops.moments(x), 0.5, b),
+    "softmax": lambda x, w, b, rows, t: ops.softmax(x) - t,
+    "reshaped": lambda x, w, b, rows, t: (x.reshape(-1, 2, 2) @ w[:2, :2]).reshape(x.shape),
+    "entries of rows": lambda x, w, b, rows, t: (x.reshape(-1, 2) @ w[:2, :2]).reshape(x.shape),
+    "swapped": lambda x, w, b, rows, t: ops.swapaxes(x.reshape(-1, 2, 2), 1, 2).reshape(x.shape) + x,
+    "turned": lambda x, w, b, rows, t: (w @ x.T).T,
+    "gram": lambda x, w, b, rows, t: 0.1 * x @ np.tanh(x.T @ x),
+    "all pairs": lambda x, w, b, rows, t: np.tanh(x @ rows.T / 8) @ np.tanh(x),
+    "mixed rows": lambda x, w, b, rows, t: x + np.tanh(x)[::-1],
+    "columns": lambda x, w, b, rows, t: ops.concatenate([x[:, 2:], np.sin(x[..., :2])], axis=1),
+    "running": lambda x, w, b, rows, t: np.cumsum(x, axis=1) - 0.5 * np.cumsum(x, axis=0) / len(rows),
+    "largest": lambda x, w, b, rows, t: x - 0.5 * np.max(x, axis=1, keepdims=True),
+    "repeated": lambda x, w, b, rows, t: x + np.broadcast_to(b, x.shape) * np.sum(x),
+}
+
+
+@st.composite
+def programs(draw):
+    """(f, batch, rows of a tile, threads): pieces behind each other, with a shortcut from the first."""
+    names = draw(st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=7))
+
+    def f(t, y, w, b, rows):
+        x = first = PIECES[names[0]](y, w, b, rows, t)
+        for name in names[1:]:
+            x = PIECES[name](x, w, b, rows, t)
+        return x + first
+
+    f.__name__ = " | ".join(names)
+    batch = draw(st.integers(2, 13))
+    return f, batch, draw(st.integers(1, batch)), draw(st.integers(1, 3))
+
+
+@given(drawn=programs(), seed=seeds)
+def test_drawn_programs_have_the_values_of_the_interpreted_one(drawn, seed):
+    f, batch, rows, n_threads = drawn
+    rng = np.random.default_rng(seed)
+    y, ybar, own = (rng.standard_normal((batch, WIDTH)) for _ in range(3))
+    params = [rng.standard_normal((WIDTH, WIDTH)), rng.standard_normal(WIDTH), own]
+    with threadpool_limits(n_threads, user_api="blas"), cut_into(rows):
+        check(Replayed(f, 0.4, y, params), y, ybar, params, tol=1000 * EPS64)
+
+
+@given(
+    case=st.one_of(perceptron_cases(("array",)), conv_cases("train", "batch"), conv_cases("eval", "batch")),
+    rows=st.integers(1, 4),
+)
+def test_drawn_networks_have_the_values_of_the_interpreted_program(case, rows):
+    y, weights, _ = case.arguments()
+    stats = case.cast(case.network.stats())
+
+    def f(t, y, *params):
+        return case.network.slope(t, y, unflatten(weights, params), stats)[0]
+
+    ybar = np.random.default_rng(case.seed + 1).standard_normal(y.shape).astype(y.dtype)
+    with cut_into(rows):
+        replayed = Replayed(f, 0.4, y, leaves(weights))
+        check(replayed, y, ybar, leaves(weights), tol=4500 * np.finfo(y.dtype).eps)
+
+
+# --- what is cut, and where -----------------------------------------------------------------------------------------
+
+
+def perceptron(t, y, w1, b1, w2, b2):
+    return np.tanh(y @ w1 + b1) @ w2 + b2 * t
+
+
+def normalised(t, y, w1, b1, w2, b2):
+    x = y @ w1 + b1
+    return np.tanh(ops.normalize(x, *ops.moments(x), 1e-5)) @ w2 + b2
+
+
+def drawn(rng, batch, width, dtype=np.float64):
+    """(y, ybar, params) of the two functions above."""
+    y, ybar = (rng.standard_normal((batch, width)).astype(dtype) for _ in range(2))
+    shapes = [(width, width), (width,), (width, width), (width,)]
+    return y, ybar, [(rng.standard_normal(s) / np.sqrt(width)).astype(dtype) for s in shapes]
+
+
+@pytest.mark.parametrize("batch", [WIDTH, 3 * WIDTH])
+def test_the_slope_of_a_perceptron_is_one_segment(batch, rng):
+    """Also where a shape does not tell rows of the batch from entries of a parameter."""
+    y, _, params = drawn(rng, batch, WIDTH)
+    with cut_into(2):
+        (segment,) = segments(Replayed(perceptron, 0.4, y, params), "F")
+    assert [s.op.name for s in segment.steps] == ["matmul", "add", "tanh", "matmul", "add"]
+
+
+def test_what_needs_a_sum_over_the_batch_is_in_a_later_segment(rng):
+    y, _, params = drawn(rng, 12, WIDTH)
+    with cut_into(3):
+        found = segments(Replayed(normalised, 0.4, y, params), "F")
+    assert len(found) == 3  # up to the mean, up to the variance, the rest
+    for piece in found:
+        assert set(piece.segment.sums).isdisjoint(slot for step in piece.steps for slot in step.inputs)
+
+
+@pytest.mark.parametrize("batch, rows", [(12, 4), (13, 4), (7, 2), (5, 3)])
+def test_means_over_parts_of_different_sizes_are_weighted(batch, rows, rng):
+    y, ybar, params = drawn(rng, batch, WIDTH)
+    with cut_into(rows):
+        check(Replayed(normalised, 0.4, y, params), y, ybar, params)
+
+
+def test_large_sums_are_made_a_part_of_the_result_at_a_time(rng):
+    """The gradient of a matrix is no sum over tiles, which would cost more than the products."""
+    y, ybar, params = drawn(rng, 12, 24)
+    with threadpool_limits(2, user_api="blas"), cut_into(4), patch.object(tiled, "SMALL_SUM", 100):
+        replayed = Replayed(perceptron, 0.4, y, params)
+        apart = [s for s in segments(replayed, "Q") if s.segment.n == 24]
+        assert [step.op.name for s in apart for step in s.steps] == ["matmul", "matmul"]
+        check(replayed, y, ybar, params)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda t, y, w: y[::-1],
+        lambda t, y, w: np.cumsum(y, axis=0),
+        lambda t, y, w: ops.concatenate([y[:3], y[3:]]),
+        lambda t, y, w: np.max(y, axis=0) + y,
+        lambda t, y, w: y.reshape(3, 8).T.reshape(6, 4),
+        lambda t, y, w: ops.take(y, np.array([5, 4, 3, 2, 1, 0])),
+    ],
+    ids=["flip", "cumsum", "concatenate", "max", "turned", "take"],
+)
+def test_what_mixes_rows_is_left_whole(f, rng):
+    replayed = Replayed(f, 0.4, np.ones((6, WIDTH)), [np.ones((WIDTH, WIDTH))])
+    assert any(cut_of(replayed.plan, step, 6) is None for step in replayed.plan.steps["F"])
+
+
+def test_float32_agrees_with_float64_at_full_size(rng):
+    """The sizes from which tiles are worthwhile."""
+    y, ybar, params = drawn(rng, 256, 192, np.float32)
+    with threadpool_limits(2, user_api="blas"):
+        replayed = Replayed(perceptron, 0.4, y, params)
+        found = replayed(0.7, y, ybar)
+    assert len(segments(replayed)) == 4  # slope, state cotangent, and a gradient of each matrix
+    double = [x.astype(np.float64) for x in (y, ybar, *params)]
+    expected = interpreted(replayed, 0.7, double[0], double[1], double[2:])
+    for single, exact in zip(found, expected, strict=True):
+        assert single.dtype == np.float32
+        assert_close(single, exact, scale=norm(exact), tol=100 * EPS32)
+
+
+# --- bits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("f", [perceptron, normalised])
+def test_new_buffers_and_busy_threads_change_no_bit(f, rng):
+    y, ybar, params = drawn(rng, 64, 16, np.float32)
+    results = []
+    with threadpool_limits(2, user_api="blas"), cut_into(5):
+        bound = [Replayed(f, 0.4, y, params) for _ in range(2)]
+        results += [replayed(0.7, y, ybar) for replayed in bound for _ in range(3)]
+    with threadpool_limits(1, user_api="blas"):  # the same tiles, one after the other
+        results.append(bound[0](0.7, y, ybar))
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert np.array_equal(first, second)
+
+
+def test_the_gradient_of_a_solve_repeats_its_bits_for_a_number_of_threads(rng):
+    y, _, params = drawn(rng, 256, 128, np.float32)
+
+    def loss(params):
+        def f(t, y, params):
+            return normalised(t, y, *params)
+
+        return ops.sum(odeint(f, y, np.array([0.0, 0.1]), params, method="euler", step_size=0.05).ys ** 2)
+
+    found = {1: [], 2: []}
+    for n_threads in (2, 1, 2, 1):
+        with threadpool_limits(n_threads, user_api="blas"):
+            found[n_threads].append(value_and_grad(loss)(params)[1])
+    for first, again in found.values():
+        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    scale = norm(*found[1][0])
+    for one, two in zip(found[1][0], found[2][0], strict=True):
+        assert_close(one, two, scale=scale, tol=200 * EPS32)
+
+
+# --- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_lanes_run_at_once_on_threads_of_their_own_with_blas_at_one():
+    meeting, seen = threading.Barrier(2, timeout=20), []
+
+    def tile(t):
+        meeting.wait()  # nobody else comes if one thread does all the lanes
+        limits = {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+        seen.append((t, threading.get_ident(), limits))
+
+    with threadpool_limits(2, user_api="blas"):
+        TileLoop([[tile], [tile]])(0.3)
+    assert [t for t, _, _ in seen] == [0.3, 0.3]
+    assert len({thread for _, thread, _ in seen}) == 2
+    assert all(limits == {1} for _, _, limits in seen)
+
+
+def test_tiles_of_a_lane_keep_their_order_on_one_thread():
+    seen = []
+    lanes = [
+        [lambda t, k=k: seen.append((k, threading.get_ident())) for k in part] for part in ([0, 1, 2], [3, 4])
+    ]
+    with threadpool_limits(2, user_api="blas"):
+        TileLoop(lanes)(0.0)
+    assert [k for k, _ in seen if k < 3] == [0, 1, 2]
+    assert len({thread for k, thread in seen if k < 3}) == 1
+
+
+def test_overflow_on_another_thread_is_treated_as_the_caller_asked(rng):
+    """f of a solve may overflow; the loop reports it with the step."""
+    y, ybar, params = drawn(rng, 12, WIDTH)
+    with threadpool_limits(2, user_api="blas"), cut_into(2):
+        with np.errstate(all="ignore"):
+            replayed = Replayed(lambda t, y, *params: np.exp(1e3 * y @ params[0]), 0.4, y, params)
+            assert np.isinf(replayed(0.7, abs(y), ybar)[0]).any()
+
+
+# --- small programs -------------------------------------------------------------------------------------------------
+
+
+def test_a_small_solve_meets_no_thread_and_leaves_blas_alone(rng):
+    """The spiral: 20 rows, 2-50-2."""
+    params = [0.1 * rng.standard_normal(s) for s in ((2, 50), (50,), (50, 2), (2,))]
+    y = rng.standard_normal((20, 2))
+
+    def loss(params):
+        def f(t, y, params):
+            return perceptron(t, y**3, *params)
+
+        return ops.sum(odeint(f, y, np.linspace(0.0, 1.0, 10), params).ys)
+
+    with (
+        patch.object(threads._BlasLimit, "enter", side_effect=AssertionError("BLAS is limited")),
+        patch.object(TileLoop, "__call__", side_effect=AssertionError("tiles")),
+        patch.object(threads, "run_shares", side_effect=AssertionError("shares")),
+    ):
+        value_and_grad(loss)(params)
+
+
+def test_a_small_program_is_scheduled_without_tiles(rng):
+    y, _, params = drawn(rng, 256, 64)
+    with threadpool_limits(2, user_api="blas"):
+        assert segments(Replayed(perceptron, 0.4, y, params)) == []
