@@ -86,15 +86,13 @@ def chain_shape(plan: Plan, step: Step) -> Shape | None:
 def separated(plan: Plan, group: str, run: Run) -> list[Run]:
     """The run with the sums that can share its blocks, then runs of those that cannot."""
     together: list[list[Step]] = []
-    for step in run.steps:
-        axes = summed_axes(plan.program, step)
-        for sums in together if axes is not None else ():
-            if common_axes([*(_axes(plan, s) for s in sums), axes]) is not None:
+    for step in filter(is_sum, run.steps):
+        for sums in together:
+            if common_axes([_axes(plan, other) for other in (*sums, step)]) is not None:
                 sums.append(step)
                 break
         else:
-            if axes is not None:
-                together.append([step])
+            together.append([step])
     later = {step.output for sums in together[1:] for step in sums}
     steps = [step for step in run.steps if step.output not in later], *together[1:]
     return [Run(run.shape, tuple(own), local_results(plan, group, own)) for own in steps]
@@ -170,9 +168,7 @@ class _Writer:
             *(f"  {line}" for line in body),
             "}",
         ]
-        grid = (-(-self.size // (THREADS * self._items())),)
-        if self.sharing is not None:
-            grid = (self.sharing.tiles, self.sharing.pieces)
+        blocks = -(-self.size // (THREADS * self._items()))
         return Chain(
             text="\n".join(text),
             slots=(*self.read, *self.written),
@@ -180,7 +176,7 @@ class _Writer:
             written=tuple(self.written),
             sums=tuple(self.sums),
             sharing=self.sharing,
-            grid=grid,
+            grid=(blocks,) if self.sharing is None else (self.sharing.tiles, self.sharing.pieces),
             threads=threads,
         )
 

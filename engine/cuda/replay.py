@@ -48,8 +48,8 @@ class CudaWorkspace(Workspace):
         found: dict[str, list[Piece]] = {PROLOGUE: list(plan.steps[PROLOGUE])}
         for group in plan.order[1:]:
             found[group] = []
-            for piece in schedule(plan, group, chain_shape):
-                found[group] += [piece] if isinstance(piece, Step) else separated(plan, group, piece)
+            for whole in schedule(plan, group, chain_shape):
+                found[group] += [whole] if isinstance(whole, Step) else separated(plan, group, whole)
             for piece in found[group]:
                 if isinstance(piece, Run):
                     chain = chain_of(plan, piece, strides, self.numbers.in_kernel)

@@ -1,17 +1,15 @@
-"""Programs replayed as CUDA kernels: the kernels run on the CPU, CuPy's arrays are those of the stand-in."""
+"""Programs replayed as launches: the kernels run on the CPU, CuPy's arrays are those of the stand-in."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_on_cpu import needs_compiler, on_cpu
+from cuda_on_cpu import Guarded, needs_compiler, on_cpu
 from odegrad import ops
-from odegrad.engine.cuda.replay import CudaWorkspace
-from odegrad.engine.partition import partition
-from odegrad.engine.program import record
-from odegrad.engine.replay import StageSet
-from oracles import EPS64, assert_close, norm
-from replaying import joint_program
+from odegrad.engine.cuda import source
+from odegrad.engine.cuda.products import product_calls
+from on_device import OnDevice
+from oracles import EPS32, EPS64, assert_close, norm
 
 pytestmark = needs_compiler
 
@@ -23,66 +21,132 @@ def cupy(fake_cupy, monkeypatch):
     return fake_cupy
 
 
-class OnDevice:
-    """One function and its pull-back, traced on the host and replayed on the device."""
-
-    def __init__(self, cupy, f, t, y, params):
-        recording = record(f, [t, y, *params], ["t", "y", *(f"p{k}" for k in range(len(params)))])
-        self.cupy, self.joint, n = cupy, joint_program(recording.program), len(params)
-        program = self.joint
-        plan = partition(
-            program,
-            {"F": program.outputs[:1], "S": program.outputs[1:2], "Q": program.outputs[2:]},
-            {"F": [program.inputs[1]], "S": [program.inputs[-1]]},
-            time=program.inputs[0],
-        )
-        self.workspace = CudaWorkspace(plan, cupy)
-        given = zip(program.inputs[2 : 2 + n], params, strict=True)
-        hidden = zip(program.hidden, recording.hidden, strict=True)
-        values = {slot: self._arriving(value) for slot, value in [*given, *hidden]}
-        self.workspace.load(values)
-        self.y, self.ybar = cupy.zeros(y.shape, y.dtype), cupy.zeros(y.shape, y.dtype)
-        metas = program.metas
-        self.results = [cupy.full(metas[s].shape, np.nan, metas[s].dtype or float) for s in program.outputs]
-        targets = [*zip(program.outputs, self.results, strict=True)]
-        self.set = StageSet(
-            self.workspace,
-            {program.inputs[1]: self.y, program.inputs[-1]: self.ybar},
-            {"F": targets[:1], "S": targets[1:2], "Q": targets[2:]},
-        )
-        self.recording, self.params = recording, params
-
-    def _arriving(self, value):
-        return self.cupy.asarray(value) if isinstance(value, np.ndarray) else value
-
-    def __call__(self, t, y, ybar):
-        self.y[...], self.ybar[...] = self.cupy.asarray(y), self.cupy.asarray(ybar)
-        for group in ("F", "S", "Q"):
-            self.set.run[group](t)
-        return [array.get() for array in self.results]
-
-    def plainly(self, t, y, ybar):
-        """The program interpreted on the host."""
-        return self.joint.run([t, y, *self.params, ybar], self.recording.hidden)
+def perceptron(t, y, w, b):
+    """Products, a number that depends on time, a cube."""
+    return np.tanh(y**3 @ w * np.cos(2.0 * t) + b) @ w.T
 
 
-def drawn(rng, shape, dtype=np.float64):
-    """(y, ybar, params) for a state of this shape."""
-    y, ybar = (rng.standard_normal(shape).astype(dtype) for _ in range(2))
-    return y, ybar, [rng.standard_normal(s).astype(dtype) for s in (shape[1:], shape[-1:], shape[-1:])]
+def interpolated(t, y, w, b):
+    """A grid of times read with hat functions, on the device."""
+    at_t = ops.hat_weights(t, np.linspace(0.0, 1.0, 6), dtype="float64")
+    return y * (at_t @ w) + b
 
 
-def normalised(t, y, w, gamma, b):
-    """Sums to channels that feed back, an offset a position, ReLU."""
-    x = y * (1.0 + np.sin(t)) + w
-    mean, var = ops.moments(x)
-    return ops.relu(ops.normalize(x, mean, var, 1e-5, gamma, b)) * 0.5 - y
+def moved(t, y, w, b):
+    """Steps that only move values: joined, cut, padded, turned, taken by index."""
+    joined = np.concatenate([y, ops.broadcast_to(b, y.shape), y * 0.5], axis=1)
+    padded = ops.pad(joined[:, 2:8], ((0, 0), (1, 1)))
+    turned = np.transpose(padded).reshape(padded.shape)
+    return ops.take(turned, [0, 2, 2, 5], axis=1)[:, : y.shape[1]] @ w[: y.shape[1]] + np.max(y, axis=0)
 
 
-def test_first(cupy, rng):
-    y, ybar, params = drawn(rng, (5, 4, 4, 8))
-    device = OnDevice(cupy, normalised, 0.4, y, params)
-    device(1.3, ybar, y)
-    found, plain = device(0.7, y, ybar), device.plainly(0.7, y, ybar)
+def filled(t, y, w, b):
+    """A number that becomes an array, and a step that wants its number on the host."""
+    times = ops.broadcast_to(np.sin(t), y.shape)
+    return y * times + ops.einsum("ij,jk->ik", y, w[: y.shape[1]]) * t + ops.concatenate([b * t, b])[: len(b)]
+
+
+CASES = {
+    "perceptron": (perceptron, (7, 2), [(2, 50), (50,)]),
+    "interpolated": (interpolated, (5, 3), [(6, 3), (3,)]),
+    "moved": (moved, (5, 4), [(6, 4), (4,)]),
+    "filled": (filled, (5, 4), [(6, 4), (4,)]),
+}
+
+
+def case(name, rng, dtype=np.float64):
+    f, shape, sizes = CASES[name]
+    y, ybar, *params = (rng.standard_normal(s).astype(dtype) for s in (shape, shape, *sizes))
+    return f, y, ybar, params
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_launches_give_the_values_of_the_interpreted_program(name, cupy, rng):
+    f, y, ybar, params = case(name, rng)
+    device = OnDevice(cupy, f, 0.4, y, params)
+    device(0.9, ybar, y)
+    found, plain = device(0.31, y, ybar), device.plainly(0.31, y, ybar)
     for result, expected in zip(found, plain, strict=True):
         assert_close(result, expected, scale=norm(*plain), tol=100 * EPS64)
+
+
+def test_groups_run_without_a_transfer(cupy, rng):
+    f, y, ybar, params = case("perceptron", rng)
+    device = OnDevice(cupy, f, 0.4, y, params)
+    cupy.reset()
+    for run in device.set.run.values():
+        run(0.7)
+    assert (cupy.reads, cupy.writes) == (0, 0)
+
+
+def test_a_time_on_the_device_is_as_good(cupy, rng):
+    f, y, ybar, params = case("interpolated", rng)
+    device = OnDevice(cupy, f, 0.4, y, params)
+    expected = device(0.31, y, ybar)
+    for found, value in zip(device(cupy.asarray(np.float64(0.31)), y, ybar), expected, strict=True):
+        assert np.array_equal(found, value)
+
+
+def test_numbers_that_were_captured_are_loaded_anew(cupy, rng):
+    factor = [2.0]
+    y = rng.standard_normal((3, 4))
+    device = OnDevice(cupy, lambda t, y: y * factor[0] * (factor[0] + t), 0.4, y, [], pulls=False)
+    device(0.5, y)
+    device.load([3.0 if value == 2.0 else value for value in device.recording.hidden])
+    assert_close(device(0.5, y)[0], y * 3.0 * 3.5, scale=norm(y), tol=100 * EPS64)
+
+
+@pytest.mark.parametrize(("name", "step"), [("perceptron", None), ("interpolated", None), ("filled", "mul")])
+def test_steps_on_a_time_of_the_host_are_known(name, step, cupy, rng):
+    def on_integers(t, y, w, b):
+        return filled(t, y, w, b) + ops.astype(ops.astype(y, np.int64) * t, y.dtype)
+
+    f, y, _, params = case(name, rng)
+    device = OnDevice(cupy, f if step is None else on_integers, 0.4, y, params, pulls=False)
+    found = device.workspace.step_on_host_time("F")
+    assert (None if found is None else found.op.name) == step
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (7, 65, 3), (33, 16, 17), (1, 101, 64)], ids=str)
+@pytest.mark.parametrize("turned", ["", "a", "b"])
+def test_products(sizes, dtype, turned, rng, monkeypatch):
+    on_cpu(monkeypatch)
+    m, k, n = sizes
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    a, b = (np.asfortranarray(x) if name == turned else x for name, x in (("a", a), ("b", b)))
+    y = Guarded((m, n), dtype)
+    ((kernel, arguments, _),) = product_calls(y.array, a, b)
+    kernel(*arguments)
+    scale = norm(a) * norm(b)
+    exact = a.astype(np.float64) @ b
+    assert_close(y.check(), exact, scale=scale, tol=4 * (EPS64 if dtype is np.float64 else EPS32))
+
+
+@pytest.mark.parametrize("sizes", [(300, 2000, 2), (400, 500, 500), (0, 3, 3)], ids=str)
+def test_large_and_empty_products_are_left_to_cublas(sizes):
+    m, k, n = sizes
+    assert product_calls(np.empty((m, n)), np.empty((m, k)), np.empty((k, n))) is None
+
+
+def test_slopes_of_hats(cupy, rng):
+    """Through the derivative in time: the right one at a node, zero outside."""
+    w = rng.standard_normal((6, 3))
+    grid = np.linspace(0.0, 1.0, 6)
+
+    def f(t, y):
+        return ops.hat_slopes(t, grid, dtype="float64") @ w + y
+
+    device = OnDevice(cupy, f, 0.4, np.zeros((2, 3)), [], pulls=False)
+    for t in (-0.1, 0.0, 0.27, grid[2], 1.0, 1.4):
+        cell = np.searchsorted(grid, t, "right") - 1
+        slope = (w[cell + 1] - w[cell]) / (grid[cell + 1] - grid[cell]) if 0 <= t < 1 else np.zeros(3)
+        assert_close(device(t, np.zeros((2, 3)))[0][0], slope, scale=10.0, tol=10 * EPS64)
+
+
+def test_kernels_are_compiled_once_a_text(cupy, rng, monkeypatch):
+    f, y, _, params = case("perceptron", rng)
+    OnDevice(cupy, f, 0.4, y, params)
+    before = source.module.cache_info().misses
+    OnDevice(cupy, f, 0.4, y, params)
+    assert source.module.cache_info().misses == before
