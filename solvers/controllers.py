@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .controller import Controller, PIController
 from .digital_filter import FilterController
+from .predictive import PredictiveController
 
 SODERLIND = "Soderlind (2003), ACM TOMS 29, 1-26, Table III"
 DEFAULT = "i"  # the steps, and so the errors, of SciPy's methods at the same tolerance (docs/solvers.md)
@@ -42,6 +43,7 @@ CONTROLLERS: dict[str, Preset] = {
     "h211b": Preset(_filter((1 / 4, 1 / 4, 0.0), (1 / 4, 0.0)), f"{SODERLIND}, with b = 4"),
     "h312pid": Preset(_filter((1 / 18, 1 / 9, 1 / 18)), SODERLIND),
     "h312b": Preset(_filter((1 / 8, 2 / 8, 1 / 8), (3 / 8, 1 / 8)), f"{SODERLIND}, with b = 8"),
+    "predictive": Preset(PredictiveController, "Hairer & Wanner (1996), Solving ODEs II, section IV.8"),
     "h321": Preset(_filter((1 / 3, 1 / 18, -5 / 18), (-5 / 6, -1 / 6)), SODERLIND),
 }
 

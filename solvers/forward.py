@@ -195,14 +195,17 @@ def step_of(options: Options, stages: ForwardStages, dynamics: Dynamics, stats: 
 
 def control_of(options: Options, layout: StateLayout | None = None) -> Control:
     """The part of the options that chooses steps; `layout` is that of the state, where it is the user's."""
-    order = options.method.error_order
+    method, chosen = options.method, options.controller
+    order = method.error_order
+    if chosen is None and isinstance(method, Method):
+        chosen = method.controller
     return Control(
         options.rtol,
         options.atol,
         options.max_steps,
         options.max_step,
         options.first_step,
-        None if order is None else controller_for(options.controller, order),
+        None if order is None else controller_for(chosen, order),
         options.min_step or 0.0,
         options.norm,
         layout,

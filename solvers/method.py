@@ -69,6 +69,7 @@ class Method(ABC):
         fsal: whether a step ends with f at its end, the first slope of the next.
         error_order: power of h with which the error estimate vanishes; None for a method with fixed steps.
         interpolates: whether there is dense output.
+        controller: name of the step-size control where the user chooses none; None is that of all other methods.
         source: where it is published.
     """
 
@@ -79,6 +80,7 @@ class Method(ABC):
     error_order: int | None
     interpolates: bool
     source: str
+    controller: str | None = None
 
     @property
     def is_adaptive(self) -> bool:

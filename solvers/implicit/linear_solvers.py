@@ -13,6 +13,7 @@ from .linearization import EagerLinearization, ReplayedLinearization
 
 GMRES_TOLERANCE = 1e-3  # of the residual; what is left is the next Newton iteration's
 MAX_KRYLOV = 50  # vectors that GMRES keeps before it starts anew, once
+SAME = 1e-8  # relative difference below which two sizes of a step are one: t + h - t is not h
 
 
 class LinearSolver(Protocol):
@@ -65,7 +66,7 @@ class Lu:
         self._is_finite = bool(np.isfinite(self.jacobian.matrix).all())
 
     def prepare(self, alpha: complex) -> None:
-        if alpha == self._alpha:
+        if abs(alpha - self._alpha) <= SAME * abs(alpha):
             return
         self._alpha, self.problem = alpha, "" if self._is_finite else "the Jacobian of f is not finite"
         matrix = self._factors

@@ -27,9 +27,10 @@ C = np.array([(4.0 - ROOT6) / 10.0, (4.0 + ROOT6) / 10.0, 1.0])
 POWERS = C[:, None] ** np.arange(1, 4)  # of theta = c_i in the collocation polynomial without its constant
 # A integrates the polynomials that interpolate the slopes: A c**(q - 1) = c**q / q.
 A = POWERS / np.arange(1, 4) @ np.linalg.inv(C[:, None] ** np.arange(3))
+TO_COLLOCATION = np.linalg.inv(POWERS)  # from Z to the coefficients of that polynomial
 E = np.array([-13.0 - 7.0 * ROOT6, -13.0 + 7.0 * ROOT6, -1.0]) / 3.0  # of the error estimate
 STOP = 1e-2  # error left in the stages, in units of the tolerances
-SLOW = 1e-2  # a rate of the Newton iteration that is worth a new Jacobian
+SLOW = 0.03  # a rate of the Newton iteration that is worth a new Jacobian
 
 
 def _eigenvalues() -> tuple[float, complex, np.ndarray]:
@@ -40,16 +41,26 @@ def _eigenvalues() -> tuple[float, complex, np.ndarray]:
     return float(values[real].real), complex(values[above]), np.stack([v, w, w.conj()], axis=1)
 
 
+def _bend() -> np.ndarray:
+    """(4,): coefficients of theta to theta**4 in the integral of prod_i (1 - s / c_i) from 0 to theta.
+
+    Its slope is 1 at theta = 0 and vanishes at all c_i; it is 0 at theta = 1, since the quadrature of the c_i is exact.
+    """
+    product = np.polynomial.polynomial.polyfromroots(C)
+    return product / product[0] / np.arange(1, 5)
+
+
 MU_REAL, MU_COMPLEX, V = _eigenvalues()
 V_INVERSE = np.linalg.inv(V)[:2]  # the third row is the conjugate of the second
+BEND = _bend()
 
 
 @dataclass(frozen=True)
 class Radau5(Method):
-    """Radau IIA of order 5: L-stable, three fully implicit stages, dense output of order 3. For real states.
+    """Radau IIA of order 5: L-stable, three fully implicit stages, dense output of order 4. For real states.
 
     The fewest evaluations of f of the implicit methods here at moderate and tight tolerances; each step factorises
-    two matrices, one of them complex.
+    two matrices, one of them complex, unless its size and the Jacobian are those of the step before.
     """
 
     name = "radau5"
@@ -58,6 +69,7 @@ class Radau5(Method):
     fsal = False
     error_order = 4
     interpolates = True
+    controller = "predictive"
     source = "Hairer & Wanner (1996), Solving ODEs II, section IV.8"
 
     def check(self, y0: Any) -> None:
@@ -89,7 +101,8 @@ class RadauStep:
         self._real, self._complex = solver, Lu(solver.jacobian, stats, complex_dtype)
         self._contraction = Contraction(STOP)
         self._z = np.zeros((3, n), dtype)
-        self._polynomial: Array = np.zeros((3, n), dtype)  # of the latest accepted step, without its constant
+        self._polynomial: Array = np.zeros((4, n), dtype)  # of the latest accepted step, without its constant
+        self._estimate: Array | None = None  # of the error of the latest step, where it has been asked for
         self._t = self._h = self._last_h = 0.0
         self._is_solved, self._was_rejected = True, True
         self._is_current, self._is_slow = False, True  # whether J is that of row 0; whether it ought to be
@@ -104,7 +117,7 @@ class RadauStep:
     def advance(self, t: float, t_next: float) -> None:
         """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says why."""
         before = self._stats.n_newton
-        self._t, self._h = t, t_next - t
+        self._t, self._h, self._estimate = t, t_next - t, None
         if self._is_slow and not self._is_current:
             self._linearize(t)
         self._is_solved = self._solve(t, t_next)
@@ -151,7 +164,7 @@ class RadauStep:
             return
         ratio = self._h / self._last_h
         thetas = 1.0 + ratio * C
-        powers = thetas[:, None] ** np.arange(1, 4) - 1.0  # row 0 is the end of that polynomial
+        powers = thetas[:, None] ** np.arange(1, 5) - 1.0  # row 0 is the end of that polynomial
         np.dot(powers.astype(self._z.dtype), self._polynomial, out=self._z)
 
     def _evaluate_stages(self, t: float, t_next: float) -> None:
@@ -163,24 +176,36 @@ class RadauStep:
             stages.evaluate(i, t_next if i == 3 else t + float(c) * self._h)
 
     def error_estimate(self) -> Array:
-        """(I - h/mu J)**-1 (h/mu f + E Z / mu), mu the real eigenvalue.
+        """The damped estimate below.
 
         Where that would reject the first step or one after a rejected step, the same with f(t, y + estimate) instead
-        of f(t, y), which is right for stiff components too: Hairer & Wanner, equations (8.19) and (8.20).
+        of f(t, y), which is right for stiff components too: Hairer & Wanner, equation (8.20).
         """
         if not self._is_solved:
             self._was_rejected = True
             return np.full_like(self._z[2], np.inf)
-        rows = self.stages.rows
-        alpha = rows.dtype.type(self._h / MU_REAL)
-        part = np.dot((E / MU_REAL).astype(rows.dtype), self._z)
-        error = self._real.solve(alpha * rows[1] + part)
+        rows, error = self.stages.rows, self._damped_estimate()
         if self._norm(error, rows[0], self.y_new) < 1.0:
             return error
         if self._was_rejected:
-            error = self._real.solve(alpha * self._slope_at(rows[0] + error) + part)
+            error = self._damped(self._slope_at(rows[0] + error))
         self._was_rejected = True
         return error
+
+    def _damped_estimate(self) -> Array:
+        """(I - h/mu J)**-1 (h f + E Z) / mu, mu the real eigenvalue: Hairer & Wanner, equation (8.19).
+
+        h f + E Z is by how much h f(t, y) differs from the slope of the collocation polynomial there; the factor takes
+        out the stiff components, on which a slope says nothing.
+        """
+        if self._estimate is None:
+            self._estimate = self._damped(self.stages.rows[1])
+        return self._estimate
+
+    def _damped(self, slope: Array) -> Array:
+        dtype = slope.dtype
+        part = np.dot((E / MU_REAL).astype(dtype), self._z)
+        return self._real.solve(dtype.type(self._h / MU_REAL) * slope + part)
 
     def _slope_at(self, y: Array) -> Array:
         """f at the start of the step and another state, in the row of the first stage."""
@@ -191,18 +216,27 @@ class RadauStep:
 
     def shift(self) -> None:
         """The new state becomes row 0; the polynomial of this step is the guess of the next."""
-        self._polynomial, self._last_h = self._collocation(), self._h
+        self._polynomial, self._last_h = self._coefficients(), self._h
         self.stages.rows[0] = self.y_new
         self._is_current, self._was_rejected = False, False
         self._is_slow = self._contraction.slowest > SLOW
 
-    def _collocation(self) -> Array:
-        """(3, n): coefficients of theta, theta**2, theta**3 in the cubic through y and all stages."""
-        return np.dot(np.linalg.inv(POWERS).astype(self._z.dtype), self._z)
+    def _coefficients(self) -> Array:
+        """(4, n): coefficients of theta to theta**4 of the dense output.
+
+        The collocation polynomial of degree 3 is of order 3 inside the step. Its slope is that of all stages, so that a
+        multiple of `BEND` corrects its slope at the start and keeps both ends: the multiple h f + E Z gives order 4.
+        That is mu times the error estimate without its factor, and with it as long as h is small; where h is not, the
+        two polynomials are less than a third of the estimate apart.
+        """
+        dtype = self._z.dtype
+        coefficients = np.outer((MU_REAL * BEND).astype(dtype), self._damped_estimate())
+        coefficients[:3] += np.dot(TO_COLLOCATION.astype(dtype), self._z)
+        return coefficients
 
     def polynomial(self, h: float) -> Array:
-        """(4, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
-        return np.concatenate([self.stages.rows[:1], self._collocation()])
+        """(5, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        return np.concatenate([self.stages.rows[:1], self._coefficients()])
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
