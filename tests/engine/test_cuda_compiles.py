@@ -7,7 +7,8 @@ import numpy as np
 import odegrad.engine.cuda
 import pytest
 from nvrtc import ARCHITECTURES, compile_or_skip
-from odegrad.engine.cuda.source import Source
+from odegrad.engine.cuda.max_pool import MAX_POOL
+from odegrad.engine.cuda.source import Source, pack_size
 from odegrad.engine.errors import ArgumentTypeError
 
 
@@ -30,6 +31,13 @@ SOURCES = written_sources()
 @pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.name)
 def test_it_compiles(source, dtype, architecture):
     assert compile_or_skip(source.complete(dtype, **dict(source.macros)), architecture)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
+def test_pooling_of_several_channels_a_thread_compiles(dtype, architecture):
+    macros = {"THREADS": 256, "WIDTH": pack_size(dtype)}
+    assert compile_or_skip(MAX_POOL.complete(dtype, **macros), architecture)
 
 
 def test_their_names_are_distinct():
