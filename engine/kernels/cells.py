@@ -23,22 +23,19 @@ from .products import rows_times
 from .scratch import scratch
 from .tiles import Tile, cut, for_each_tile
 
-_SEEN = {
-    (1, 1): slice(1, 2),
-    (1, 2): slice(0, 2),
-    (2, 1): slice(1, 3),
-    (2, 2): slice(0, 4),
-}  # of the walk, by taps
-_MOST_COVERED = (
-    1.1  # an odd width is rounded up: at 7 the products of a column that is not there cost what is gained
-)
+# Which part of the walk a phase sees, by its taps.
+_SEEN = {(1, 1): slice(1, 2), (1, 2): slice(0, 2), (2, 1): slice(1, 3), (2, 2): slice(0, 4)}
+_MOST_COVERED = 1.1  # an odd width is rounded up: at 7 the column that is not there costs what is gained
+_FEWEST = 5 * 10**6  # multiplications: below, copies for each phase cost less than more calls
 
 
-def is_cells(phases: list[Phase], width: int) -> bool:
-    """Whether these are the four phases of a 3x3 kernel at stride 2, on images whose width cells cover closely."""
+def is_cells(phases: list[Phase], target_shape: tuple[int, ...]) -> bool:
+    """Whether these are the four phases of a 3x3 kernel at stride 2, on images that cells cover closely and enough."""
     if sorted(phase.taps for phase in phases) != sorted(_SEEN) or phases[0].step != (2, 2):
         return False
-    return 2 * phases[0].counts[1] <= _MOST_COVERED * width
+    rows, columns = phases[0].counts
+    multiplications = target_shape[0] * rows * columns * sum(phase.matrix.size for phase in phases)
+    return 2 * columns <= _MOST_COVERED * target_shape[2] and multiplications >= _FEWEST
 
 
 def correlate_cells(source: np.ndarray, phases: list[Phase], target: np.ndarray) -> None:

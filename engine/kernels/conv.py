@@ -131,7 +131,7 @@ def conv2d_input_grad(
             xbar[...] = 0  # positions that no tap reaches
         if xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.x_shape[:3], dtype):
             correlate_winograd(ybar, phases[0], xbar)
-        elif xp is np and is_cells(phases, xbar.shape[2]):
+        elif xp is np and is_cells(phases, xbar.shape):
             correlate_cells(ybar, phases, xbar)
         elif phases:
             correlate(xp, ybar, phases, xbar, (1, 1))

@@ -89,24 +89,29 @@ def window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: 
     step_n, step_h, step_w, step_c = padded.strides
     shape = (n, *count, *taps, channels)
     strides = (step_n, step_h * stride[0], step_w * stride[1], step_h, step_w, step_c)
-    start = corner[0] * step_h + corner[1] * step_w
-    is_packed = xp is np and padded.flags.c_contiguous
-    if is_packed:  # the constructor takes a tenth of the time of as_strided
-        windows = np.ndarray(shape, padded.dtype, padded, start, strides)
-    else:
-        windows = xp.lib.stride_tricks.as_strided(padded[:, corner[0] :, corner[1] :], shape, strides)
+    windows = overlapping(xp, padded, corner, shape, strides)
     n_rows, depth = n * count[0] * count[1], taps[0] * taps[1] * channels
     if windows.flags.c_contiguous:
         return windows.reshape(n_rows, depth)
     rows = scratch(xp, "windows", (n_rows, depth), padded.dtype)
-    if is_packed:  # a row of taps as one item: NumPy copies that in three quarters of the time of its numbers
-        taps_row = np.dtype((np.void, taps[1] * channels * padded.itemsize))
-        np.ndarray(shape[:4], taps_row, rows)[...] = np.ndarray(
-            shape[:4], taps_row, padded, start, strides[:4]
-        )
+    if xp is np and padded.flags.c_contiguous:
+        # a row of taps as one item: NumPy copies that in three quarters of the time of its numbers
+        item = np.dtype((np.void, taps[1] * channels * padded.itemsize))
+        start = corner[0] * step_h + corner[1] * step_w
+        np.ndarray(shape[:4], item, rows)[...] = np.ndarray(shape[:4], item, padded, start, strides[:4])
     else:
         rows.reshape(windows.shape)[...] = windows
     return rows
+
+
+def overlapping(
+    xp: ModuleType, padded: Array, corner: Pair, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> Array:
+    """A view of images (n, ., ., C) from the pixel `corner` on, with this shape and these strides in bytes."""
+    if xp is np and padded.flags.c_contiguous:  # the constructor takes a tenth of the time of as_strided
+        start = corner[0] * padded.strides[1] + corner[1] * padded.strides[2]
+        return np.ndarray(shape, padded.dtype, padded, start, strides)
+    return xp.lib.stride_tricks.as_strided(padded[:, corner[0] :, corner[1] :], shape, strides)
 
 
 def copy_pixels(source: np.ndarray, target: np.ndarray) -> None:

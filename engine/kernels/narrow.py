@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from ..backend import Array
-from .gather import Phase, image_rows, with_border
+from .gather import Phase, image_rows, overlapping, with_border
 from .geometry import Pair
 from .scratch import scratch
 from .tiles import Tile, cut, for_each_tile
@@ -92,13 +92,11 @@ def _planes(xp: ModuleType, padded: Array, count: Pair, taps: Pair, stride: Pair
     """(n, taps * C, positions): for each image, tap and channel what the positions see."""
     n, _, _, channels = padded.shape
     step_n, step_h, step_w, step_c = padded.strides
-    windows = xp.lib.stride_tricks.as_strided(
-        padded,
-        (n, *taps, channels, *count),
-        (step_n, step_h, step_w, step_c, stride[0] * step_h, stride[1] * step_w),
-    )
+    shape = (n, *taps, channels, *count)
+    strides = (step_n, step_h, step_w, step_c, stride[0] * step_h, stride[1] * step_w)
+    windows = overlapping(xp, padded, (0, 0), shape, strides)
     planes = scratch(xp, "planes", (n, taps[0] * taps[1] * channels, count[0] * count[1]), padded.dtype)
-    planes.reshape(windows.shape)[...] = windows
+    planes.reshape(shape)[...] = windows
     return planes
 
 
