@@ -27,16 +27,17 @@ def both(p: problems.Problem) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("p", problems.PROBLEMS, ids=str)
-def test_nfe_is_at_most_that_of_rk45(p):
+def test_nfe_is_that_of_rk45(p):
+    """One rejected step may fall otherwise by round-off."""
     nfe, _ = both(p)
-    assert np.all(nfe[0] <= 1.15 * nfe[1]), nfe
+    assert np.all(np.abs(nfe[0] - nfe[1]) <= 6), nfe
 
 
 @pytest.mark.parametrize("p", problems.PROBLEMS, ids=str)
-def test_the_error_is_no_larger_than_that_of_rk45(p):
-    """In the geometric mean over the tolerances; at single ones the errors of both scatter about each other."""
+def test_the_error_is_that_of_rk45(p):
+    """At every tolerance; what is left is round-off, which chaos and tight tolerances magnify."""
     _, errors = both(p)
-    assert np.exp(np.mean(np.log(errors[0] / errors[1]))) <= 1.0, errors
+    assert np.all(np.abs(errors[0] / errors[1] - 1.0) < 1e-2), errors
 
 
 @functools.cache

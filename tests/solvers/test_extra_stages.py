@@ -171,7 +171,7 @@ def test_pull_backs_are_counted(method, gradient):
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_other_gradients_come_close(method, gradient):
     order = TABLEAUS[method].order
-    rtol = 1e-4 if order < 3 else 1e-8
+    rtol = 1e-6 if order < 3 else 1e-8
     expected = 10 * rtol ** (
         order / (order + 1)
     )  # errors of a step stay below rtol, and there are rtol**(-1 / (p + 1))
