@@ -64,8 +64,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(run: Any, which: str = "best") -> Any:
-    """The trained model of a run folder: `odegrad.load(run).predict(images)`; `which` is "best" or "last"."""
+def load(run: Any, which: str = "best", *, device: str | None = None) -> Any:
+    """The trained model of a run folder: `odegrad.load(run).predict(images)`; `which` is "best" or "last".
+
+    `device` is where it computes, "cpu" or "cuda"; by default where it was trained.
+    """
     from .train.predictor import load as load_run  # reading checkpoints needs h5py, which solving does not
 
-    return load_run(run, which)
+    return load_run(run, which, device=device)

@@ -118,6 +118,23 @@ def to_xp(xp: ModuleType, array: Any) -> Array:
     return xp.asarray(array)
 
 
+def copy_on_stream(target: Array, source: np.ndarray, stream: Any) -> None:
+    """Start to copy `source`, in page-locked memory, into a CuPy array; `source` must stay until the stream is done."""
+    _count(writes=1)
+    target.set(source, stream=stream)
+
+
+def start_memory_phase(xp: ModuleType) -> None:
+    """From now on `memory_peak` counts anew: the pool gives back what nothing uses."""
+    if xp is not np:
+        xp.get_default_memory_pool().free_all_blocks()
+
+
+def memory_peak(xp: ModuleType) -> int | None:
+    """Bytes that CuPy's pool has taken from the device since `start_memory_phase`, at most; None for NumPy."""
+    return None if xp is np else xp.get_default_memory_pool().total_bytes()
+
+
 def raw_module(source: str, options: tuple[str, ...]) -> Any:
     """The CuPy module of a CUDA C text, compiled at its first use; `get_function(name)` gives its kernels."""
     return cupy_module().RawModule(code=source, options=options)

@@ -63,6 +63,12 @@ def xp(request: pytest.FixtureRequest) -> ModuleType:
     return np if request.param == "numpy" else cupy_or_skip()
 
 
+@pytest.fixture(params=["fake", pytest.param("cupy", marks=pytest.mark.gpu)])
+def device_xp(request: pytest.FixtureRequest) -> ModuleType:
+    """The array module of a device: the stand-in for CuPy, and CuPy under the `gpu` marker."""
+    return request.getfixturevalue("fake_cupy") if request.param == "fake" else cupy_or_skip()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)

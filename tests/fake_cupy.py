@@ -182,9 +182,7 @@ class ndarray:
         if isinstance(out, tuple) and len(out) == 1:
             kwargs["out"] = out[0]
         own = getattr(self._cupy, "true_divide" if ufunc is np.true_divide else ufunc.__name__, None)
-        if own is None:
-            return NotImplemented
-        return (own if method == "__call__" else getattr(own, method))(*inputs, **kwargs)
+        return NotImplemented if own is None or method != "__call__" else own(*inputs, **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         own = self._cupy.linalg if "linalg" in (function.__module__ or "") else self._cupy
@@ -377,7 +375,7 @@ class FakeCupy(types.ModuleType):
         return a.get() if isinstance(a, ndarray) else np.asarray(a)
 
     def get_default_memory_pool(self) -> Any:
-        return types.SimpleNamespace(used_bytes=lambda: 0, total_bytes=lambda: 0)
+        return types.SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: 3 << 20)
 
     def _arriving(self, value: Any) -> Any:
         """Host data on its way to the device, lists of device arrays among it."""
@@ -442,6 +440,11 @@ def _package_place() -> str | None:
 class Event:
     """An event: recorded and waited for."""
 
+    cupy: FakeCupy
+
+    def synchronize(self) -> None:
+        self.cupy.calls.append(("synchronize", self))
+
 
 class Stream:
     """A stream, whose calls are written down."""
@@ -461,7 +464,7 @@ class Stream:
         self.cupy.calls.append(("leave", self))
 
     def record(self, event: Any = None) -> Event:
-        event = event or Event()
+        event = event or self.cupy.cuda.Event()
         self.cupy.calls.append(("record", self, event))
         return event
 
@@ -475,6 +478,7 @@ class Stream:
 def _cuda(cupy: FakeCupy) -> Any:
     """What of cupy.cuda the package uses."""
     own = type("Stream", (Stream,), {"cupy": cupy})
+    event = type("Event", (Event,), {"cupy": cupy})
     current = own()
 
     def alloc_pinned_memory(nbytes: int) -> Any:
@@ -482,5 +486,5 @@ def _cuda(cupy: FakeCupy) -> Any:
         return bytearray(nbytes)
 
     return types.SimpleNamespace(
-        Stream=own, Event=Event, get_current_stream=lambda: current, alloc_pinned_memory=alloc_pinned_memory
+        Stream=own, Event=event, get_current_stream=lambda: current, alloc_pinned_memory=alloc_pinned_memory
     )

@@ -7,14 +7,16 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..engine import ops, random
-from ..engine.backend import module_for_device, to_host, to_xp
+from ..engine.backend import Array, memory_peak, module_for_device, start_memory_phase, to_number
 from ..engine.errors import DataError, NonFiniteDynamics
 from ..engine.kernels.threads import one_blas_thread
 from ..engine.transforms import value_and_grad
@@ -33,6 +35,7 @@ from .data import (
     load_dataset,
     split_validation,
 )
+from .feed import feed
 from .interrupts import NoticedInterrupts
 from .metrics import EpochRecord
 from .model import Model, Preprocessing, Scores
@@ -158,29 +161,36 @@ class Trainer:
             epoch=epoch,
             start=state.step_in_epoch,
         )
-        for rows in order:
-            interrupts.check()
-            self.state = self._step(self.state, rows, started)
-            self.reporter.update(_shown(self.state.totals))
-            if config.checkpoint_every and self.state.step % config.checkpoint_every == 0:
-                self.save(self.run.last, self.state)
+        start_memory_phase(self.xp)
+        jobs = (partial(self.batch, rows, step) for step, rows in enumerate(order, state.step))
+        with closing(feed(jobs, self.xp)) as fed:
+            for batch in fed:
+                interrupts.check()
+                self.state = self._step(self.state, batch, started)
+                self.reporter.update(_shown(self.state.totals))
+                if config.checkpoint_every and self.state.step % config.checkpoint_every == 0:
+                    self.save(self.run.last, self.state)
         self._end_epoch(started)
 
-    def _step(self, state: RunState, rows: np.ndarray, started: float) -> RunState:
-        """One optimiser step: a new state, so that an interruption leaves the old one whole."""
+    def batch(self, rows: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images, normalised and perhaps augmented, and labels of a step, on the host."""
         images = self.model.inputs(self.training.images[rows])
         if self.config.augment:
-            key = random.fold_in(self._key(AUGMENT), state.step)
-            images = self._augmented(images, key)
-        x, labels = to_xp(self.xp, images), to_xp(self.xp, self.training.labels[rows])
+            images = self._augmented(images, random.fold_in(self._key(AUGMENT), step))
+        return images, self.training.labels[rows]
+
+    def _step(self, state: RunState, batch: Sequence[Array], started: float) -> RunState:
+        """One optimiser step: a new state, so that an interruption leaves the old one whole."""
+        x, labels = batch
         key = random.fold_in(self._key(DROPOUT), state.step)
         (loss, (logits, seen)), gradient = self.gradient(state.weights, state.stats, x, labels, key)
+        loss = float(to_number(loss))
         gradient, norms = clip_groups(gradient, self.groups)
-        if not math.isfinite(float(loss)) or not math.isfinite(norms["weights"]):
+        if not math.isfinite(loss) or not math.isfinite(norms["weights"]):
             raise NonFiniteDynamics(
-                f"training: loss {float(loss)} with gradient norm {norms['weights']:.3e} in step {state.step} (epoch "
+                f"training: loss {loss} with gradient norm {norms['weights']:.3e} in step {state.step} (epoch "
                 f"{state.epoch + 1}); the state before it is in the last checkpoint. Lower `lr`, or clip harder.",
-                step=state.step, loss=float(loss),
+                step=state.step, loss=loss,
             )  # fmt: skip
         weights, optimizer = self.optimizer.update(
             gradient, state.optimizer, state.weights, self.learning_rate(state.step)
@@ -192,7 +202,7 @@ class Trainer:
             optimizer=optimizer,
             step=state.step + 1,
             step_in_epoch=state.step_in_epoch + 1,
-            totals=_added(state.totals, float(loss), logits, labels, seen, time.perf_counter() - started),
+            totals=_added(state.totals, loss, logits, labels, seen, time.perf_counter() - started),
         )
 
     def _augmented(self, images: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -214,11 +224,13 @@ class Trainer:
         """Evaluate, write the record and the checkpoints, and move on to the next epoch."""
         state = self.state
         model = with_state(self.model, state)
+        memory = [memory_peak(self.xp)]
+        start_memory_phase(self.xp)
         test = model.score(self.data.test_images, self.data.test_labels)
         validation = model.score(*self.validation) if len(self.validation.labels) else None
-        record = _record(
-            state, self.learning_rate(state.step - 1), time.perf_counter() - started, validation, test
-        )
+        memory.append(memory_peak(self.xp))
+        seconds = time.perf_counter() - started
+        record = _record(state, self.learning_rate(state.step - 1), seconds, validation, test, memory)
         best = state.best
         loss = None if validation is None else validation.loss
         is_best = _is_best(loss, best)
@@ -306,7 +318,7 @@ def _added(totals: Totals, loss: float, logits: Any, labels: Any, seen: Tree, se
         images=totals.images + n,
         solves=totals.solves + 1,
         loss=totals.loss + n * loss,
-        correct=totals.correct + int((to_host(logits).argmax(axis=1) == to_host(labels)).sum()),
+        correct=totals.correct + to_number((logits.argmax(axis=1) == labels).sum()),
         nfe_forward=totals.nfe_forward + sum(stats.nfe for stats in found),
         nfe_backward=totals.nfe_backward + sum(stats.nfe_backward for stats in found),
         rejected=totals.rejected + sum(stats.n_rejected for stats in found),
@@ -325,9 +337,16 @@ def _shown(totals: Totals) -> StepNumbers:
 
 
 def _record(
-    state: RunState, lr: float, seconds: float, validation: Scores | None, test: Scores
+    state: RunState,
+    lr: float,
+    seconds: float,
+    validation: Scores | None,
+    test: Scores,
+    memory: Sequence[int | None],
 ) -> EpochRecord:
+    """The numbers of a finished epoch; `memory` holds the bytes of a GPU that training and evaluation took."""
     numbers = _shown(state.totals)
+    train_mb, evaluation_mb = (None if n_bytes is None else n_bytes / 2**20 for n_bytes in memory)
     return EpochRecord(
         step=state.step,
         epoch=state.epoch + 1,
@@ -343,4 +362,6 @@ def _record(
         test_loss=test.loss,
         test_accuracy=test.accuracy,
         nfe_evaluation=test.nfe,
+        train_memory_mb=train_mb,
+        evaluation_memory_mb=evaluation_mb,
     )

@@ -29,6 +29,8 @@ class EpochRecord:
             a backward pass over kept stages has next to none.
         n_rejected: mean rejected steps a solve, in training.
         nfe_evaluation: mean evaluations of the dynamics a solve, in evaluation; None if there was none.
+        train_memory_mb, evaluation_memory_mb: most memory that CuPy's pool held of the GPU in either phase, in MiB; None
+            on the CPU.
     """
 
     step: int
@@ -45,6 +47,8 @@ class EpochRecord:
     test_loss: float | None = None
     test_accuracy: float | None = None
     nfe_evaluation: float | None = None
+    train_memory_mb: float | None = None
+    evaluation_memory_mb: float | None = None
     kind: str = "epoch"
 
 

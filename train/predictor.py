@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from ..engine import random
 from ..engine.errors import ArgumentError
@@ -12,24 +13,27 @@ from .optimizers import make_optimizer
 from .state import RunState, preprocessing_of, with_state
 
 
-def load(run: str | os.PathLike[str], which: str = "best") -> Model:
+def load(run: str | os.PathLike[str], which: str = "best", *, device: str | None = None) -> Model:
     """The trained model of a run folder.
 
     Args:
         run: folder that `odegrad train` made.
         which: "best" (lowest validation loss) or "last".
+        device: where it computes, "cpu" or "cuda"; by default where it was trained.
     Returns: a Model; `.predict(images)` takes uint8 images of the size it was trained on.
     Raises: CheckpointError if the folder or the checkpoint is missing, damaged, or of another architecture.
     """
-    return restored(run_folder.find(run), which)[0]
+    return restored(run_folder.find(run), which, device)[0]
 
 
-def restored(run: run_folder.RunFolder, which: str) -> tuple[Model, RunState]:
-    """The model of a run and the state it was saved in."""
+def restored(run: run_folder.RunFolder, which: str, device: str | None = None) -> tuple[Model, RunState]:
+    """The model of a run, on `device` if it is given, and the state it was saved in."""
     if which not in ("best", "last"):
         raise ArgumentError(f"`which` must be 'best' or 'last'; got {which!r}")
     found = checkpoint.load(run.best if which == "best" else run.last)
     config = run.config()
+    if device is not None:
+        config = replace(config, device=device)
     model = Model.fresh(config, preprocessing_of(found), random.key(config.seed))
     fresh = RunState(model.weights, model.stats, make_optimizer(config).init(model.weights))
     state = RunState.restored(fresh, found)

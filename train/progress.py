@@ -185,9 +185,17 @@ def epoch_text(record: EpochRecord) -> str:
         f"nfe {record.nfe_forward:.1f}+{record.nfe_backward:.1f}",
         f"rejected {record.n_rejected:.2f}",
         f"lr {record.lr:.2e}",
+        *_memory_text(record),
         duration(record.seconds),
     ]
     return "  ".join(parts)
+
+
+def _memory_text(record: EpochRecord) -> list[str]:
+    """The memory of a GPU that training and evaluation took."""
+    if record.train_memory_mb is None or record.evaluation_memory_mb is None:
+        return []
+    return [f"GPU memory {record.train_memory_mb:.0f}+{record.evaluation_memory_mb:.0f} MiB"]
 
 
 def duration(seconds: float) -> str:
