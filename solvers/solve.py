@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine.backend import Array, is_array, namespace_of, to_xp
 from ..engine.errors import NeuralODEError, SolveError
+from ..engine.jit.layout import Unsupported
 from ..engine.kernels.precision import accepting
 from ..engine.kernels.threads import one_blas_thread
 from ..engine.primitive import PRIMITIVES, Primitive
@@ -303,10 +304,17 @@ def _evaluations(
 ) -> ReplayEvaluations | EagerEvaluations:
     """What a continuous adjoint evaluates, with the parameters of this solve."""
     n_stages = options.tableau.stages
-    if options.execution == "eager" or dynamics.xp is not np:
+    if options.execution == "eager":
         return EagerEvaluations(dynamics, purpose, n_stages)
-    compiled = compiled_for(dynamics, purpose)
-    evaluations = checkout(compiled, n_stages, lambda: ReplayEvaluations(compiled, dynamics.layout, n_stages))
+    compiled, xp = compiled_for(dynamics, purpose), dynamics.xp
+
+    def build() -> ReplayEvaluations:
+        return ReplayEvaluations(compiled, dynamics.layout, n_stages, xp)
+
+    try:
+        evaluations = checkout(compiled, (xp, n_stages), build)
+    except Unsupported:
+        return EagerEvaluations(dynamics, purpose, n_stages)
     evaluations.load(dynamics)
     return evaluations
 

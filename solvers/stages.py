@@ -24,6 +24,7 @@ import numpy as np
 
 from ..engine.backend import Array, to_number
 from ..engine.cuda.replay import CudaWorkspace
+from ..engine.partition import Plan
 from ..engine.replay import StageSet, Workspace
 from ..engine.trace import shape_of
 from ..engine.transforms import vjp
@@ -133,7 +134,7 @@ class ReplayStages(ForwardStages):
         self.pool_key: object = None
         xp = self.xp = dynamics.xp
         size, dtype = self.layout.size, self.layout.dtype
-        self.workspace = Workspace(compiled.plan) if xp is np else CudaWorkspace(compiled.plan, xp)
+        self.workspace = workspace_for(compiled.plan, xp)
         self.rows = xp.empty((n_stages + 1, size), dtype)
         self.keeps_input = purpose.time or compiled.is_saved(compiled.state)
         self.shared_input = xp.empty(size, dtype)
@@ -255,6 +256,11 @@ class EagerStages(ForwardStages):
     def time_bar(self, index: int, t: float) -> float:
         bar = self._time_bars[index]
         return to_number(bar)
+
+
+def workspace_for(plan: Plan, xp: Any) -> Workspace:
+    """Buffers for the replay of a plan on arrays of a module. Raises: Unsupported where there is no replay on a GPU."""
+    return Workspace(plan) if xp is np else CudaWorkspace(plan, xp)
 
 
 def _dtype(compiled: Compiled, slot: int) -> Any:

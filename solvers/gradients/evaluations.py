@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...engine.backend import Array
-from ...engine.replay import StageSet, Workspace
+from ...engine.replay import StageSet
 from ...engine.trace import shape_of
 from ...engine.transforms import vjp
 from ..compiled import Compiled, Purpose
 from ..dynamics import Dynamics, StateLayout
+from ..stages import workspace_for
 
 
 class Evaluations(ABC):
@@ -40,18 +41,21 @@ class Evaluations(ABC):
 
 
 class ReplayEvaluations(Evaluations):
-    """`Evaluations` that replay a compiled program on NumPy arrays."""
+    """`Evaluations` that replay a compiled program.
 
-    def __init__(self, compiled: Compiled, layout: StateLayout, n_stages: int) -> None:
-        super().__init__(np, layout, n_stages)
+    Raises: Unsupported for arrays on a GPU where the program has no replay there.
+    """
+
+    def __init__(self, compiled: Compiled, layout: StateLayout, n_stages: int, xp: Any) -> None:
+        super().__init__(xp, layout, n_stages)
         self.compiled = compiled
         self.pool_key: object = None
-        self.workspace = Workspace(compiled.plan)
+        self.workspace = workspace_for(compiled.plan, xp)
         metas = compiled.plan.program.metas
         self.param_bars = [
-            np.zeros(metas[s].shape, metas[s].dtype or np.float64) for s in compiled.param_bars
+            xp.zeros(metas[s].shape, metas[s].dtype or np.float64) for s in compiled.param_bars
         ]
-        self._weight = np.zeros((), layout.dtype).real.copy()  # real: a real parameter's cotangent is real
+        self._weight = xp.zeros((), layout.dtype).real.copy()  # real: a real parameter's cotangent is real
         self._sets = [self._bind(k, layout) for k in range(n_stages)]
 
     def _bind(self, k: int, layout: StateLayout) -> StageSet:
