@@ -44,7 +44,7 @@ class Uploader:
         self._n_started += 1
         slot.wait()
         with self._compute:
-            targets = [self._xp.empty(array.shape, array.dtype) for array in arrays]  # type: ignore[attr-defined]
+            targets = [self._xp.empty(array.shape, array.dtype) for array in arrays]
             is_free = self._compute.record()
         self._copies.wait_event(is_free)
         for k, (array, target) in enumerate(zip(arrays, targets, strict=True)):

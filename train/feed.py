@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
 
@@ -14,7 +14,7 @@ from ..engine.upload import Upload, Uploader
 Job = Callable[[], Sequence[np.ndarray]]  # makes a batch: arrays on the host
 
 
-def feed(jobs: Iterable[Job], xp: ModuleType) -> Iterator[Sequence[Array]]:
+def feed(jobs: Iterable[Job], xp: ModuleType) -> Generator[Sequence[Array], None, None]:
     """The batches that the jobs make, in order, as arrays of module `xp`.
 
     On NumPy a job runs when its batch is asked for. On a GPU it runs on a thread of its own one batch ahead, so that a
@@ -24,7 +24,7 @@ def feed(jobs: Iterable[Job], xp: ModuleType) -> Iterator[Sequence[Array]]:
     return (job() for job in jobs) if xp is np else _ahead(jobs, Uploader(xp))
 
 
-def _ahead(jobs: Iterable[Job], uploader: Uploader) -> Iterator[Sequence[Array]]:
+def _ahead(jobs: Iterable[Job], uploader: Uploader) -> Generator[Sequence[Array], None, None]:
     def started(job: Job) -> Upload:
         return uploader.start(job())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Literal
 
 from ..engine import random
 from ..engine.errors import ArgumentError
@@ -12,8 +13,10 @@ from .model import Model
 from .optimizers import make_optimizer
 from .state import RunState, preprocessing_of, with_state
 
+Device = Literal["cpu", "cuda"]
 
-def load(run: str | os.PathLike[str], which: str = "best", *, device: str | None = None) -> Model:
+
+def load(run: str | os.PathLike[str], which: str = "best", *, device: Device | None = None) -> Model:
     """The trained model of a run folder.
 
     Args:
@@ -26,14 +29,15 @@ def load(run: str | os.PathLike[str], which: str = "best", *, device: str | None
     return restored(run_folder.find(run), which, device)[0]
 
 
-def restored(run: run_folder.RunFolder, which: str, device: str | None = None) -> tuple[Model, RunState]:
+def restored(run: run_folder.RunFolder, which: str, device: Device | None = None) -> tuple[Model, RunState]:
     """The model of a run, on `device` if it is given, and the state it was saved in."""
     if which not in ("best", "last"):
         raise ArgumentError(f"`which` must be 'best' or 'last'; got {which!r}")
     found = checkpoint.load(run.best if which == "best" else run.last)
     config = run.config()
     if device is not None:
-        config = replace(config, device=device)
+        precision = config.precision if device == "cuda" else "fp32"  # a CPU rounds nothing
+        config = replace(config, device=device, precision=precision)
     model = Model.fresh(config, preprocessing_of(found), random.key(config.seed))
     fresh = RunState(model.weights, model.stats, make_optimizer(config).init(model.weights))
     state = RunState.restored(fresh, found)

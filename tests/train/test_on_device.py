@@ -104,6 +104,13 @@ def test_predictions_are_those_of_the_host(fake_cupy, configured):
     np.testing.assert_allclose(on_device, on_host, rtol=1e-10)
 
 
+def test_a_run_of_rounded_products_can_be_loaded_on_the_host(fake_cupy, configured):
+    config = configured("run", dtype="float32")
+    run, _ = train(config)
+    run.config_file.write_text(to_toml(replace(config, precision="tf32")))
+    assert load(run.path, device="cpu").config.precision == "fp32"
+
+
 def test_the_log_has_the_memory_of_each_phase(fake_cupy, configured):
     run, _ = train(configured("run"))
     (epoch,) = metrics.read(run.metrics)
