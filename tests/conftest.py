@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from cuda_on_device import cupy_or_skip
 from fake_cupy import FakeCupy
 from hypothesis import settings
 from odegrad.engine.jit.layout import Unsupported
@@ -26,17 +27,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 FAKE = FakeCupy()  # one for all tests: caches are kept by array module
-
-
-def cupy_or_skip() -> ModuleType:
-    """CuPy with a working device; the test is skipped, with the reason, where there is none."""
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    try:
-        if cupy.cuda.runtime.getDeviceCount() < 1:
-            pytest.skip("CuPy sees no CUDA device")
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        pytest.skip(f"CuPy cannot use a CUDA device: {error}")
-    return cupy
 
 
 def _no_kernels(*_: object) -> None:

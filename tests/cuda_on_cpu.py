@@ -66,8 +66,7 @@ class CpuKernel:
     def _cell(self, k: int, arg: Any) -> np.ndarray:
         """A piece of memory that holds an argument: the address of an array, or a number as CuPy passes it."""
         if not isinstance(arg, np.generic | int | float):
-            address = arg.ctypes.data if isinstance(arg, np.ndarray) else arg.data.ptr
-            arg = np.intp(address)
+            arg = np.intp(address_of(arg))
         cell = np.asarray(arg)  # a Python int has 8 bytes, a Python float is a double: as in CuPy
         expected = self.parameters[k]
         got = -cell.itemsize if cell.dtype.kind == "f" else cell.itemsize
@@ -80,10 +79,22 @@ class CpuKernel:
 
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here to the end of the test, the launch functions of `engine/cuda` run on NumPy arrays."""
-    monkeypatch.setattr(backend, "raw_module", CpuModule)
-    monkeypatch.setattr(backend, "device_address", lambda array: array.ctypes.data)
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    compile_with(CpuModule, monkeypatch)
+
+
+def compile_with(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here to the end of the test, texts are compiled by module(text, options), for arrays of NumPy."""
+    monkeypatch.setattr(backend, "raw_module", module)
+    monkeypatch.setattr(backend, "device_address", address_of)
     for cached in (source.module, source._kernel):
         monkeypatch.setattr(source, cached.__name__, cache(cached.__wrapped__))
+
+
+def address_of(array: Any) -> int:
+    """Where an array of NumPy, or of the stand-in for CuPy, begins."""
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
 class Guarded:

@@ -1,15 +1,15 @@
-"""The kernel for augmentation, on the CPU, against the augmentation of training: the same bits from the same draws."""
+"""The kernel for augmentation, against the augmentation of training: the same bits from the same draws."""
 
 import numpy as np
 import pytest
-from cuda_on_cpu import Guarded, needs_compiler, on_cpu
+from cuda_on_cpu import Guarded
+from cuda_on_device import PLACES, kernels_at
 from odegrad.engine import random
 from odegrad.engine.cuda import augment as cuda
 from odegrad.engine.errors import ArgumentError
 from odegrad.train.data import augment
 from odegrad.train.data.augmentation import draw_changes
 
-pytestmark = needs_compiler
 KEY = random.key(11)
 OPTIONS = {
     "nothing": {"flip": False, "crop_pad": 0, "erase": 0.0},
@@ -20,9 +20,9 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    on_cpu(monkeypatch)
+@pytest.fixture(autouse=True, params=PLACES)
+def kernels(request, monkeypatch):
+    kernels_at(request.param, monkeypatch)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

@@ -1,12 +1,11 @@
-"""The kernels for maximum pooling, on the CPU, against the plain ones: the same bits."""
+"""The kernels for maximum pooling, against the plain ones: the same bits."""
 
 import numpy as np
 import pytest
-from cuda_on_cpu import Guarded, needs_compiler, on_cpu
+from cuda_on_cpu import Guarded
+from cuda_on_device import PLACES, kernels_at
 from odegrad.engine import kernels as plain
 from odegrad.engine.cuda import max_pool as cuda
-
-pytestmark = needs_compiler
 
 # x shape, size, stride, padding
 CASES = [
@@ -22,9 +21,9 @@ DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d
 OFFSETS = pytest.mark.parametrize("offset", [0, 1])
 
 
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    on_cpu(monkeypatch)
+@pytest.fixture(autouse=True, params=PLACES)
+def kernels(request, monkeypatch):
+    kernels_at(request.param, monkeypatch)
 
 
 def drawn(rng, shape, dtype, offset=0):

@@ -1,20 +1,20 @@
-"""The kernels for moments, on the CPU, against NumPy in double precision."""
+"""The kernels for moments, against NumPy in double precision."""
 
 import numpy as np
 import pytest
-from cuda_on_cpu import Guarded, needs_compiler, on_cpu
+from cuda_on_cpu import Guarded
+from cuda_on_device import PLACES, kernels_at
 from odegrad.engine.cuda.channels import fits_channels, shares_of
 from odegrad.engine.cuda.moments import moments, partial_shape
 
-pytestmark = needs_compiler
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
 SHAPES = [(7, 1), (1, 3), (3, 5, 4, 3), (2, 9, 8, 64), (29, 65), (3000, 2), (2, 2048)]
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 
 
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    on_cpu(monkeypatch)
+@pytest.fixture(autouse=True, params=PLACES)
+def kernels(request, monkeypatch):
+    kernels_at(request.param, monkeypatch)
 
 
 def drawn(rng, shape, dtype, offset=0, mean=0.5):

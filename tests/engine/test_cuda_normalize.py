@@ -1,8 +1,9 @@
-"""The kernels for normalise, interpolated affine and ReLU, on the CPU, against the plain ops and their rules."""
+"""The kernels for normalise, interpolated affine and ReLU, against the plain ops and their rules."""
 
 import numpy as np
 import pytest
-from cuda_on_cpu import Guarded, needs_compiler, on_cpu
+from cuda_on_cpu import Guarded
+from cuda_on_device import PLACES, kernels_at
 from odegrad.engine import ops
 from odegrad.engine.cuda.normalize import (
     Normalization,
@@ -15,7 +16,6 @@ from odegrad.engine.cuda.normalize import (
 from odegrad.engine.transforms import vjp
 from oracles import assert_close
 
-pytestmark = needs_compiler
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
 SHAPES = [(7, 1), (2, 5, 4, 3), (2, 9, 8, 64), (29, 65)]
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -23,9 +23,9 @@ EPS = 1e-5
 NODES = 5
 
 
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    on_cpu(monkeypatch)
+@pytest.fixture(autouse=True, params=PLACES)
+def kernels(request, monkeypatch):
+    kernels_at(request.param, monkeypatch)
 
 
 class Case:

@@ -1,8 +1,11 @@
 """The stand-in for a GPU that kernels are tested on: threads, barriers, shared memory, shuffles, arguments."""
 
+import types
+
 import numpy as np
 import pytest
 from cuda_on_cpu import CpuModule, Guarded, needs_compiler
+from cuda_on_device import DeviceModule
 
 pytestmark = needs_compiler
 
@@ -92,6 +95,29 @@ def test_an_argument_of_another_type_is_refused(module, wrong):
 
 
 def test_a_write_past_the_end_is_seen(module):
+    out = Guarded((63,), np.int32)
+    module.get_function("without_barrier")((1,), (64,), (out.array,))
+    with pytest.raises(AssertionError, match="past an end"):
+        out.check()
+
+
+class Copy:
+    """An array on a device: a copy of what it was made of."""
+
+    def __init__(self, host):
+        self._memory = host.copy()
+        self.data = types.SimpleNamespace(ptr=self._memory.ctypes.data)
+
+    def get(self):
+        return self._memory
+
+
+def test_on_a_device_whole_memories_go_there_and_come_back():
+    module = DeviceModule(types.SimpleNamespace(RawModule=CpuModule, asarray=Copy), TEXT, ())
+    x = Guarded((5,), np.float32, offset=1)
+    x.array[:] = 1
+    module.get_function("scale")((1,), (8,), (x.array, np.float32(3), np.int64(5)))
+    assert (x.check() == 3).all()
     out = Guarded((63,), np.int32)
     module.get_function("without_barrier")((1,), (64,), (out.array,))
     with pytest.raises(AssertionError, match="past an end"):

@@ -1,8 +1,9 @@
-"""The kernels for stage sums and error norms, on the CPU, against the solvers' plain formulas."""
+"""The kernels for stage sums and error norms, against the solvers' plain formulas."""
 
 import numpy as np
 import pytest
-from cuda_on_cpu import Guarded, needs_compiler, on_cpu
+from cuda_on_cpu import Guarded
+from cuda_on_device import PLACES, kernels_at
 from odegrad.engine.cuda.error_norm import error_norm, step_error_norm
 from odegrad.engine.cuda.stage_sum import MOST_STAGES, fits_slopes, stage_sum
 from odegrad.engine.errors import ArgumentError
@@ -10,15 +11,14 @@ from odegrad.solvers.norms import scaled_norm
 from odegrad.solvers.stepping import weighted_sum
 from oracles import assert_close
 
-pytestmark = needs_compiler
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 H = -0.25
 
 
-@pytest.fixture(autouse=True)
-def kernels(monkeypatch):
-    on_cpu(monkeypatch)
+@pytest.fixture(autouse=True, params=PLACES)
+def kernels(request, monkeypatch):
+    kernels_at(request.param, monkeypatch)
 
 
 def guarded(rng, shape, dtype, offset=0):
