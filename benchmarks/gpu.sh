@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Everything that is measured on a GPU, on a fresh machine without a network, within nine minutes.
+#
+#     benchmarks/gpu.sh OUT [DATA_FOLDER MINUTES [PARTS_FOLDER]]
+#
+# Needs Python 3.11 or later (PYTHON=... chooses one) with NumPy, SciPy, h5py, CuPy and pytest; nvidia-cudnn-frontend,
+# torch, torchdiffeq, jax and diffrax are used where they are. Writes OUT/gpu.json and OUT/gpu.md.
+#
+# With a DATA_FOLDER (CIFAR-10 as published) the last MINUTES train on it; the checkpoint goes to OUT/checkpoint in at most
+# 6 files of at most 15 MB. PARTS_FOLDER, the OUT/checkpoint of an earlier run, says where to go on from.
+# ONLY="card kernels" runs these parts alone. Ends with 2 where there is no GPU.
+set -euo pipefail
+
+if [ $# -lt 1 ] || [ $# -eq 2 ] || [ $# -gt 4 ]; then
+    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+    exit 64
+fi
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-$(command -v python3.12 || command -v python3)}
+words=("$out")
+if [ $# -ge 3 ]; then
+    words+=(--data "$(cd "$2" && pwd)" --minutes "$3")
+fi
+if [ $# -eq 4 ]; then
+    words+=(--from "$(cd "$4" && pwd)")
+fi
+if [ -n "${ONLY:-}" ]; then
+    # shellcheck disable=SC2206  # several words
+    words+=(--only $ONLY)
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# A copy, so that the build leaves nothing in the tree.
+mkdir "$work/source" "$work/site"
+tar -C "$root" --exclude=./.git --exclude=./.venv --exclude=./build --exclude='*.egg-info' --exclude=__pycache__ \
+    --exclude=./runs -cf - . | tar -C "$work/source" -xf -
+if ! "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation --disable-pip-version-check \
+    --target "$work/site" "$work/source" >"$work/install.log" 2>&1; then
+    echo "pip could not install the package, so the tree itself is used:" >&2
+    tail -n 5 "$work/install.log" >&2
+    ln -s "$work/source" "$work/site/odegrad"
+fi
+cd "$work/source"
+PYTHONPATH="$work/site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m benchmarks.gpu "${words[@]}"

@@ -1,0 +1,156 @@
+"""All parts in turn, each in its own process and time, into OUT/gpu.json and OUT/gpu.md.
+
+    python -m benchmarks.gpu OUT [--data FOLDER --minutes M [--from FOLDER]] [--only PART ...] [--limit SECONDS] [--toy]
+
+A part that fails or takes too long is reported, and the rest goes on; results are written after each. With `--data` the
+last M minutes train on CIFAR-10, and the other parts have what is left of the limit. Ends with 2 where there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from .device import why_no_gpu
+from .report import Findings, Line, PartResult
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 520.0  # seconds: with the installation nine minutes
+TO_SAVE = 45.0  # seconds that a slice of training may take beyond its minutes: it loads data, and ends a step
+SAID = 2_000  # characters of a part's last words that are kept
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program and the seconds it may take."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+
+
+def python(*words: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", *words)
+
+
+def measured(name: str, limit: float, seconds: float, *, toy: bool) -> Part:
+    """A part of this package, each of whose comparisons is measured for `seconds`."""
+    more = ("--toy",) if toy else ("--seconds", str(seconds))
+    return Part(name, python(f"benchmarks.gpu.{name}", *more), limit)
+
+
+def parts_of(given: argparse.Namespace) -> list[Part]:
+    """The parts asked for, in order: first whether it is right, then how fast."""
+    workers = ("-n", "8") if importlib.util.find_spec("xdist") else ()
+    tests = python(
+        "pytest", "-m", "gpu", "-q", "--tb=short", "--maxfail=25", "-p", "no:cacheprovider", *workers
+    )
+    parts = [
+        measured("card", 30.0, 1.0, toy=given.toy),
+        Part("tests", (*tests, "tests"), 120.0),
+        measured("kernels", 70.0, 6.0, toy=given.toy),
+        measured("solves", 140.0, 15.0, toy=given.toy),
+        measured("lorenz", 70.0, 4.0, toy=given.toy),
+        measured("unet", 80.0, 12.0, toy=given.toy),
+    ]
+    if given.data or given.toy:
+        words = ["benchmarks.gpu.training", "--out", str(given.out), "--minutes", str(given.minutes)]
+        words += ["--data", given.data] if given.data else ["--toy"]
+        words += ["--from", given.earlier] if given.earlier else []
+        parts.append(Part("training", python(*words), 60 * given.minutes + TO_SAVE))
+    return [part for part in parts if not given.only or part.name in given.only]
+
+
+def run(part: Part, limit: float, findings: Findings) -> PartResult:
+    """Run a part for at most `limit` seconds; the JSON lines that it has printed by then are kept."""
+    started = time.monotonic()
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
+        with subprocess.Popen(
+            part.command,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+        ) as process:
+            try:
+                code = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
+                code = None
+        printed.seek(0)
+        text = printed.read()
+    findings.lines += json_lines(text)
+    state = {0: "done", None: "timed out"}.get(code, "failed")
+    others = [line for line in text.splitlines() if not line.startswith("{")]
+    said = "\n".join(others)[-SAID:] if state != "done" or part.name == "tests" else ""
+    return PartResult(part.name, state, round(time.monotonic() - started, 1), said)
+
+
+def json_lines(text: str) -> list[Line]:
+    """The results among what a part printed; a line that was cut off is left out."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("{"):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+    return found
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder for the results")
+    parser.add_argument("--data", help="folder with CIFAR-10's published files")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training")
+    parser.add_argument(
+        "--from", dest="earlier", metavar="FOLDER", help="parts of an earlier slice's checkpoint"
+    )
+    parser.add_argument("--only", nargs="+", metavar="PART", help="these parts")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for everything")
+    parser.add_argument("--toy", action="store_true", help="tiny sizes on NumPy, for the tests")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    given.out = given.out.resolve()
+    given.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + given.limit
+    findings = Findings(problem=None if given.toy else why_no_gpu())
+    findings.write(given.out)
+    if findings.problem is not None:
+        print(
+            f"no GPU was found: {findings.problem}; {given.out}/gpu.md lists what is unmeasured",
+            file=sys.stderr,
+        )
+        return 2
+    parts = parts_of(given)
+    reserved = sum(part.seconds for part in parts if part.name == "training")
+    for part in parts:
+        left = end - time.monotonic() - (0.0 if part.name == "training" else reserved)
+        if left < 5.0:
+            findings.parts.append(PartResult(part.name, "skipped", said="no time was left"))
+        else:
+            findings.parts.append(run(part, min(part.seconds, left), findings))
+        result = findings.parts[-1]
+        print(f"{result.name}: {result.state} after {result.seconds} s", file=sys.stderr, flush=True)
+        findings.write(given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
