@@ -4,9 +4,9 @@
 
 Prints one JSON line for each size and derivative: of the kernels as a solve at rtol 1e-3 calls them, where some of the
 round-off below its tolerance is accepted, with `plain_` before the numbers of plain sums. PyTorch (channels last, as
-many threads) is measured in the same process, turn by turn with ours, since absolute times move with the machine, and so is
-a matrix product of 512 x 512 (`product_`). On one thread its processor time is measured, which other programs on the
-same cores disturb less. The forward of a transposed convolution is the input gradient of the size that it mirrors.
+many threads) and a matrix product of 512 x 512 by one thread (`product_`) are measured in the same process, turn by turn
+with ours, since absolute times move with the machine. On one thread its processor time is measured, which other programs
+on the same cores disturb less. The forward of a transposed convolution is the input gradient of the size that it mirrors.
 """
 
 from __future__ import annotations
@@ -100,10 +100,15 @@ def torch_calls(size: tuple[int, ...], n_threads: int) -> Calls:
 
 
 def product_call(rng: np.random.Generator) -> Callable[[], Any]:
-    """A matrix product of `PRODUCT` rows and columns, by as many threads as BLAS has."""
+    """A matrix product of `PRODUCT` rows and columns by one thread: those of BLAS would go on spinning beside ours."""
     a = rng.standard_normal((PRODUCT, PRODUCT), dtype=np.float32)
     out = np.empty_like(a)
-    return lambda: np.matmul(a, a, out=out)
+
+    def run() -> Any:
+        with one_blas_thread():
+            return np.matmul(a, a, out=out)
+
+    return run
 
 
 def speeds(prefix: str, times: list[float], gflop: float) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def measure(size: tuple[int, ...], n_threads: int, seconds: float) -> None:
             "device": "cpu",
             "threads": n_threads,
         }
-        calls = {"": accepted(call), "plain_": call, "product_": product_call(rng)}
+        calls = {"product_": product_call(rng), "": accepted(call), "plain_": call}
         if peers:
             calls |= {"torch_": peers[name], "pause": lambda: time.sleep(SPINNING)}
         for prefix, times in interleaved(calls, seconds=seconds, clock=clock).items():
