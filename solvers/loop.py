@@ -263,7 +263,7 @@ class Integrator:
             watch.warn(self.name, self.t, h)
 
     def _check_limits(self, t_next: float, first_h: float) -> None:
-        smallest = 10.0 * np.spacing(max(abs(self.t), abs(t_next)))
+        smallest = 10.0 * math.ulp(max(abs(self.t), abs(t_next)))
         if abs(t_next - self.t) >= smallest or t_next == self.stop and t_next != self.t:
             return
         if self._was_non_finite:

@@ -147,7 +147,14 @@ class ReplayStages(ForwardStages):
         ]
         self.time_bar_buffer = xp.zeros((), dtype)
         self._spare: list[list[_Stage]] = [[] for _ in range(n_stages)]
-        self._current = [_Stage(self, index) for index in range(n_stages)]
+        self._stage_bytes = 0  # of all stages that were ever made: spare ones are kept
+        self._current = [self._new_stage(index) for index in range(n_stages)]
+        self._held_nbytes = self._stage_bytes
+
+    def _new_stage(self, index: int) -> _Stage:
+        stage = _Stage(self, index)
+        self._stage_bytes += stage.nbytes
+        return stage
 
     def load(self, dynamics: Dynamics) -> None:
         """Take in the parameters and captured values of a solve."""
@@ -162,9 +169,8 @@ class ReplayStages(ForwardStages):
     def nbytes(self) -> int:
         """All memory that these stages hold."""
         own = [self.rows, self.shared_input, self.seeds, self.bars, *self.param_bars]
-        sets = [stage for stages in (self._current, *self._spare) for stage in stages]
-        arrays = sum(array.nbytes for array in own if array is not None)
-        return self.workspace.nbytes + arrays + sum(stage.nbytes for stage in sets)
+        arrays = sum([array.nbytes for array in own if array is not None])
+        return self.workspace.nbytes + arrays + self._stage_bytes
 
     def input(self, index: int) -> Array:
         return self._current[index].y
@@ -185,7 +191,7 @@ class ReplayStages(ForwardStages):
     def hold(self) -> list[_Stage]:
         held = list(self._current)
         self._current = [
-            self._spare[index].pop() if self._spare[index] else _Stage(self, index)
+            self._spare[index].pop() if self._spare[index] else self._new_stage(index)
             for index in range(self.n_stages)
         ]
         return held
@@ -200,7 +206,7 @@ class ReplayStages(ForwardStages):
             self._spare[index].append(stage)
 
     def held_nbytes(self) -> int:
-        return sum(stage.nbytes for stage in self._current)
+        return self._held_nbytes
 
 
 class EagerStages(ForwardStages):

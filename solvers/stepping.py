@@ -67,9 +67,14 @@ def dense_weights(
     """(m, s + e + 1): weights of [y, k_1, ..., k_(s + e)] that give the state, or its derivative, at t + theta h."""
     powers = np.arange(1, interpolant.shape[1] + 1)
     column = thetas[:, None]
+    weights = np.empty((len(thetas), 1 + len(interpolant)))
     if derivative:
-        return np.hstack([np.zeros_like(column), (powers * column ** (powers - 1)) @ interpolant.T])
-    return np.hstack([np.ones_like(column), h * (column**powers @ interpolant.T)])
+        weights[:, 0] = 0.0
+        weights[:, 1:] = (powers * column ** (powers - 1)) @ interpolant.T
+    else:
+        weights[:, 0] = 1.0
+        np.multiply(column**powers @ interpolant.T, h, out=weights[:, 1:])
+    return weights
 
 
 def combined_error(error: float, coarse: float) -> float:

@@ -17,9 +17,12 @@ from .stages import ForwardStages
 def locate(ts: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each output time the step (T,) that ends at or after it, and its place theta (T,) in that step, in [0, 1]."""
     direction = 1.0 if grid[-1] >= grid[0] else -1.0
-    steps = np.clip(np.searchsorted(direction * grid, direction * ts, side="left") - 1, 0, len(grid) - 2)
+    steps = (direction * grid).searchsorted(direction * ts) - 1
+    steps = np.minimum(np.maximum(steps, 0), len(grid) - 2)
     left, right = grid[steps], grid[steps + 1]
-    return steps, np.where(ts == right, 1.0, (ts - left) / (right - left))
+    thetas = (ts - left) / (right - left)
+    thetas[ts == right] = 1.0
+    return steps, thetas
 
 
 def n_read_inside(ts: np.ndarray, grid: np.ndarray) -> int:

@@ -60,8 +60,10 @@ class DiscreteAdjoint:
         self.step = RowStep(stages, tableau)
         self.n_sums = tableau.stages - 1 if tableau.fsal else tableau.stages  # stages that y1 is summed from
         self.ends = _Ends(self) if time else None
-        self.output_steps, self.thetas = locate(trajectory.ts, self.grid)
+        steps, self.thetas = locate(trajectory.ts, self.grid)
+        self._first_outputs = steps.searchsorted(np.arange(self.n_steps + 1)).tolist()
         self._weights = adjoint_weights(tableau)
+        self._scaled = np.empty(self._weights.shape, stages.bars.dtype)  # times h
         self._is_held = False  # whether the stages in hand are those the forward solve kept
 
     def run(self, ys_bar: Array) -> Cotangents:
@@ -92,7 +94,7 @@ class DiscreteAdjoint:
         lam = stages.bars[0]
         t, t_next = float(self.grid[n]), float(self.grid[n + 1])
         h = t_next - t
-        weights = to_xp(xp, np.multiply(self._weights, h).astype(lam.dtype))
+        weights = to_xp(xp, np.multiply(self._weights, h, out=self._scaled, casting="same_kind"))
         for i in range(self.n_sums - 1, -1, -1):
             seed = stages.seeds[i] if i else carry
             xp.dot(weights[i, : self.n_sums - i], stages.bars[: self.n_sums - i], out=seed)
@@ -102,7 +104,7 @@ class DiscreteAdjoint:
                 self._pull(i, self.stage_time(i, t, t_next))
         if self.ends is not None:
             self.ends.add_step(n, t, t_next)
-        total = xp.sum(stages.bars[: self.n_sums], axis=0)
+        total = stages.bars[: self.n_sums].sum(axis=0)
         lam[...] = total if dense is None else total + dense[0]
 
     def _move_back(self, n: int, carry: Array) -> Array | None:
@@ -111,7 +113,7 @@ class DiscreteAdjoint:
         if n == 0 or not self.tableau.fsal:
             self._pull_node(n, carry)
             return self._dense(n - 1) if n else None
-        has_extra = bool(self.tableau.extra_c) and self.outputs(n - 1, at_end=False).size > 0
+        has_extra = bool(self.tableau.extra_c) and len(self.outputs(n - 1, at_end=False)) > 0
         if has_extra:  # they depend on the slope at grid[n], as outputs do
             self._load(n - 1, with_end=True)
         dense = self._dense(n - 1)
@@ -212,13 +214,13 @@ class DiscreteAdjoint:
     def _outputs_at_end(self, n: int) -> Array:
         """Cotangents of the outputs at grid[n + 1]."""
         at = self.outputs(n, at_end=True)
-        return self.ys_bar[at[0]] if at.size else 0.0
+        return self.ys_bar[at[0]] if at else 0.0
 
-    def outputs(self, n: int, *, at_end: bool) -> np.ndarray:
-        """Output times of step n: at its end, or before it."""
-        mine = (self.output_steps == n) & ((self.thetas == 1.0) == at_end)
-        mine[0] = False  # the first output is y0 itself
-        return np.flatnonzero(mine)
+    def outputs(self, n: int, *, at_end: bool) -> range:
+        """Output times of step n: at its end, or before it. The first one of all is y0 itself, and in no step."""
+        first, end = max(1, self._first_outputs[n]), self._first_outputs[n + 1]
+        inner_end = end - (end > first and self.thetas[end - 1] == 1.0)
+        return range(inner_end, end) if at_end else range(first, inner_end)
 
     def _dense(self, n: int) -> Array | None:
         """Cotangents (s + 1, n) that the outputs inside step n give to [y, k_1, ..., k_s].
@@ -226,11 +228,12 @@ class DiscreteAdjoint:
         Where the interpolant has extra stages they are pulled back here: the stages of step n must be at hand.
         """
         inside = self.outputs(n, at_end=False)
-        if not inside.size:
+        if not inside:
             return None
         h = float(self.grid[n + 1] - self.grid[n])
-        weights = self.step.interpolation_weights(self.thetas[inside], h).astype(self.stages.rows.dtype)
-        bars = self.stages.xp.dot(to_xp(self.stages.xp, weights.T), self.ys_bar[inside[0] : inside[-1] + 1])
+        mine = slice(inside.start, inside.stop)
+        weights = self.step.interpolation_weights(self.thetas[mine], h).astype(self.stages.rows.dtype)
+        bars = self.stages.xp.dot(to_xp(self.stages.xp, weights.T), self.ys_bar[mine])
         self._pull_extra(n, bars)
         return bars[: self.tableau.stages + 1]
 
@@ -282,7 +285,7 @@ class _Ends:
         h_bar = self._along(stages.bars[0], weights.b, slopes)
         inside = adjoint.outputs(n, at_end=False)
         stepped = range(1, adjoint.n_sums)
-        extra = range(adjoint.tableau.stages, adjoint.tableau.n_slopes) if inside.size else ()
+        extra = range(adjoint.tableau.stages, adjoint.tableau.n_slopes) if inside else ()
         nodes, rows = (*weights.c, *weights.extra_c), (*weights.a, *weights.extra_a)
         for i in (*stepped, *extra):
             c_i, a_i = float(nodes[i]), rows[i]
