@@ -1,5 +1,8 @@
 """Convolutions by cuDNN: what is asked of it, what is done with its answer, and what it is not asked."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from fake_cudnn import FakeCudnn, data_type, numerical_note
@@ -276,6 +279,13 @@ def test_float32_is_for_cudnn(cudnn):
 def test_without_the_package_nothing_is(monkeypatch):
     _use(monkeypatch, None)
     assert not convolution.fits(np.ones((1, 3, 3, 2), np.float32), np.ones((3, 3, 2, 1), np.float32))
+
+
+def test_importing_the_package_gives_convolutions_their_kernels():
+    """Whoever asks for CuPy arrays gets cuDNN without importing more."""
+    text = "import odegrad; from odegrad.engine.primitive import PRIMITIVES; assert PRIMITIVES['conv2d'].cuda"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 class _nothing:  # noqa: N801  in the place of a context of CuPy's
