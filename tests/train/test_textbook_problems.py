@@ -125,7 +125,7 @@ def test_a_reference_is_the_closed_form(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_computations_of_a_reference_agree(name):
-    assert uncertainty(PROBLEMS[name]) < 2e-13
+    assert uncertainty(PROBLEMS[name]) < 1e-14
 
 
 @pytest.mark.parametrize("name", NAMES)
