@@ -74,7 +74,7 @@ class AdamNumbers(NamedTuple):
 
     Attributes:
         lr, beta1, beta2, eps: as of `train.optimizers.Adam`.
-        count: of this step, from 1.
+        step: which one this is, from 1.
         decoupled: AdamW's decay of the parameter itself; False adds it to the gradient.
     """
 
@@ -82,7 +82,7 @@ class AdamNumbers(NamedTuple):
     beta1: float
     beta2: float
     eps: float
-    count: int
+    step: int
     decoupled: bool
 
 
@@ -131,8 +131,8 @@ def adamw(
 
 def _scalars(numbers: AdamNumbers) -> tuple[np.float64, ...]:
     """beta1, beta2, eps, lr / c1 and c2."""
-    rate = numbers.lr / (1.0 - numbers.beta1**numbers.count)
-    correction = math.sqrt(1.0 - numbers.beta2**numbers.count)
+    rate = numbers.lr / (1.0 - numbers.beta1**numbers.step)
+    correction = math.sqrt(1.0 - numbers.beta2**numbers.step)
     return tuple(np.float64(x) for x in (numbers.beta1, numbers.beta2, numbers.eps, rate, correction))
 
 

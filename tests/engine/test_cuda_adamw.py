@@ -38,7 +38,7 @@ def stepped(optimizer, params, grads, state, lr, decays):
         lr, optimizer.beta1, optimizer.beta2, optimizer.eps, state["count"] + 1, isinstance(optimizer, AdamW)
     )
     params, m, v = adamw(params, grads, state["m"], state["v"], decays, numbers)
-    return params, {"m": m, "v": v, "count": numbers.count}
+    return params, {"m": m, "v": v, "count": numbers.step}
 
 
 def wide(arrays):
