@@ -86,7 +86,8 @@ def solution_gradients(
     def solved(x: dict[str, Any]) -> Any:
         return loss(odeint(f, x["y0"], x["ts"], x["params"], **options).ys)
 
-    function = ScalarFunction(solved, {"params": params, "ts": ts, "y0": y0})
+    xp = namespace_of(*leaves(y0))
+    function = ScalarFunction(solved, {"params": params, "ts": to_xp(xp, ts), "y0": y0})
     found = traced_gradient(function, dynamics.without_rule)
     if gradient in CONTINUOUS:
         walk = fine_solve(f, y0, ts, params, options)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
+from ..engine.backend import to_host
 from ..engine.errors import ArgumentTypeError, SolveError
 from ..engine.trace import dtype_of
 from ..engine.tree import Tree, leaves, tree_map
@@ -98,7 +99,7 @@ def slope_of(f: Callable[..., Any], t: float, y: Tree, params: Tree, *, has_aux:
 
 
 def _real_times(ts: Any) -> np.ndarray:
-    ts = np.asarray(ts)
+    ts = to_host(ts)
     if ts.dtype.kind != "c":
         return ts
     if ts.imag.any():

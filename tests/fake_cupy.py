@@ -76,11 +76,35 @@ FUNCTIONS = {
     "zeros_like": "a dtype order subok shape",
 }
 
-# Methods and attributes that hand over to NumPy as they are.
-METHODS = (
-    "all any argmax astype clip conj conjugate copy cumsum dot flatten max mean min prod ravel repeat reshape sort squeeze "
-    "std sum swapaxes take transpose var view"
-).split()
+# The parameters of the methods that are NumPy's but for what NumPy has beyond them.
+METHODS = {
+    "all": "axis out keepdims",
+    "any": "axis out keepdims",
+    "argmax": "axis out dtype keepdims",
+    "astype": "dtype order casting subok copy",
+    "clip": "min max out",
+    "conj": "",
+    "conjugate": "",
+    "copy": "order",
+    "cumsum": "axis dtype out",
+    "dot": "b out",
+    "flatten": "order",
+    "max": "axis out keepdims",
+    "mean": "axis dtype out keepdims",
+    "min": "axis out keepdims",
+    "prod": "axis dtype out keepdims",
+    "ravel": "order",
+    "repeat": "repeats axis",
+    "reshape": "* order copy",
+    "squeeze": "axis",
+    "std": "axis dtype out ddof keepdims",
+    "sum": "axis dtype out keepdims",
+    "swapaxes": "axis1 axis2",
+    "take": "indices axis out",
+    "transpose": "*",
+    "var": "axis dtype out ddof keepdims",
+    "view": "dtype type",
+}
 
 NEEDS_ARRAYS = {
     "clip": 1,
@@ -193,6 +217,9 @@ class ndarray:
     # --- elements ---
 
     def __getitem__(self, index: Any) -> ndarray:
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, ndarray) and part.dtype == bool for part in parts):
+            self._cupy._count_read()  # the shape of the result is a value on the device
         return self._wrap(self._host[_index(index)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -228,16 +255,24 @@ class ndarray:
         )
 
 
-def _method(name: str) -> Any:
+def _method(name: str, parameters: list[str]) -> Any:
     def method(self: ndarray, *args: Any, **kwargs: Any) -> ndarray:
+        _check_call(f"ndarray.{name}", parameters, args, kwargs)
         out = kwargs.get("out")
         with np.errstate(all="ignore"):
             found = getattr(self._host, name)(
-                *map(_argument, args), **{k: _argument(v) for k, v in kwargs.items()}
+                *map(_argument, args), **{key: _argument(value) for key, value in kwargs.items()}
             )
         return self._wrap(found) if out is None else out
 
     return method
+
+
+def _check_call(name: str, parameters: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """TypeError for arguments that CuPy does not take."""
+    is_too_long = "*" not in parameters and len(args) > len(parameters)
+    if is_too_long or not set(kwargs) <= set(parameters):
+        raise TypeError(f"cupy.{name} takes {parameters}; got {len(args)} positional and {sorted(kwargs)}")
 
 
 def _operator(name: str) -> Any:
@@ -253,8 +288,8 @@ def _operator(name: str) -> Any:
     return operate
 
 
-for _name in METHODS:
-    setattr(ndarray, _name, _method(_name))
+for _name, _parameters in METHODS.items():
+    setattr(ndarray, _name, _method(_name, _parameters.split()))
 for _name in (
     "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split()
     + "radd rsub rmul rtruediv rfloordiv rmod rpow rmatmul rand ror rxor".split()

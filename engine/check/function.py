@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import is_array, namespace_of, to_host
+from ..backend import is_array, namespace_of, to_host, to_number
 from ..errors import ArgumentError, ImpureFunctionError, NonFiniteGradient
 from ..trace import describe, dtype_of, is_weak, shape_of
 from ..tree import Tree, leaves, leaves_with_paths, path_name, unflatten
@@ -134,7 +134,7 @@ def call_pure(f: Callable[[Tree], Any], argument: Tree, originals: Sequence[Any]
             "and lists that it changes"
         )
     for array, original in zip(before, originals, strict=True):
-        if is_array(array) and not isinstance(array, np.ndarray) and not bool((array == original).all()):
+        if is_array(array) and not isinstance(array, np.ndarray) and not to_number((array == original).all()):
             raise ImpureFunctionError("the function writes into its argument; build a new array instead")
     return result
 

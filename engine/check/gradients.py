@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import to_number
 from ..errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -117,11 +118,12 @@ def traced_gradient(function: ScalarFunction, inside: Callable[[], list[str]] | 
     found = leaves(gradient)
     check_finite(function, found)
     scale = abs(function.value) + norm_of(found) * norm_of(function.leaves)
-    if not abs(float(value) - function.value) <= max(TRACED_AGREES, SURE * function.eps) * scale:
+    value = float(to_number(value))
+    if not abs(value - function.value) <= max(TRACED_AGREES, SURE * function.eps) * scale:
         raise ImpureFunctionError(
-            f"the function gives {function.value!r} when it is called and {float(value)!r} when it is traced: it looks "
+            f"the function gives {function.value!r} when it is called and {value!r} when it is traced: it looks "
             "at the type of its argument, or changes something that it reads",
-            values=(function.value, float(value)),
+            values=(function.value, value),
         )
     return found
 

@@ -1,6 +1,7 @@
 """The stand-in for CuPy refuses what CuPy refuses, counts what crosses, and offers nothing that CuPy has not."""
 
 import inspect
+import re
 
 import fake_cupy as fake
 import numpy as np
@@ -95,6 +96,29 @@ def test_functions_have_the_parameters_of_cupy(name):
 def test_ufuncs_are_ufuncs_of_cupy(name):
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     assert isinstance(getattr(cupy, name), cupy.ufunc)
+
+
+@pytest.mark.parametrize("name", fake.METHODS)
+def test_methods_have_the_parameters_of_cupy(name):
+    """Which CuPy writes in the first line of their texts."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    text = getattr(cupy.ndarray, name).__doc__.partition("\n")[0]
+    known = set(re.findall(r"(\w+)[,=)]", text[text.index("(") :]))
+    assert {word for word in fake.METHODS[name].split() if word != "*"} <= known
+
+
+def test_a_mask_as_an_index_is_a_read(fake_cupy, x):
+    assert x[x > 2.0].shape == (3,) and fake_cupy.reads == 1
+
+
+def test_parameters_of_numpy_alone_are_refused(fake_cupy, x):
+    for use in (
+        lambda: x.max(initial=0.0),
+        lambda: fake_cupy.sum(x, where=x > 0),
+        lambda: np.exp(x, where=x > 0),
+    ):
+        with pytest.raises(TypeError):
+            use()
 
 
 def test_arrays_have_no_method_that_cupys_have_not():

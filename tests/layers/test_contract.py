@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from odegrad import ArgumentError
-from odegrad.engine import random
+from odegrad.engine import grad, ops, random
 from odegrad.engine.program import record, trace
 from odegrad.engine.tree import leaves, tree_map
 from odegrad.layers import (
@@ -107,6 +107,25 @@ def test_every_array_module_gives_the_same(xp, layer, shape, mode):
     y, seen = layer.apply(*there, 0.3, xp.asarray(x), mode=mode, key=KEY)
     assert all(isinstance(array, xp.ndarray) for array in (y, *leaves(there)))
     assert_close(y, expected, scale=norm(expected), tol=1e-12)
+
+
+@layers
+def test_every_array_module_gives_the_same_gradient(xp, layer, shape):
+    """Of a mean of squares in training, with respect to input and weights."""
+
+    def pulled(xp):
+        weights, stats = layer.init(KEY, np.float64, xp), layer.init_stats(np.float64, xp)
+        x = xp.asarray(np.random.default_rng(0).standard_normal((5, *shape)))
+
+        def loss(weights, x):
+            y, _ = layer.apply(weights, stats, 0.3, x, mode="train", key=KEY)
+            return ops.mean(ops.square(y + 0.0 * ops.sum(x)))  # reaches x whatever the layer does
+
+        return leaves(grad(loss, argnums=(0, 1))(weights, x))
+
+    found, expected = pulled(xp), pulled(np)
+    for bar, other in zip(found, expected, strict=True):
+        assert_close(bar, other, scale=norm(*expected), tol=1e-12)
 
 
 @layers
