@@ -116,7 +116,7 @@ def split_off(
     for step in steps:
         cut = cut_of(plan, step, n)
         can_join = cut is not None and _is_of_rows(step, cut, rows) and wants(step, cut)
-        if cut is not None and can_join and _fits(step, cut, axes, made, late):
+        if cut is not None and can_join and _fits(step, cut, axes, late):
             joined.append(step)
             cuts.append(cut)
             axes.update(_axes_of(step, cut))
@@ -132,13 +132,11 @@ def split_off(
     return Segment(n, tuple(joined), tuple(cuts), axes, results), before, after
 
 
-def _fits(step: Step, cut: Cut, axes: dict[int, Axis], made: set[int], late: set[int]) -> bool:
-    """Whether a step can join: what it needs whole is there, and every array is cut in one way only."""
-    whole = {slot for slot, axis in zip(step.inputs, cut.inputs, strict=True) if axis is None}
+def _fits(step: Step, cut: Cut, axes: dict[int, Axis], late: set[int]) -> bool:
+    """Whether a step can join: sums that it needs are there, and every array is cut in one way only, or whole."""
     own = _axes_of(step, cut)
     return (
         late.isdisjoint(step.inputs)
-        and made.isdisjoint(whole)
         and len(own) == len(set(zip((*step.inputs, step.output), (*cut.inputs, cut.output), strict=True)))
         and all(axes.get(slot, axis) == axis for slot, axis in own.items())
     )
@@ -244,8 +242,7 @@ def _transpose(plan: Plan, step: Step, n: int) -> Cut | None:
 def _reshape(plan: Plan, step: Step, n: int) -> Cut | None:
     """The values of a row lie behind each other before and after."""
     (source,), result = _shapes(plan, step)
-    is_cut = _is_cut(source, n) and _is_cut(result, n) and step.inputs[0] not in plan.strided
-    return Cut((0,), 0) if is_cut else None
+    return Cut((0,), 0) if _is_cut(source, n) and _is_cut(result, n) else None
 
 
 def _broadcast(plan: Plan, step: Step, n: int) -> Cut | None:

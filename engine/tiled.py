@@ -15,7 +15,7 @@ bit. Measured by `benchmarks/tiled.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,9 @@ from .row_wise import Cut, Segment, batch_size, part_of, rows_in, split_off
 
 CACHE_BYTES = 1 << 19  # of the arrays of one tile: half of an L2 cache, the other half for the matrices
 FEWEST_ROWS = 128  # of a tile: BLAS packs the whole matrix anew for each
+FEWEST_OUTPUTS = (
+    64  # rows of the result of a product that is divided on its own: they have all of the batch in their sums
+)
 FEWEST_FLOPS = 1.5e7  # of the products of a segment, 0.15 ms: below, waking a thread costs what it saves
 BLAS_DIVIDES = 2 * 2**18  # flops of a product from which OpenBLAS divides it among threads
 SMALL_SUM = 1 << 14  # values: larger sums over tiles cost more than the products that they add
@@ -126,10 +129,7 @@ def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int, fewest_rows
     """The segment in tiles, None where it gains nothing: without large products, or with fewer tiles than threads."""
     if sum(_flops(plan.program, step) for step in segment.steps) < FEWEST_FLOPS:
         return None
-    metas, touched = plan.program.metas, [s for s, axis in segment.axes.items() if axis is not None]
-    n_bytes = sum(_nbytes(metas[slot]) for slot in touched if plan.root[slot] == slot)
-    n_tiles = -(-max(-(-n_bytes // CACHE_BYTES), n_threads) // n_threads) * n_threads
-    n_tiles = min(n_tiles, segment.n // max(1, fewest_rows))
+    n_tiles = min(_tiles_for(plan, segment, n_threads), segment.n // fewest_rows)
     if n_tiles < max(2, n_threads):
         return None
     edges = [segment.n * k // n_tiles for k in range(n_tiles + 1)]
@@ -137,6 +137,20 @@ def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int, fewest_rows
     plans = {rows: _plan_of_part(plan, group, segment, rows) for rows in {z - a for a, z in bounds}}
     parts = {rows: (part, schedule(part, group)) for rows, part in plans.items()}
     return Tiled(segment, bounds, min(n_tiles, LANES_A_THREAD * n_threads), parts)
+
+
+def _tiles_for(plan: Plan, segment: Segment, n_threads: int) -> int:
+    """One a thread, or a multiple for the cache: as long as the matrices, which come anew with each tile, fit as well."""
+    arrays = [(plan.root[slot], axis) for slot, axis in segment.axes.items() if slot not in plan.weak]
+    whole = _nbytes(plan, {root for root, axis in arrays if axis is None})
+    cut = _nbytes(plan, {root for root, axis in arrays if axis is not None})
+    a_thread = 1 if whole > CACHE_BYTES else -(-cut // (CACHE_BYTES * n_threads))
+    return max(a_thread, 1) * n_threads
+
+
+def _nbytes(plan: Plan, slots: Iterable[int]) -> int:
+    metas = (plan.program.metas[slot] for slot in slots)
+    return sum(math.prod(meta.shape) * meta.dtype.itemsize for meta in metas if meta.dtype is not None)
 
 
 def _dealt(plan: Plan, group: str, piece: Piece, n_threads: int) -> Piece:
@@ -148,11 +162,7 @@ def _dealt(plan: Plan, group: str, piece: Piece, n_threads: int) -> Piece:
         return piece
     cut, axes = Cut((0, None), 0), {left: 0, right: None, piece.output: 0}
     segment = Segment(shape[0], (piece,), (cut,), axes, (piece.output,))
-    return _tiled(plan, group, segment, n_threads, FEWEST_ROWS // 2) or piece
-
-
-def _nbytes(meta: Any) -> int:
-    return math.prod(meta.shape) * meta.dtype.itemsize
+    return _tiled(plan, group, segment, n_threads, FEWEST_OUTPUTS) or piece
 
 
 def _plan_of_part(plan: Plan, group: str, segment: Segment, rows: int) -> Plan:

@@ -12,8 +12,9 @@ from odegrad import odeint, ops, value_and_grad
 from odegrad.engine import tiled
 from odegrad.engine.kernels import threads
 from odegrad.engine.row_wise import cut_of
-from odegrad.engine.tiled import Tiled, TileLoop
+from odegrad.engine.tiled import Tiled, TileLoop, replaces_blas_threads
 from odegrad.engine.tree import leaves, unflatten
+from odegrad.solvers import compiled
 from oracles import EPS32, EPS64, assert_close, norm
 from replaying import Replayed, joint_program
 from strategies import seeds
@@ -22,11 +23,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 WIDTH = 4
 
 
-def cut_into(rows, *, fewest_flops=0.0):
+def cut_into(rows, tiles_for=lambda plan, segment, n_threads: 1 << 30):
     """Within it every segment is cut into parts of this many rows or a few more, however small it is."""
-    return patch.multiple(
-        tiled, CACHE_BYTES=1, FEWEST_ROWS=rows, FEWEST_FLOPS=fewest_flops, SMALL_SUM=1 << 20
-    )
+    sizes = {"FEWEST_ROWS": rows, "FEWEST_OUTPUTS": rows, "SMALL_SUM": 1 << 20, "FEWEST_FLOPS": 0.0}
+    return patch.multiple(tiled, **sizes, _tiles_for=tiles_for)
 
 
 def segments(replayed, groups="FSQ"):
@@ -67,6 +67,12 @@ PIECES = {  # x (B, 4), w (4, 4), b (4,), rows (B, 4) a parameter, t -> (B, 4)
     "gram": lambda x, w, b, rows, t: 0.1 * x @ np.tanh(x.T @ x),
     "all pairs": lambda x, w, b, rows, t: np.tanh(x @ rows.T / 8) @ np.tanh(x),
     "mixed rows": lambda x, w, b, rows, t: x + np.tanh(x)[::-1],
+    "pairs of rows": lambda x, w, b, rows, t: x + np.tanh(x @ x.T) @ x / len(rows),
+    "joined rows": lambda x, w, b, rows, t: ops.concatenate([x, np.sin(x)])[1 : 1 + len(rows)],
+    "turned entries": lambda x, w, b, rows, t: x.T.reshape(x.shape),
+    "copied entries": lambda x, w, b, rows, t: np.broadcast_to(x[:, :2, None], (len(rows), 2, 2)).reshape(
+        x.shape
+    ),
     "columns": lambda x, w, b, rows, t: ops.concatenate([x[:, 2:], np.sin(x[..., :2])], axis=1),
     "running": lambda x, w, b, rows, t: np.cumsum(x, axis=1) - 0.5 * np.cumsum(x, axis=0) / len(rows),
     "largest": lambda x, w, b, rows, t: x - 0.5 * np.max(x, axis=1, keepdims=True),
@@ -74,10 +80,8 @@ PIECES = {  # x (B, 4), w (4, 4), b (4,), rows (B, 4) a parameter, t -> (B, 4)
 }
 
 
-@st.composite
-def programs(draw):
-    """(f, batch, rows of a tile, threads): pieces behind each other, with a shortcut from the first."""
-    names = draw(st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=7))
+def chain_of(names):
+    """The pieces behind each other, with a shortcut from the first."""
 
     def f(t, y, w, b, rows):
         x = first = PIECES[names[0]](y, w, b, rows, t)
@@ -85,19 +89,32 @@ def programs(draw):
             x = PIECES[name](x, w, b, rows, t)
         return x + first
 
-    f.__name__ = " | ".join(names)
-    batch = draw(st.integers(2, 13))
-    return f, batch, draw(st.integers(1, batch)), draw(st.integers(1, 3))
+    return f
 
 
-@given(drawn=programs(), seed=seeds)
-def test_drawn_programs_have_the_values_of_the_interpreted_one(drawn, seed):
-    f, batch, rows, n_threads = drawn
+def check_chain(names, batch, rows, n_threads, seed):
     rng = np.random.default_rng(seed)
     y, ybar, own = (rng.standard_normal((batch, WIDTH)) for _ in range(3))
     params = [rng.standard_normal((WIDTH, WIDTH)), rng.standard_normal(WIDTH), own]
     with threadpool_limits(n_threads, user_api="blas"), cut_into(rows):
-        check(Replayed(f, 0.4, y, params), y, ybar, params, tol=1000 * EPS64)
+        check(Replayed(chain_of(names), 0.4, y, params), y, ybar, params, tol=1000 * EPS64)
+
+
+@pytest.mark.parametrize("batch, rows", [(5, 1), (8, 3), (WIDTH, 2), (2, 1)])
+@pytest.mark.parametrize("name", PIECES)
+def test_a_piece_between_others_has_the_values_of_the_interpreted_program(name, batch, rows):
+    check_chain(["tanh", name, "product"], batch, rows, n_threads=2, seed=0)
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=7),
+    batch=st.integers(2, 13),
+    rows=st.integers(1, 13),
+    n_threads=st.integers(1, 3),
+    seed=seeds,
+)
+def test_drawn_programs_have_the_values_of_the_interpreted_one(names, batch, rows, n_threads, seed):
+    check_chain(names, batch, rows, n_threads, seed)
 
 
 @given(
@@ -202,6 +219,39 @@ def test_float32_agrees_with_float64_at_full_size(rng):
         assert_close(single, exact, scale=norm(exact), tol=100 * EPS32)
 
 
+@pytest.mark.parametrize(
+    "batch, width, n_threads, n_tiles",
+    [
+        (256, 64, 2, []),  # too small
+        (256, 1024, 2, [2, 2]),  # matrices beyond the cache: one tile a thread
+        (256, 1024, 1, []),
+        (256, 1024, 16, []),  # too few rows for all threads: BLAS divides columns, too
+        (4096, 64, 1, [12, 14]),  # 6 and 7 MiB in tiles of half a MiB
+    ],
+)
+def test_the_tiles_of_slope_and_state_cotangent(batch, width, n_threads, n_tiles, rng):
+    y, _, params = drawn(rng, batch, width, np.float32)
+    with patch.object(tiled, "blas_threads", lambda: n_threads):
+        found = segments(Replayed(perceptron, 0.4, y, params), "FS")
+    assert [len(piece.bounds) for piece in found] == n_tiles
+
+
+@pytest.mark.parametrize(
+    "batch, width, n_threads, is_held",
+    [
+        (20, 50, 2, False),  # BLAS does not divide such products
+        (256, 64, 2, True),  # it would, for less than its threads may cost
+        (256, 1024, 2, True),  # tiles do
+        (256, 1024, 16, False),  # BLAS is wanted
+    ],
+)
+def test_blas_is_held_at_one_thread_where_tiles_divide_what_is_large(batch, width, n_threads, is_held, rng):
+    y, _, params = drawn(rng, batch, width)
+    program = Replayed(perceptron, 0.4, y, params).recording.program
+    with patch.object(tiled, "blas_threads", lambda: n_threads):
+        assert replaces_blas_threads(program, batch) is is_held
+
+
 # --- bits -----------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +270,7 @@ def test_new_buffers_and_busy_threads_change_no_bit(f, rng):
 
 
 def test_the_gradient_of_a_solve_repeats_its_bits_for_a_number_of_threads(rng):
-    y, _, params = drawn(rng, 256, 128, np.float32)
+    y, _, params = drawn(rng, 30, 8, np.float32)
 
     def loss(params):
         def f(t, y, params):
@@ -228,10 +278,13 @@ def test_the_gradient_of_a_solve_repeats_its_bits_for_a_number_of_threads(rng):
 
         return ops.sum(odeint(f, y, np.array([0.0, 0.1]), params, method="euler", step_size=0.05).ys ** 2)
 
+    one_tile_a_thread = cut_into(1, lambda plan, segment, n_threads: n_threads)
     found = {1: [], 2: []}
-    for n_threads in (2, 1, 2, 1):
-        with threadpool_limits(n_threads, user_api="blas"):
-            found[n_threads].append(value_and_grad(loss)(params)[1])
+    for order in ((1, 2), (2, 1)):
+        compiled.pool.drop(lambda key: True)
+        for n_threads in order:  # the second one must not be given the buffers of the first
+            with threadpool_limits(n_threads, user_api="blas"), one_tile_a_thread:
+                found[n_threads].append(value_and_grad(loss)(params)[1])
     for first, again in found.values():
         assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     scale = norm(*found[1][0])
