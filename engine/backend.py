@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -122,6 +122,50 @@ def copy_on_stream(target: Array, source: np.ndarray, stream: Any) -> None:
     """Start to copy `source`, in page-locked memory, into a CuPy array; `source` must stay until the stream is done."""
     _count(writes=1)
     target.set(source, stream=stream)
+
+
+def page_locked(size: int) -> np.ndarray:
+    """float64 (size,) of zeros on the host, in memory that the device can copy while the host goes on."""
+    array = np.frombuffer(cupy_module().cuda.alloc_pinned_memory(8 * size), np.float64, size)
+    array[:] = 0.0
+    return array
+
+
+def start_upload(target: Array, source: np.ndarray) -> None:
+    """Start to copy page-locked memory into a CuPy array of its size, in the order of the current stream."""
+    target.data.copy_from_host_async(source.ctypes.data, source.nbytes)
+
+
+def start_download(target: np.ndarray, source: Array) -> None:
+    """Start to copy a CuPy array into page-locked memory of its size; `await_device` before it is read."""
+    source.data.copy_to_host_async(target.ctypes.data, target.nbytes)
+
+
+def await_device() -> None:
+    """Wait until all that was launched on the current stream is done: what a read costs."""
+    _count(reads=1)
+    cupy_module().cuda.get_current_stream().synchronize()
+
+
+def captured(work: Callable[[], None]) -> tuple[Any, Any]:
+    """(CUDA graph of what `work()` launches, the memory pool that it works in, to be kept as long as the graph).
+
+    `work` is carried out once before. What it raises while it is captured is raised here, and nothing stays captured.
+    """
+    cuda = cupy_module().cuda
+    pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+    cuda.get_current_stream().synchronize()
+    with stream, cuda.using_allocator(pool.malloc):
+        work()
+        stream.synchronize()
+        stream.begin_capture()
+        try:
+            work()
+        except BaseException:
+            with suppress(Exception):  # CUDA says again that the capture failed
+                stream.end_capture()
+            raise
+        return stream.end_capture(), pool
 
 
 def start_memory_phase(xp: ModuleType) -> None:

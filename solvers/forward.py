@@ -19,6 +19,7 @@ from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
 from .controllers import controller_for
 from .dense import Dense
 from .dense_output import dense_output
+from .device_step import row_step
 from .dynamics import Dynamics, StateLayout
 from .loop import Control, Integrator
 from .method import AnyStep, Method
@@ -27,7 +28,6 @@ from .options import Options
 from .reversible_steps import ReversibleIntegrator, run_reversible
 from .solution import Solution, Stats, StepInfo
 from .stages import EagerStages, ForwardStages, ReplayStages
-from .stepping import RowStep
 from .tableau import Tableau
 from .times import walking_grid
 from .trajectory import Trajectory
@@ -188,7 +188,7 @@ def step_of(options: Options, stages: ForwardStages, dynamics: Dynamics, stats: 
     """What makes the steps of a solve."""
     method, rows = options.method, stages.rows
     if isinstance(method, Tableau):
-        return RowStep(stages, method, stats)
+        return row_step(stages, method, stats, options.norm, options.rtol, options.atol)
     norm = norm_of(options.norm, dynamics.layout, rows, stages.xp, options.rtol, options.atol)
     return method.step_on(stages, dynamics, norm, stats)
 

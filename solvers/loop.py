@@ -98,6 +98,7 @@ class Integrator:
         self._on_attempt = on_attempt
         self._attempts = stats.n_accepted + stats.n_rejected  # of earlier pieces of the solve
         self._has_slope = True
+        self._measured_error = getattr(self.step, "measured_error", None)  # of steps that measure themselves
         self._has_coarse = isinstance(method, Tableau) and method.coarse_order is not None
         self._uncut_h = 0.0
         self._watch: StiffnessWatch | None = None
@@ -213,6 +214,8 @@ class Integrator:
 
     def _scaled_error(self, t_next: float) -> float:
         """The scaled error estimate of the step attempted."""
+        if self._measured_error is not None and (measured := self._measured_error()) is not None:
+            return measured
         step, y = self.step, self.stages.rows[0]
         error = self._norm(step.error_estimate(), y, step.y_new)
         if not self._has_coarse:

@@ -188,6 +188,10 @@ class ReplayStages(ForwardStages):
         self._current[index].set.run["time"](t)
         return to_number(self.time_bar_buffer)
 
+    def buffers(self) -> tuple[Any, ...]:
+        """What stands for the buffers in use: equal only while they are the same memory."""
+        return tuple(self._current)
+
     def hold(self) -> list[_Stage]:
         held = list(self._current)
         self._current = [

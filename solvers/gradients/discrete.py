@@ -21,10 +21,10 @@ import numpy as np
 
 from ...engine.backend import Array, to_xp
 from ..checkpoints import Checkpoints
+from ..device_step import row_step
 from ..norms import inner
 from ..solution import Stats
 from ..stages import ForwardStages
-from ..stepping import RowStep
 from ..tableau import Tableau
 from ..trajectory import Trajectory, locate
 
@@ -57,7 +57,7 @@ class DiscreteAdjoint:
         self.trajectory, self.states = trajectory, trajectory.states
         self.grid = np.array(trajectory.grid)
         self.n_steps = len(self.grid) - 1
-        self.step = RowStep(stages, tableau)
+        self.step = row_step(stages, tableau)
         self.n_sums = tableau.stages - 1 if tableau.fsal else tableau.stages  # stages that y1 is summed from
         self.ends = _Ends(self) if time else None
         steps, self.thetas = locate(trajectory.ts, self.grid)
