@@ -41,7 +41,7 @@ class DiagonallyImplicit(Method):
         tableau = cls.tableau
         cls.name, cls.source = tableau.name, tableau.source
         cls.order, cls.error_order = tableau.order, tableau.error_order
-        cls.stages, cls.fsal, cls.interpolates = tableau.stages, True, tableau.b_embedded is not None
+        cls.stages, cls.fsal, cls.interpolates = tableau.stages, True, True
 
     def __post_init__(self) -> None:
         if self.linear_solver not in LINEAR_SOLVERS:
@@ -185,11 +185,11 @@ class DirkStep:
         self._is_slow = not self._keeps_jacobian or self.newton.contraction.slowest > SLOW
 
     def polynomial(self, h: float) -> Array:
-        """(5, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
-        assert self.numbers.interpolant is not None
-        weights = np.zeros((5, self.tableau.stages + 1), self._end.dtype)
+        """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        interpolant = self.numbers.interpolant
+        weights = np.zeros((interpolant.shape[1] + 1, self.tableau.stages + 1), self._end.dtype)
         weights[0, 0] = 1.0
-        weights[1:, 1:] = h * self.numbers.interpolant.T
+        weights[1:, 1:] = h * interpolant.T
         return np.dot(weights, self.stages.rows)
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:

@@ -24,7 +24,9 @@ class DirkNumbers(NamedTuple):
     gamma: float
     predictor: np.ndarray  # (s, s): row i holds the weights of k_1 ... k_i-1 in the guess of k_i
     b_error: np.ndarray | None  # (s,)
-    interpolant: np.ndarray | None  # (s, 4): column j belongs to theta**(j + 1)
+    interpolant: (
+        np.ndarray
+    )  # (s, 4), or (s, 3) without an embedded formula: column j belongs to theta**(j + 1)
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,10 @@ class DirkTableau:
         for i, row in enumerate(self.a):
             a[i, : i + 1] = [float(x) for x in row]
         c = np.array([float(x) for x in self.c])
-        b_error = interpolant = None
+        b_error, interpolant = None, _cubic(self.b)
         if self.b_embedded is not None:
             b_error = np.array([float(b - e) for b, e in zip(self.b, self.b_embedded, strict=True)])
-            interpolant = _interpolant(self.b, a, c)
+            interpolant = _quartic(interpolant, a, c)
         return DirkNumbers(c, a, float(self.gamma), _predictor(c), b_error, interpolant)
 
 
@@ -138,8 +140,13 @@ def _predictor(c: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _interpolant(b: Row, a: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Quartic dense output of order 4, with both states and both slopes at the ends.
+def _cubic(b: Row) -> np.ndarray:
+    """(s, 3): the cubic with both states and both slopes at the ends."""
+    return np.array([[float(x) for x in row] for row in hermite_interpolant(b)])
+
+
+def _quartic(cubic: np.ndarray, a: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """(s, 4): quartic dense output of order 4, with both states and both slopes at the ends.
 
     Cubic Hermite interpolation gains the weights d_i theta**2 (1 - theta)**2. With stages of order 2 the conditions of
     order 4 are d . 1 = d . c = d . c**2 = 0, d . c**3 = 1/4 and d . A c**2 = 1/12; the smallest d that meets them.
@@ -147,5 +154,4 @@ def _interpolant(b: Row, a: np.ndarray, c: np.ndarray) -> np.ndarray:
     """
     conditions = np.array([c**0, c, c**2, c**3, a @ c**2])
     d = np.linalg.lstsq(conditions, np.array([0.0, 0.0, 0.0, 1 / 4, 1 / 12]), rcond=None)[0]
-    cubic = np.array([[float(x) for x in row] for row in hermite_interpolant(b)])
     return np.column_stack([cubic[:, 0], cubic[:, 1] + d, cubic[:, 2] - 2.0 * d, d])

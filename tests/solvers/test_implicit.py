@@ -6,7 +6,7 @@ import numpy as np
 import problems
 import pytest
 import stiff_problems
-from odegrad import grad, odeint
+from odegrad import Event, grad, odeint
 from odegrad.engine.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -65,7 +65,14 @@ def in_one_step(method, h):
     return np.abs(states - exact).max(), np.abs(slopes - exact * np.cos(ts)).max()
 
 
-INTERPOLANT_ORDERS = {"rosenbrock23": 2, "radau5": 4, "kvaerno5": 4, "esdirk5": 4}
+INTERPOLANT_ORDERS = {
+    "implicit_euler": 1,
+    "trapezoid": 2,
+    "rosenbrock23": 2,
+    "radau5": 4,
+    "kvaerno5": 4,
+    "esdirk5": 4,
+}
 
 
 @pytest.mark.parametrize("h", [0.05, -0.05])
@@ -328,18 +335,31 @@ def test_a_step_as_long_as_the_one_before_needs_no_factorisation(p):
     assert stats.n_factorizations < stats.n_accepted
 
 
-@pytest.mark.parametrize("method", ["kvaerno5", "esdirk5", "radau5"])
-def test_dense_output_of_a_stiff_problem(method):
-    """Inside of steps of thousands of time constants, where the slope of a state says nothing."""
+@pytest.mark.parametrize("p", [stiff_problems.HIRES, stiff_problems.VAN_DER_POL], ids=str)
+def test_dense_output_of_a_stiff_problem(p):
+    """Between the steps of the slow part, where the slope of a state says nothing of stiff components."""
+    ts = np.linspace(p.t0, 0.3 * p.t1, 200)
+    sol = odeint(p.f, p.y0, [p.t0, ts[-1]], method="radau5", rtol=1e-5, atol=1e-9, dense=True)
+    exact = solve_ivp(p.f, (p.t0, ts[-1]), p.y0, method="Radau", t_eval=ts, rtol=1e-10, atol=1e-14).y.T
+    assert (np.abs(sol.dense(ts) - exact) / np.abs(exact).max(axis=0)).max() < 1e-4
 
-    def exact(t):
-        return (1e12 * np.cos(t) + 1e6 * np.sin(t)) / (1.0 + 1e12)
 
+@pytest.mark.parametrize("method", ["implicit_euler", "trapezoid"])
+def test_events_of_methods_with_fixed_steps(method):
+    """Found on the cubic through states and slopes at the ends of the step, to machine precision."""
+    event = Event(lambda t, y: y[0] - 0.5, terminal=False)
     sol = odeint(
-        relaxation, np.array([exact(0.0)]), [0.0, 10.0], method=method, rtol=1e-6, atol=1e-6, dense=True
+        lambda t, y: -y,
+        np.ones(1),
+        [0.0, 2.0],
+        method=method,
+        step_size=0.1,
+        events=[event],
+        dense=True,
+        **TIGHT,
     )
-    ts = np.linspace(0.0, 10.0, 501)
-    assert np.abs(sol.dense(ts)[:, 0] - exact(ts)).max() < 2e-6
+    assert sol.events[0].ts == pytest.approx([math.log(2.0)], rel=0.06)
+    assert np.abs(sol.dense(sol.events[0].ts) - 0.5).max() < 8 * np.finfo(float).eps
 
 
 def test_objects_and_names_are_the_same_method():
