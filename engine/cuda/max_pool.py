@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..backend import Array, namespace_of
+from ..backend import Array, is_array, namespace_of
+from ..kernels import pool_output_shape
+from ..kernels.geometry import Pair, as_pair
+from ..ops.convolution import max_pool_grad as pool_grad
+from ..ops.convolution import max_pool_pick as pool_pick
+from ..ops.convolution import max_pool_windows
 from .source import VECTOR_BYTES, Source, blocks_for, is_plain, kernel, pack_size
 
 THREADS = 256
 MOST_BLOCKS = 4096
-Pair = tuple[int, int]
+Size = int | Pair
 
 MAX_POOL = Source(
     "max_pool",
@@ -122,26 +127,36 @@ max_pool_grad(const real* ybar, const real* x, const real* y, WINDOWS, real* xba
 )
 
 
-def fits_max_pool(*arrays: Array) -> bool:
-    """Whether the kernels take these arrays (B, ., ., C): one dtype, float32 or float64, without gaps, not empty.
-
-    Height and width are below 2**31, as the sizes, steps and paddings that `kernels.max_pool` allows.
-    """
-    return is_plain(*arrays) and all(a.ndim == 4 and a.size > 0 for a in arrays)
+def fits_max_pool(*arrays: Any, **static: Any) -> bool:
+    """Whether the kernels take these arrays (B, ., ., C): one dtype, float32 or float64, without gaps, not empty."""
+    return all(is_array(a) and a.ndim == 4 and a.size > 0 for a in arrays) and is_plain(*arrays)
 
 
-def max_pool(x: Array, size: Pair, stride: Pair, padding: Pair, *, out: Array) -> Array:
-    """`out` (B, Ho, Wo, C): `kernels.max_pool` of x (B, H, W, C), the shape as `kernels.pool_output_shape` gives it.
+@max_pool_windows.on_cuda(fits_max_pool)
+def max_pool(
+    x: Array, out: Array | None = None, *, size: Size, stride: Size | None = None, padding: Size = 0
+) -> Array:
+    """`kernels.max_pool`: x (B, H, W, C) -> (B, Ho, Wo, C).
 
     Cost: one launch; for windows side by side x is read and y written once.
     """
+    if out is None:
+        out = namespace_of(x).empty(pool_output_shape(x.shape, size, stride, padding), x.dtype)
     return _launch("max_pool", (x,), x, out, out, size, stride, padding)
 
 
+@pool_grad.on_cuda(fits_max_pool)
 def max_pool_grad(
-    ybar: Array, x: Array, y: Array, size: Pair, stride: Pair, padding: Pair, *, out: Array | None = None
+    ybar: Array,
+    x: Array,
+    y: Array,
+    out: Array | None = None,
+    *,
+    size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
 ) -> Array:
-    """xbar (B, H, W, C): `kernels.max_pool_grad` of ybar and y (B, Ho, Wo, C) and x.
+    """`kernels.max_pool_grad`: ybar (B, Ho, Wo, C), x and its pooling y -> xbar (B, H, W, C).
 
     Cost: one launch; a value looks at the earlier taps of its windows, which lie in cache.
     """
@@ -149,10 +164,18 @@ def max_pool_grad(
     return _launch("max_pool_grad", (ybar, x, y), x, y, out, size, stride, padding)
 
 
+@pool_pick.on_cuda(fits_max_pool)
 def max_pool_pick(
-    z: Array, x: Array, y: Array, size: Pair, stride: Pair, padding: Pair, *, out: Array | None = None
+    z: Array,
+    x: Array,
+    y: Array,
+    out: Array | None = None,
+    *,
+    size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
 ) -> Array:
-    """z (B, H, W, C) at the maxima of x: `kernels.max_pool_pick`, (B, Ho, Wo, C). Cost: one launch."""
+    """`kernels.max_pool_pick`: z (B, H, W, C) at the maxima of x -> (B, Ho, Wo, C). Cost: one launch."""
     out = namespace_of(y).empty_like(y) if out is None else out
     return _launch("max_pool_pick", (z, x, y), x, y, out, size, stride, padding)
 
@@ -163,14 +186,16 @@ def _launch(
     x: Array,
     y: Array,
     out: Array,
-    size: Pair,
-    stride: Pair,
-    padding: Pair,
+    size: Size,
+    stride: Size | None,
+    padding: Size,
 ) -> Array:
     """One thread for some channels of each position of `out`."""
     dtype, channels = x.dtype, x.shape[3]
     width = _width(channels, dtype, (*arrays, out))
-    windows = (*x.shape[1:3], *y.shape[1:3], *size, *stride, *padding, channels)
+    taps, border = as_pair(size, "size", 1), as_pair(padding, "padding", 0)
+    steps = taps if stride is None else as_pair(stride, "stride", 1)
+    windows = (*x.shape[1:3], *y.shape[1:3], *taps, *steps, *border, channels)
     call = kernel(MAX_POOL, name, dtype, THREADS=THREADS, WIDTH=width)
     grid = (blocks_for(out.size, THREADS * width, MOST_BLOCKS),)
     call(grid, (THREADS,), (*arrays, *(np.int32(n) for n in windows), out, np.int64(out.size)))

@@ -12,9 +12,12 @@ Sources: Welford (1962), Technometrics 4(3), 419-420; Chan, Golub & LeVeque (198
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..backend import Array, namespace_of
+from ..backend import Array, is_array, namespace_of
+from ..ops.reductions import mean_leading
 from .channels import SIZES, finish_shares, fits_channels, shares_of
 from .source import Source, kernel
 
@@ -91,7 +94,10 @@ all_moments(const real* partial, number blocks, number rows, number channels, re
     (("THREADS", 512),),
 )
 
-fits_moments = fits_channels
+
+def fits_moments(x: Any) -> bool:
+    """Whether the kernels take x (..., C): float32 or float64, row-major, not empty, not too many channels."""
+    return is_array(x) and fits_channels(x)
 
 
 def moments(
@@ -117,6 +123,12 @@ def moments(
     grid, sizes = finish_shares(channels), (np.int64(blocks), rows, np.int64(channels))
     second((grid.blocks,), (grid.threads,), (partial, *sizes, mean, var))
     return mean, var
+
+
+@mean_leading.on_cuda(fits_moments)
+def mean_of_rows(x: Array, out: Array | None = None) -> Array:
+    """The mean (C,) over all axes of x but the last; the variance, found on the way, costs no further read."""
+    return moments(x, mean=out)[0]
 
 
 def partial_shape(x: Array) -> tuple[int, int, int]:

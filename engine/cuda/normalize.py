@@ -98,14 +98,13 @@ block_sums(const real* ybar, const real* x, GIVEN, real* partial) {
   const number end = rows * channels, stride = gridDim.x * (number)SLOTS;
   CHANNELS_OF_THREAD(at)
   real sum[PACK] = {}, sum_weighted[PACK] = {};
-  each_pack({ybar, x}, FIRST, stride, end, [&](number, const Pack* given, int count) {
+  each_pack({ybar, x}, FIRST, stride, end, [&](number, const Pack* given, int) {
     #pragma unroll
-    for (int j = 0; j < PACK; ++j)
-      if (j < count) {
-        const real deviation = given[1].at[j] - at[j].mean, g = gated(given[0].at[j], deviation, at[j], relu);
-        sum[j] += g;
-        sum_weighted[j] = fma(g, deviation, sum_weighted[j]);
-      }
+    for (int j = 0; j < PACK; ++j) {  // past the end ybar is 0
+      const real deviation = given[1].at[j] - at[j].mean, g = gated(given[0].at[j], deviation, at[j], relu);
+      sum[j] += g;
+      sum_weighted[j] = fma(g, deviation, sum_weighted[j]);
+    }
   });
   for (int j = 0; j < PACK; ++j) {
     plain[threadIdx.x * PACK + j] = sum[j];

@@ -6,6 +6,7 @@ from cuda_on_cpu import Guarded
 from cuda_on_device import PLACES, kernels_at
 from odegrad.engine.cuda.channels import fits_channels, shares_of
 from odegrad.engine.cuda.moments import moments, partial_shape
+from odegrad.engine.ops.reductions import mean_leading
 
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
 SHAPES = [(7, 1), (1, 3), (3, 5, 4, 3), (2, 9, 8, 64), (29, 65), (3000, 2), (2, 2048)]
@@ -55,6 +56,13 @@ def test_a_large_mean_does_not_cancel(rng, dtype):
     assert np.all(
         abs(var - exact.var(0)) <= 1e3 * BOUND[dtype] * exact.std(0)
     )  # eps * mean moves each deviation
+
+
+def test_the_mean_alone_is_what_the_primitive_asks_for(rng):
+    x, out = drawn(rng, (6, 5, 3), np.float64), Guarded((3,), np.float64)
+    assert mean_leading.fits_cuda((x,), {}) and not mean_leading.fits_cuda((1.0,), {})
+    assert mean_leading.cuda(x, out.array) is out.array
+    np.testing.assert_allclose(out.check(), x.mean((0, 1)), rtol=1e-14)
 
 
 def test_many_blocks_with_several_passes_each(rng, monkeypatch):
