@@ -102,7 +102,8 @@ class _Library:
 _local = threading.local()
 
 
-def _library() -> _Library:
+def library() -> _Library:
+    """cuDNN on the device of this thread's CuPy calls; made at the first call."""
     libraries: dict[int, _Library] = _local.__dict__.setdefault("libraries", {})
     device = backend.device_number()
     if device not in libraries:
@@ -112,12 +113,12 @@ def _library() -> _Library:
 
 def plan_for(problem: Problem) -> Plan | None:
     """The plan of `problem` on this thread and device, built at the first call; None if cuDNN has none."""
-    return _library().plan(problem)
+    return library().plan(problem)
 
 
 def plans_in_use() -> dict[Problem, Plan | None]:
     """For each problem met on this thread and device its plan, None for those left to matrix products."""
-    return dict(_library().plans)
+    return dict(library().plans)
 
 
 def run(plan: Plan, first: Array, second: Array, result: Array) -> None:
@@ -126,14 +127,14 @@ def run(plan: Plan, first: Array, second: Array, result: Array) -> None:
     The workspace comes from CuPy's pool, so that a call that is being captured into a CUDA graph takes it from the
     memory of that graph; freed at return, it is used again in the order of the stream.
     """
-    library = _library()
+    own = library()
     xp = backend.namespace_of(result)
     workspace = xp.empty(max(plan.workspace, 1), dtype="uint8")
-    library.cudnn.set_stream(handle=library.handle, stream=backend.current_stream())
+    own.cudnn.set_stream(handle=own.handle, stream=backend.current_stream())
     tensors = (*plan.operands, plan.result)
     addresses = [backend.device_address(array) for array in (first, second, result)]
     plan.graph.execute(
-        dict(zip(tensors, addresses, strict=True)), backend.device_address(workspace), handle=library.handle
+        dict(zip(tensors, addresses, strict=True)), backend.device_address(workspace), handle=own.handle
     )
 
 
