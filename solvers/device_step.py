@@ -19,6 +19,7 @@ from ..engine.cuda.error_norm import step_error_norm
 from ..engine.cuda.graph import Graph, Mailbox
 from ..engine.cuda.replay import CudaWorkspace
 from ..engine.cuda.stage_sum import fits_slopes, stage_sum
+from ..engine.product_precision import current_products
 from .norms import NORMS
 from .solution import Stats
 from .stages import ReplayStages, Stages
@@ -141,7 +142,7 @@ class DeviceStep(RowStep):
         if self._record.is_running:  # an error that nobody read: the times may still be on their way
             await_device()
         record.times.host[:-1], record.times.host[-1] = times, self._h
-        key = (self.stages.buffers(), self._tolerances)
+        key = (self.stages.buffers(), self._tolerances, current_products())
         if key not in record.graphs:
             if len(record.graphs) >= MOST_GRAPHS:
                 record.graphs.clear()
