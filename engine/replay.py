@@ -226,9 +226,7 @@ class Binder:
                 if _is_local(segment, root):
                     continue
                 if root != step.output:
-                    self.arrays[step.output] = step.op.forward(
-                        self.xp, self.arrays[step.inputs[0]], **step.static
-                    )
+                    self.arrays[step.output] = self._view(step)
                 elif step.output in direct:
                     self.arrays[step.output] = direct[step.output]
                 elif group != PROLOGUE and root not in plan.residuals:
@@ -244,6 +242,10 @@ class Binder:
     def _scalars(self, code: Code) -> WeakScalars:
         """Where the numbers of a group are found."""
         return WeakScalars(self.workspace, code)
+
+    def _view(self, step: Step) -> Array:
+        """The result of a step that only looks at its input's memory."""
+        return step.op.forward(self.xp, self.arrays[step.inputs[0]], **step.static)
 
     def _last_uses(self, group: str) -> dict[int, list[int]]:
         """Roots whose memory is free after a position; results of the group stay to its end."""

@@ -96,9 +96,9 @@ class DeviceStep(RowStep):
             self.y_new = self._record.y_new
         workspace = stages.workspace
         assert isinstance(workspace, CudaWorkspace)
-        on_host = workspace.step_on_host_time("slope")
-        if on_host is not None:
-            self._give_up(f"`{on_host.op.name}` reads the time on the host")
+        reason = workspace.unrecordable("slope")
+        if reason is not None:
+            self._give_up(reason)
 
     def advance(self, t: float, t_next: float, *, with_end: bool = True) -> None:
         self._h, self._is_measured = t_next - t, False

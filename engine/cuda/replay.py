@@ -15,6 +15,7 @@ import numpy as np
 
 from ..backend import Array, device_address
 from ..fusion import Run, schedule
+from ..jit.expressions import is_elementwise
 from ..partition import PROLOGUE, Plan
 from ..primitive import Call
 from ..program import Step
@@ -28,6 +29,11 @@ from .products import product_calls
 from .scalar_functions import FUNCTIONS, KINDS, TYPES
 from .source import module
 
+# Beside elementwise ones, steps whose launches read nothing of the host: CuPy's copies and reductions. CuPy itself refuses
+# to record cuBLAS, for products that have no kernel here.
+RECORDABLE = frozenset(
+    "matmul concatenate reshape pad place copy sum unbroadcast mean_leading max min take".split()
+)
 COMMON = TYPES + FOLD + FINISH + hats.TEXT  # kernels that are the same for all programs
 
 
@@ -80,12 +86,20 @@ class CudaWorkspace(Workspace):
         slots = {slot for step in self.plan.steps[group] for slot in step.inputs}
         return any(self.numbers.is_timed(slot) for slot in slots.union(self.plan.outputs[group]))
 
-    def step_on_host_time(self, group: str) -> Step | None:
-        """A step that must be given a time of the host, so that its launches serve one time only; None if none must."""
+    def unrecordable(self, group: str) -> str | None:
+        """Why the launches of a group would not serve again as they are, at another time and with other values; None if
+        they do.
+        """
         for piece in self.schedules[group]:
-            if isinstance(piece, Step) and any(self.numbers.is_timed(slot) for slot in piece.inputs):
-                if not _is_hats(self.plan, piece):
-                    return piece
+            if not isinstance(piece, Step) or self.plan.root[piece.output] != piece.output:
+                continue
+            if _is_hats(self.plan, piece):
+                continue
+            if any(self.numbers.is_timed(slot) for slot in piece.inputs):
+                return f"`{piece.op.name}` reads the time on the host"
+            is_known = piece.op.cuda is not None or piece.op.name in RECORDABLE or is_elementwise(piece)
+            if not is_known:
+                return f"`{piece.op.name}` has no kernel that can be recorded"
         return None
 
 
@@ -102,6 +116,15 @@ class _CudaBinder(Binder):
         if self._reads_time:
             code.timed_call(self.workspace.fill_numbers)
         return _DeviceNumbers(self.workspace, code)
+
+    def _view(self, step: Step) -> Array:
+        """Checked: what CuPy copied instead would stay as it is when its source is written."""
+        source, view = self.arrays[step.inputs[0]], super()._view(step)
+        (low, high), (first, end) = _span(source), _span(view)
+        assert low <= first and end <= high or not view.size, (
+            f"`{step.op.name}` made a copy where NumPy makes a view"
+        )
+        return view
 
     def _emit_piece(self, code: Code, group: str, segment: Piece, scalars: WeakScalars) -> None:
         if isinstance(segment, Run):
@@ -182,7 +205,7 @@ def _direct_calls(xp: Any, step: Step, out: Array, arguments: tuple[Array, ...])
     if name == "matmul":
         return product_calls(out, *arguments) or [(xp.matmul, arguments, {"out": out})]
     if name == "concatenate":
-        return [(xp.concatenate, (arguments,), {"axis": static["axis"], "out": out})]
+        return _joining_calls(xp, out, arguments, static["axis"])
     if name == "sum":
         return [(xp.sum, arguments, {"axis": static["axes"], "out": out})]
     if name == "reshape":
@@ -192,6 +215,18 @@ def _direct_calls(xp: Any, step: Step, out: Array, arguments: tuple[Array, ...])
         window = tuple(slice(before, before + n) for (before, _), n in pairs)
         return [(out.fill, (0,), {}), (xp.copyto, (out[window], arguments[0]), {})]
     return [(functools.partial(_computed, xp, out, step), arguments, {})]
+
+
+def _joining_calls(xp: Any, out: Array, parts: tuple[Array, ...], axis: int) -> list[Call]:
+    """A copy for each part: CuPy's own `concatenate` sends the addresses of many parts from the host."""
+    calls: list[Call] = []
+    start = 0
+    for part in parts:
+        window = [slice(None)] * out.ndim
+        window[axis] = slice(start, start + part.shape[axis])
+        calls.append((xp.copyto, (out[tuple(window)], part), {}))
+        start += part.shape[axis]
+    return calls
 
 
 def _computed(xp: Any, out: Array, step: Step, *arguments: Any) -> None:

@@ -97,15 +97,38 @@ def test_numbers_that_were_captured_are_loaded_anew(cupy, rng):
     assert_close(device(0.5, y)[0], y * 3.0 * 3.5, scale=norm(y), tol=100 * EPS64)
 
 
-@pytest.mark.parametrize(("name", "step"), [("perceptron", None), ("interpolated", None), ("filled", "mul")])
-def test_steps_on_a_time_of_the_host_are_known(name, step, cupy, rng):
-    def on_integers(t, y, w, b):
-        return filled(t, y, w, b) + ops.astype(ops.astype(y, np.int64) * t, y.dtype)
+def on_the_host(t, y, w, b):
+    return y + ops.astype(ops.astype(y, np.int64) * t, y.dtype)
 
-    f, y, _, params = case(name, rng)
-    device = OnDevice(cupy, f if step is None else on_integers, 0.4, y, params, pulls=False)
-    found = device.workspace.step_on_host_time("F")
-    assert (None if found is None else found.op.name) == step
+
+def running(t, y, w, b):
+    return y + np.cumsum(y, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("f", "reason"),
+    [
+        (perceptron, None),
+        (interpolated, None),
+        (moved, None),
+        (on_the_host, "`mul` reads the time on the host"),
+        (running, "`cumsum` has no kernel that can be recorded"),
+    ],
+)
+def test_whether_launches_can_be_recorded(f, reason, cupy, rng):
+    _, y, _, params = case(
+        {"perceptron": "perceptron", "moved": "moved"}.get(f.__name__, "interpolated"), rng
+    )
+    device = OnDevice(cupy, f, 0.4, y, params, pulls=False)
+    assert device.workspace.unrecordable("F") == reason
+
+
+def test_a_copy_in_the_place_of_a_view_is_noticed(cupy, rng, monkeypatch):
+    f, y, _, params = case("moved", rng)
+    transpose = cupy.transpose
+    monkeypatch.setattr(cupy, "transpose", lambda x, axes: transpose(x, axes).copy())
+    with pytest.raises(AssertionError, match="`transpose` made a copy"):
+        OnDevice(cupy, f, 0.4, y, params, pulls=False)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
