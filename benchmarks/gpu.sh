@@ -8,11 +8,12 @@
 #
 # With a DATA_FOLDER (CIFAR-10 as published) the last MINUTES train on it; the checkpoint goes to OUT/checkpoint in at most
 # 6 files of at most 15 MB. PARTS_FOLDER, the OUT/checkpoint of an earlier run, says where to go on from.
-# ONLY="card kernels" runs these parts alone. Ends with 2 where there is no GPU.
+# ONLY="card kernels" runs these parts alone. Ends with 2 where there is no GPU, with 3 where Python lacks what the
+# package cannot do without.
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ $# -eq 2 ] || [ $# -gt 4 ]; then
-    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
     exit 64
 fi
 mkdir -p "$1"
@@ -29,6 +30,15 @@ fi
 if [ -n "${ONLY:-}" ]; then
     # shellcheck disable=SC2206  # several words
     words+=(--only $ONLY)
+fi
+
+missing=$("$python" -c '
+from importlib.util import find_spec
+needed = "numpy scipy h5py threadpoolctl tyro rich pooch PIL matplotlib".split()
+print(*(name for name in needed if find_spec(name) is None))')
+if [ -n "$missing" ]; then
+    echo "$python lacks: $missing; install them, or name another Python in PYTHON" | tee "$out/gpu.md" >&2
+    exit 3
 fi
 
 work=$(mktemp -d)

@@ -29,11 +29,9 @@ from benchmarks.gpu.report import Findings, PartResult  # noqa: E402
 PARTS = ["card", "kernels", "solves", "lorenz", "unet"]
 
 
-def call(*words, **options):
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable}
-    return subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, **options
-    )
+def call(*words, python=sys.executable):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHON": python}
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -71,6 +69,16 @@ def test_wrong_arguments_are_answered_with_the_usage(words, tmp_path):
     assert (
         done.returncode == 64 and "benchmarks/gpu.sh OUT [DATA_FOLDER MINUTES [PARTS_FOLDER]]" in done.stderr
     )
+
+
+def test_a_python_without_the_packages_is_told_which(tmp_path):
+    """`-S` leaves out what is installed."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    python.chmod(0o755)
+    done = call("bash", "benchmarks/gpu.sh", str(tmp_path / "out"), python=str(python))
+    assert done.returncode == 3 and "lacks: numpy scipy h5py" in done.stderr
+    assert "lacks: numpy" in (tmp_path / "out" / "gpu.md").read_text()
 
 
 def of_python(text, limit=60.0):
