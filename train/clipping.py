@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine.backend import to_number
+from ..engine.backend import to_host
 from ..engine.errors import ArgumentError
 from ..engine.tree import Path, Tree, leaves_with_paths, unflatten
 from .config import TrainConfig
@@ -48,28 +48,36 @@ def clip(grads: Tree, max_norm: float, selects: Callable[[Path], bool] = is_any)
     Raises: ArgumentError for a `max_norm` that is not positive.
     Cost: sums in float64, which squares of float32 cannot overflow; one device read.
     """
-    if not max_norm > 0.0:
-        raise ArgumentError(f"`max_norm` must be positive; got {max_norm}")
-    entries = [(leaf, selects(path)) for path, leaf in leaves_with_paths(grads)]
-    norm = math.sqrt(to_number(sum((_square_sum(leaf) for leaf, is_in in entries if is_in), start=0.0)))
-    if not (math.isfinite(norm) and norm > max_norm):
-        return grads, norm
-    factor = max_norm / norm
-    clipped = (
-        np.multiply(leaf, factor, out=np.empty_like(leaf)) if is_in else leaf for leaf, is_in in entries
-    )
-    return unflatten(grads, clipped), norm
+    clipped, norms = clip_groups(grads, [Group("", max_norm, selects)])
+    return clipped, norms[""]
 
 
 def clip_groups(grads: Tree, groups: Iterable[Group]) -> tuple[Tree, dict[str, float]]:
     """`clip` for one group after the other, each on what the groups before it left.
 
+    Each leaf is squared once and multiplied once at most, whatever the number of groups: what a group does to its leaves
+    is known from a number for each.
     Returns: (tree, group name -> norm that the group had just before its own clipping).
     """
+    entries = list(leaves_with_paths(grads))
+    squares = _square_sums([leaf for _, leaf in entries])
+    factors = [1.0] * len(entries)
     norms: dict[str, float] = {}
-    for group in groups:
-        grads, norms[group.name] = clip(grads, group.max_norm, group.selects)
-    return grads, norms
+    for name, max_norm, selects in groups:
+        if not max_norm > 0.0:
+            raise ArgumentError(f"`max_norm` must be positive; got {max_norm}")
+        chosen = [k for k, (path, _) in enumerate(entries) if selects(path)]
+        norms[name] = norm = math.sqrt(sum((factors[k] ** 2 * squares[k] for k in chosen), start=0.0))
+        if math.isfinite(norm) and norm > max_norm:
+            for k in chosen:
+                factors[k] *= max_norm / norm
+    if all(factor == 1.0 for factor in factors):
+        return grads, norms
+    clipped = (
+        leaf if factor == 1.0 else np.multiply(leaf, factor, out=np.empty_like(leaf))
+        for (_, leaf), factor in zip(entries, factors, strict=True)
+    )
+    return unflatten(grads, clipped), norms
 
 
 def make_groups(config: TrainConfig) -> tuple[Group, ...]:
@@ -82,7 +90,10 @@ def make_groups(config: TrainConfig) -> tuple[Group, ...]:
     return tuple(Group(name, bound or math.inf, selects) for name, bound, selects in bounds)
 
 
-def _square_sum(leaf: Any) -> Any:
-    """Sum of squares in float64, left on the device of the leaf."""
-    wide = leaf.reshape(-1).astype(np.float64, copy=False)
-    return wide @ wide
+def _square_sums(leaves: Sequence[Any]) -> list[float]:
+    """Sum of squares of each leaf, in float64; those on a device are read at once."""
+    sums = []
+    for leaf in leaves:
+        wide = leaf.reshape(-1).astype(np.float64, copy=False)
+        sums.append(wide @ wide)
+    return to_host(np.stack(sums)).tolist() if sums else []
