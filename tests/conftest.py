@@ -16,6 +16,8 @@ from hypothesis import settings
 from odegrad.engine.jit.layout import Unsupported
 from odegrad.engine.primitive import Primitive
 from odegrad.solvers import stages
+from odegrad.train import optimizers
+from odegrad.train.data import augmentation
 
 settings.register_profile("quick", derandomize=True, max_examples=10, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
@@ -39,6 +41,8 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCupy]:
     """A stand-in for CuPy, as if it were installed; every op computes plainly. Silent reads fail the test."""
     monkeypatch.setitem(sys.modules, "cupy", FAKE)
     monkeypatch.setattr(Primitive, "fits_cuda", lambda *_: False)
+    monkeypatch.setattr(optimizers, "fits_adamw", lambda *_: False)
+    monkeypatch.setattr(augmentation, "fits_augment", lambda *_: False)
     monkeypatch.setattr(stages, "CudaWorkspace", _no_kernels)
     FAKE.reset()
     yield FAKE

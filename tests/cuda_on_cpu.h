@@ -1,8 +1,8 @@
 // CUDA C on the CPU: what a kernel's text uses of the language, for g++ -std=c++20.
 //
 // A block's threads are fibers of one thread of the system: each runs until it waits, and all that wait are released
-// together. They start in ascending and in descending order by turns, so that a barrier left out shows. Shared memory is
-// NaN (all bits set) at the start of a block. A barrier that only some threads reach is an error, as is one that they
+// together, in ascending or descending order as if by the toss of a coin, so that a race or a barrier left out shows.
+// Shared memory is NaN (all bits set) at the start of a block. A barrier that only some threads reach is an error, as is one that they
 // reach at different lines of the text. Blocks run one after another: atomics are plain operations. A function that
 // declares shared memory must be `static __device__` here, not inline: its variables share one section.
 #include <math.h>
@@ -47,6 +47,7 @@ static Thread threads[MOST];
 static ucontext_t scheduler;
 static char* stacks;
 static int current, count;
+static uint32_t coin;
 static char trouble[200];
 static void (*body)();
 static void** arguments;
@@ -141,9 +142,10 @@ inline void run_block() {
     thread.context.uc_stack.ss_size = STACK;
     makecontext(&thread.context, start, 0);
   }
-  for (int turn = 0; ; ++turn) {
+  for (;;) {
+    coin = coin * 1664525 + 1013904223;
     for (int j = 0; j < count; ++j) {
-      const int k = turn % 2 ? count - 1 - j : j;
+      const int k = coin >> 31 ? count - 1 - j : j;
       if (threads[k].state == READY) resume(k);
     }
     if (stuck()) return;

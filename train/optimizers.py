@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ..engine.backend import Array, is_array
+from ..engine.backend import Array, is_array, namespace_of
+from ..engine.cuda.adamw import AdamNumbers, adamw, fits_adamw
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.tree import Path, Tree, leaves, leaves_with_paths, path_name, tree_map, unflatten
 from .config import TrainConfig
 
 # NumPy functions below dispatch on their arguments (__array_ufunc__, __array_function__), so CuPy arrays stay on
 # their device. Updates fill fresh arrays with `out=`: nothing given is written to, a 0-d array stays an array.
+
+Leaves = list[Array]
 
 
 class Optimizer(Protocol):
@@ -94,6 +97,7 @@ class Adam:
     eps: float = 1e-8
     weight_decay: float = 0.0
     decays: Callable[[Path], bool] | None = None
+    is_decoupled: ClassVar[bool] = False  # the decay is added to the gradient
 
     def __post_init__(self) -> None:
         _check_options(self, fractions=("beta1", "beta2"))
@@ -110,14 +114,24 @@ class Adam:
         }
 
     def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
-        """One step; cost: 3 new arrays and two scratch arrays a leaf."""
+        """One step; cost: 3 new arrays and two scratch arrays a leaf, on a device one launch and one block for each."""
         _check_grads(grads, params)
         count = int(state["count"]) + 1
         decay = _decay_of_leaves(self.weight_decay, self.decays, params)
-        columns = (leaves(params), leaves(grads), leaves(state["m"]), leaves(state["v"]), decay)
-        stepped = [self._step(*leaf, lr, count) for leaf in zip(*columns, strict=True)]
-        new_params, m, v = (unflatten(params, column) for column in zip(*stepped, strict=True))
+        columns = (leaves(params), leaves(grads), leaves(state["m"]), leaves(state["v"]))
+        stepped = self._steps(columns, decay, lr, count)
+        new_params, m, v = (unflatten(params, column) for column in stepped)
         return new_params, {"count": np.asarray(count, np.int64), "m": m, "v": v}
+
+    def _steps(
+        self, columns: tuple[Leaves, Leaves, Leaves, Leaves], decay: list[float], lr: float, count: int
+    ) -> Iterable[Sequence[Array]]:
+        """The leaves of (params, m, v) from those of (params, grads, m, v); on a device by one kernel for all."""
+        if namespace_of(*columns[0]) is not np and fits_adamw(*columns):
+            numbers = AdamNumbers(lr, self.beta1, self.beta2, self.eps, count, self.is_decoupled)
+            return adamw(*columns, decay, numbers)
+        stepped = (self._step(*leaf, lr, count) for leaf in zip(*columns, decay, strict=True))
+        return zip(*stepped, strict=True)
 
     def _step(
         self, p: Array, g: Array, m: Array, v: Array, decay: float, lr: float, count: int
@@ -148,6 +162,7 @@ class AdamW(Adam):
     """
 
     weight_decay: float = 0.01
+    is_decoupled: ClassVar[bool] = True
 
     def _decay(self, p: Array, g: Array, decay: float, lr: float) -> tuple[Array, Array]:
         return _product(p, 1.0 - lr * decay), g

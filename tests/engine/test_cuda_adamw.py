@@ -5,6 +5,8 @@ import pytest
 from cuda_on_cpu import on_cpu
 from cuda_on_device import PLACES, cupy_or_skip
 from odegrad.engine.cuda.adamw import CHUNK, AdamNumbers, adamw, fits_adamw
+from odegrad.engine.tree import leaves, tree_map
+from odegrad.train import optimizers
 from odegrad.train.optimizers import Adam, AdamW
 from oracles import assert_close, host
 
@@ -91,6 +93,26 @@ def test_leaves_without_values_need_no_kernel(xp):
     empty = [xp.zeros((0, 3), np.float32)]
     found, _ = stepped(AdamW(), empty, empty, at_start(xp, empty), 0.1, [0.1])
     assert found[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize("optimizer", [AdamW(), Adam(weight_decay=0.1)], ids=str)
+def test_the_optimisers_of_training_step_by_it(rng, optimizer, fake_cupy, monkeypatch):
+    on_cpu(monkeypatch)
+    monkeypatch.setattr(optimizers, "fits_adamw", fits_adamw)
+    calls = []
+    monkeypatch.setattr(optimizers, "adamw", lambda *given: calls.append(given) or adamw(*given))
+    params, grads = ({"w": rng.standard_normal((3, 5)), "b": [rng.standard_normal(3)]} for _ in range(2))
+    expected, expected_state = optimizer.update(grads, optimizer.init(params), params, 0.1)
+    params, grads = (tree_map(fake_cupy.asarray, tree) for tree in (params, grads))
+    found, state = optimizer.update(grads, optimizer.init(params), params, 0.1)
+    assert len(calls) == 1 and state["count"] == expected_state["count"]
+    for got, wanted in (
+        (found, expected),
+        (state["m"], expected_state["m"]),
+        (state["v"], expected_state["v"]),
+    ):
+        for leaf, oracle in zip(leaves(got), leaves(wanted), strict=True):
+            assert_close(leaf, oracle, scale=1.0, tol=1e-15)
 
 
 def test_what_fits(xp):

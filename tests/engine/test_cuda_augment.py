@@ -7,7 +7,7 @@ from cuda_on_device import PLACES, kernels_at
 from odegrad.engine import random
 from odegrad.engine.cuda import augment as cuda
 from odegrad.engine.errors import ArgumentError
-from odegrad.train.data import augment
+from odegrad.train.data import augment, augmentation
 from odegrad.train.data.augmentation import draw_changes
 
 KEY = random.key(11)
@@ -33,6 +33,19 @@ def test_the_images_are_those_of_training(rng, dtype, shape, options):
     out = Guarded(shape, dtype, offset=1)
     assert cuda.augment(images, draw_changes(shape, KEY, **options), out=out.array) is out.array
     np.testing.assert_array_equal(out.check(), augment(images, KEY, **options))
+
+
+def test_training_changes_images_on_a_device_by_it(rng, fake_cupy, monkeypatch):
+    monkeypatch.setattr(augmentation, "fits_augment", cuda.fits_augment)
+    images = rng.standard_normal((5, 8, 8, 3))
+    found = augment(fake_cupy.asarray(images), KEY, **OPTIONS["all"])
+    np.testing.assert_array_equal(found.get(), augment(images, KEY, **OPTIONS["all"]))
+
+
+def test_a_device_without_the_kernel_changes_them_alike(rng, fake_cupy):
+    images = rng.standard_normal((5, 8, 8, 3))
+    found = augment(fake_cupy.asarray(images), KEY, **OPTIONS["all"])
+    np.testing.assert_array_equal(found.get(), augment(images, KEY, **OPTIONS["all"]))
 
 
 def test_more_blocks_than_are_launched_at_once(rng, monkeypatch):

@@ -39,7 +39,8 @@ class Case:
         self.mean = (3 + rng.standard_normal(channels)).astype(dtype)
         self.var = (1 + rng.random(channels)).astype(dtype)
         self.gamma, self.alpha = rng.standard_normal((2, NODES, channels)).astype(dtype)
-        self.hats = ops.hat_weights(time, np.linspace(0, 1, NODES), dtype=np.dtype(dtype).name)
+        self.hats = Guarded((NODES,), dtype).array  # beyond the last node lies NaN
+        self.hats[:] = ops.hat_weights(time, np.linspace(0, 1, NODES), dtype=np.dtype(dtype).name)
         self.offset = offset
 
     def how(self, relu=True, interpolated=True):

@@ -132,8 +132,8 @@ def test_an_error_norm_is_that_of_the_solvers(rng, n, dtype, offset, norm):
 @pytest.mark.parametrize("norm", ["rms", "max"])
 @DTYPES
 def test_tolerances_may_be_arrays(rng, dtype, norm):
-    error, y, y_new = rng.standard_normal((3, 500)).astype(dtype)
-    rtol, atol = (1e-3 + rng.random((2, 500))).astype(dtype)
+    error, y, y_new = rng.standard_normal((3, 501)).astype(dtype)
+    rtol, atol = (1e-3 + rng.random((2, 501))).astype(dtype)
     for tolerances in ((rtol, atol), (1e-2, atol), (rtol, 1e-2)):
         expected = expected_norm(error, y, y_new, *tolerances, norm)
         found = error_norm(error, y, y_new, *tolerances, norm=norm)
