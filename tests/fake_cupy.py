@@ -237,7 +237,7 @@ class ndarray:
     def set(self, array: np.ndarray, stream: Any = None) -> None:
         if array.dtype != self.dtype or array.shape != self.shape:
             raise ValueError("set wants an array of the same shape and dtype")
-        self._cupy._count_write(stream)
+        self._cupy._count_write(stream, array)
         self._host[...] = array
 
     def __copy__(self) -> ndarray:
@@ -390,6 +390,7 @@ class FakeCupy(types.ModuleType):
         self.reads = self.writes = 0
         self.silent_reads: list[str] = []
         self.calls: list[tuple[Any, ...]] = []
+        self.pinned: list[np.ndarray] = []
 
     def array(
         self, obj: Any, dtype: Any = None, copy: bool = True, order: str = "K", subok: bool = False, ndmin: int = 0,
@@ -415,7 +416,7 @@ class FakeCupy(types.ModuleType):
     def _arriving(self, value: Any) -> Any:
         """Host data on its way to the device, lists of device arrays among it."""
         if isinstance(value, np.ndarray):
-            self._count_write(None)
+            self._count_write(None, value)
             return value
         return _argument(value)
 
@@ -456,9 +457,10 @@ class FakeCupy(types.ModuleType):
         if place is not None:
             self.silent_reads.append(place)
 
-    def _count_write(self, stream: Any) -> None:
+    def _count_write(self, stream: Any, source: np.ndarray) -> None:
         self.writes += 1
-        self.calls.append(("upload", stream))
+        is_pinned = any(np.may_share_memory(source, memory) for memory in self.pinned)
+        self.calls.append(("upload", stream, "page-locked" if is_pinned else "pageable"))
 
 
 def _package_place() -> str | None:
@@ -518,7 +520,9 @@ def _cuda(cupy: FakeCupy) -> Any:
 
     def alloc_pinned_memory(nbytes: int) -> Any:
         cupy.calls.append(("pin", nbytes))
-        return bytearray(nbytes)
+        memory = bytearray(nbytes)
+        cupy.pinned.append(np.frombuffer(memory, np.uint8))
+        return memory
 
     return types.SimpleNamespace(
         Stream=own, Event=event, get_current_stream=lambda: current, alloc_pinned_memory=alloc_pinned_memory

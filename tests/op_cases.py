@@ -319,7 +319,6 @@ TIME = [
         rate=0.5,
         shape=(3, 4),
         dtype="float64",
-        device="cpu",
     ),
 ]
 

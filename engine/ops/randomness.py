@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..backend import device_of, module_for_device
+from ..backend import namespace_of, to_xp
 from ..errors import ArgumentError
 from ..primitive import primitive
-from ..trace import base_value, dtype_of, shape_of
+from ..trace import Var, base_value, dtype_of, shape_of
 
 
 @primitive("keep_mask", is_flat=True)
-def keep_mask(xp, key, *, rate, shape, dtype, device):
-    """0 with probability `rate`, else 1 / (1 - rate), drawn from `key` (uint32 (2,)); mean 1."""
-    xp = module_for_device(device)
+def keep_mask(xp, key, *, rate, shape, dtype):
+    """0 with probability `rate`, else 1 / (1 - rate), drawn from `key` (uint32 (2,)) and where that is; mean 1."""
     draws = random.uniform(key, shape, xp=xp)
     return (draws >= rate).astype(dtype) * np.dtype(dtype).type(1.0 / (1.0 - rate))
 
@@ -29,5 +28,6 @@ def dropout(x: Any, key: Any, rate: float) -> Any:
         return x
     if key is None:
         raise ArgumentError("dropout in training needs a `key`; got None")
-    device = device_of(base_value(x))
-    return x * keep_mask(key, rate=float(rate), shape=shape_of(x), dtype=dtype_of(x).name, device=device)
+    if not isinstance(key, Var):
+        key = to_xp(namespace_of(base_value(x)), key)
+    return x * keep_mask(key, rate=float(rate), shape=shape_of(x), dtype=dtype_of(x).name)

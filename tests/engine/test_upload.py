@@ -51,6 +51,11 @@ def test_copies_wait_for_the_computation_that_may_still_use_the_memory(fake_cupy
     )
 
 
+def test_copies_are_made_from_page_locked_memory(fake_cupy, uploader):
+    uploader.start(batch())
+    assert [call[2] for call in fake_cupy.calls if call[0] == "upload"] == ["page-locked"] * 2
+
+
 def test_copies_run_on_a_stream_of_their_own(fake_cupy, uploader):
     uploader.start(batch())
     streams = {call[1] for call in fake_cupy.calls if call[0] == "upload"}

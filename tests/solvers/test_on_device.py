@@ -97,7 +97,7 @@ def test_the_device_gives_what_numpy_gives(device_xp, solve):
         assert_close(x, y, scale=norm(y), tol=1e-11)
 
 
-@pytest.mark.parametrize("gradient", ["discrete", "backsolve", "interpolated"])
+@pytest.mark.parametrize("gradient", ["tape", "discrete", "backsolve", "interpolated"])
 def test_gradients_lie_where_their_arguments_do(device_xp, gradient):
     _, (y_bar, t_bar, w_bar) = gradients(gradient)(device_xp.asarray(Y0), device_xp.asarray(W))
     assert backend.namespace_of(y_bar, w_bar) is device_xp and isinstance(t_bar, np.ndarray)
