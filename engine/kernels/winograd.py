@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .gather import Phase, with_border
+from .gather import Phase, copy_pixels, with_border
 from .geometry import Pair
 from .precision import accepted_error
 from .scratch import scratch
@@ -33,6 +33,8 @@ _BLOCK = 4  # outputs a side
 _SEEN = 6  # source pixels a side that a block sees
 _FEWEST_CHANNELS = 24  # below, the transforms cost more than they save
 _BLOCKS_IN_TILE = 64
+_FEWEST_IN_TILE = 24
+_SMALL_TILE = 1 << 12  # blocks times channels: its products are small ones of BLAS (see `products`)
 _FEWEST_BLOCKS = 128  # below, the transform of the kernel is not worth it
 _LEAST_FILLED = 0.55  # of the outputs that the blocks cover, the part that is wanted
 
@@ -88,7 +90,7 @@ def correlate_winograd(source: np.ndarray, phase: Phase, target: np.ndarray) -> 
     n_source, n_target = source.shape[3], target.shape[3]
     by_tap = phase.matrix.reshape(9, n_source * n_target)
     kernel = np.matmul(_kernel_transform(dtype), by_tap).reshape(_SEEN**2, n_source, n_target)
-    tiles = _cut(source.shape[0], phase.counts)
+    tiles = _cut(source.shape[0], phase.counts, max(n_source, n_target))
     for_each_tile(np, lambda tile: _correlate_tile(source, phase, kernel, target, tile), tiles)
 
 
@@ -116,7 +118,8 @@ def winograd_weight_grad(
         shape = (_SEEN**2, n_source, n_target)
         np.matmul(spectrum.transpose(0, 2, 1), cotangent, out=product.reshape(shape))
 
-    sum_over_tiles(_cut(x.shape[0], (ybar.shape[1], ybar.shape[2])), multiply, total)
+    tiles = _cut(x.shape[0], (ybar.shape[1], ybar.shape[2]), max(n_source, n_target))
+    sum_over_tiles(tiles, multiply, total)
     back = np.kron(_A_TRANSPOSED_TO_3, _A_TRANSPOSED_TO_3).astype(wbar.dtype)
     wbar[...] = np.matmul(back, total.reshape(_SEEN**2, -1)).reshape(wbar.shape)
 
@@ -126,7 +129,8 @@ def _cotangent_spectrum(whole: np.ndarray, down: int, across: int) -> np.ndarray
     n, _, _, channels = whole.shape
     size = n * down * across * channels
     gathered = scratch(np, "blocks", (_BLOCK, _BLOCK, n, down, across, channels), whole.dtype)
-    gathered[...] = whole.reshape(n, down, _BLOCK, across, _BLOCK, channels).transpose(2, 4, 0, 1, 3, 5)
+    blocks = whole.reshape(n, down, _BLOCK, across, _BLOCK, channels)
+    copy_pixels(blocks.transpose(2, 4, 0, 1, 3, 5), gathered)
     half = scratch(np, "planes", (_SEEN, _BLOCK * size), whole.dtype)
     matrix = _matrix(_G_OF_4, whole.dtype)
     np.matmul(matrix, gathered.reshape(_BLOCK, -1), out=half)
@@ -161,7 +165,7 @@ def _source_spectrum(padded: np.ndarray, down: int, across: int) -> np.ndarray:
         (step_h, step_w, step_n, _BLOCK * step_h, _BLOCK * step_w, step_c),
     )
     gathered = scratch(np, "windows", seen.shape, padded.dtype)
-    gathered[...] = seen
+    copy_pixels(seen, gathered)
     size = n * down * across * channels
     half = scratch(np, "planes", (_SEEN, _SEEN * size), padded.dtype)
     matrix = _matrix(_B_TRANSPOSED, padded.dtype)
@@ -201,18 +205,25 @@ def _n_blocks(n_outputs: int) -> int:
     return -(-n_outputs // _BLOCK)
 
 
+def _blocks_in_tile(channels: int) -> int:
+    """The fewer, the more channels; but where few blocks would not be worth reading all 36 matrices, more again."""
+    n_blocks = min(_SMALL_TILE // channels, 2 * _BLOCKS_IN_TILE)
+    return n_blocks if n_blocks >= _FEWEST_IN_TILE else _BLOCKS_IN_TILE
+
+
 @lru_cache(maxsize=512)
-def _cut(n_images: int, positions: Pair) -> tuple[Tile, ...]:
-    """Tiles of about `_BLOCKS_IN_TILE` blocks: whole images, or rows of blocks of one image."""
+def _cut(n_images: int, positions: Pair, channels: int) -> tuple[Tile, ...]:
+    """Tiles of about `_blocks_in_tile(channels)` blocks: whole images, or rows of blocks of one image."""
+    n_blocks = _blocks_in_tile(channels)
     down, across = _n_blocks(positions[0]), _n_blocks(positions[1])
-    if down * across > _BLOCKS_IN_TILE:
-        step = _BLOCK * max(1, _BLOCKS_IN_TILE // across)
+    if down * across > n_blocks:
+        step = _BLOCK * max(1, n_blocks // across)
         return tuple(
             Tile(slice(image, image + 1), slice(row, min(row + step, positions[0])))
             for image in range(n_images)
             for row in range(0, positions[0], step)
         )
-    per_tile = max(1, min(_BLOCKS_IN_TILE // (down * across), -(-n_images // 8)))
+    per_tile = max(1, min(n_blocks // (down * across), -(-n_images // 8)))
     return tuple(
         Tile(slice(image, min(image + per_tile, n_images)), slice(0, positions[0]))
         for image in range(0, n_images, per_tile)

@@ -16,6 +16,8 @@ CASES = [
     ((33, 7, 5, 25), 24, (1, 2)),  # a last tile of another size, unequal padding
     ((1, 47, 50, 24), 24, 0),  # tiles within one image
     ((2, 33, 40, 24), 24, 2),
+    ((9, 16, 16, 100), 24, 1),  # tiles of fewer blocks
+    ((9, 16, 15, 180), 24, 1),  # more again
 ]
 
 
