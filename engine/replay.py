@@ -20,6 +20,7 @@ import numpy as np
 from .backend import Array, to_xp
 from .fused_kernels import run_calls
 from .fusion import Run, Scratch
+from .joins import parts_in_place
 from .partition import PROLOGUE, Plan
 from .primitive import Call
 from .program import Step
@@ -264,11 +265,14 @@ class Binder:
         return by_position
 
     def _direct_targets(self, group: str, targets: Targets) -> dict[int, Array]:
-        """Results that their step can write where they are wanted: made in this group, no residual, and named once."""
+        """Results that their step can write where they are wanted: made in this group, no residual, and named once.
+
+        So can parts of those that are joins.
+        """
         plan = self.plan
         made_here = {step.output for step in plan.steps[group]}
         results = [plan.root[slot] for slot in plan.outputs[group] if slot not in plan.weak]
-        return {
+        direct = {
             slot: target
             for slot, target in targets
             if slot in made_here
@@ -277,6 +281,7 @@ class Binder:
             and results.count(slot) == 1
             and target.flags.c_contiguous
         }
+        return direct | parts_in_place(plan, group, direct) if self.xp is np else direct
 
     def _emit_piece(self, code: Code, group: str, segment: Piece, scalars: WeakScalars) -> None:
         plan = self.plan

@@ -12,6 +12,7 @@ from ..backend import device_of, module_for_device, namespace_of, to_host, to_nu
 from ..errors import ArgumentError, TracedValueError
 from ..primitive import primitive
 from ..trace import Var, base_value, dtype_of, is_weak, shape_of, user_line
+from .joins import join_calls
 from .wide import leading_sum
 
 
@@ -182,8 +183,8 @@ def concatenate_vjp(ybar, shapes, *, axis):
 
 @concatenate_arrays.writes_into
 def concatenate_into(out, *parts, axis):
-    """Joined in place; NumPy's own concatenate takes `out`."""
-    return [(np.concatenate, (parts,), {"axis": axis, "out": out})]
+    """Parts that were not computed in place are copied there."""
+    return join_calls(out, parts, axis)
 
 
 def concatenate(parts: Any, axis: int = 0) -> Any:
