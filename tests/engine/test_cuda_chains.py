@@ -28,10 +28,11 @@ class Nothing:
 
 
 @pytest.fixture
-def cupy(fake_cupy, monkeypatch):
-    """The stand-in for CuPy, with kernels that run on the CPU."""
-    on_cpu(monkeypatch)
-    return fake_cupy
+def cupy(device_xp, monkeypatch):
+    """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
+    if isinstance(device_xp, FakeCupy):
+        on_cpu(monkeypatch)
+    return device_xp
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cuda_on_cpu import Guarded, needs_compiler, on_cpu
+from fake_cupy import FakeCupy
 from odegrad import ops
 from odegrad.engine.cuda import source
 from odegrad.engine.cuda.products import product_calls
@@ -16,8 +17,16 @@ pytestmark = needs_compiler
 
 
 @pytest.fixture
-def cupy(fake_cupy, monkeypatch):
-    """The stand-in for CuPy, with kernels that run on the CPU."""
+def cupy(device_xp, monkeypatch):
+    """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
+    if isinstance(device_xp, FakeCupy):
+        on_cpu(monkeypatch)
+    return device_xp
+
+
+@pytest.fixture
+def stand_in(fake_cupy, monkeypatch):
+    """The stand-in for CuPy, whatever the marker."""
     on_cpu(monkeypatch)
     return fake_cupy
 
@@ -71,13 +80,13 @@ def test_launches_give_the_values_of_the_interpreted_program(name, cupy, rng):
         assert_close(result, expected, scale=norm(*plain), tol=100 * EPS64)
 
 
-def test_groups_run_without_a_transfer(cupy, rng):
-    f, y, ybar, params = case("perceptron", rng)
-    device = OnDevice(cupy, f, 0.4, y, params)
-    cupy.reset()
+def test_groups_run_without_a_transfer(stand_in, rng):
+    f, y, _, params = case("perceptron", rng)
+    device = OnDevice(stand_in, f, 0.4, y, params)
+    stand_in.reset()
     for run in device.set.run.values():
         run(0.7)
-    assert (cupy.reads, cupy.writes) == (0, 0)
+    assert (stand_in.reads, stand_in.writes) == (0, 0)
 
 
 def test_a_time_on_the_device_is_as_good(cupy, rng):
@@ -123,12 +132,12 @@ def test_whether_launches_can_be_recorded(f, reason, cupy, rng):
     assert device.workspace.unrecordable("F") == reason
 
 
-def test_a_copy_in_the_place_of_a_view_is_noticed(cupy, rng, monkeypatch):
+def test_a_copy_in_the_place_of_a_view_is_noticed(stand_in, rng, monkeypatch):
     f, y, _, params = case("moved", rng)
-    transpose = cupy.transpose
-    monkeypatch.setattr(cupy, "transpose", lambda x, axes: transpose(x, axes).copy())
+    transpose = stand_in.transpose
+    monkeypatch.setattr(stand_in, "transpose", lambda x, axes: transpose(x, axes).copy())
     with pytest.raises(AssertionError, match="`transpose` made a copy"):
-        OnDevice(cupy, f, 0.4, y, params, pulls=False)
+        OnDevice(stand_in, f, 0.4, y, params, pulls=False)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
