@@ -21,6 +21,7 @@ from odegrad.train.run_folder import create
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.gpu import __main__ as gpu  # noqa: E402
 from benchmarks.gpu import checkpoint_parts  # noqa: E402
 from benchmarks.gpu.__main__ import Part, json_lines, run  # noqa: E402
 from benchmarks.gpu.bars import BARS  # noqa: E402
@@ -97,6 +98,13 @@ def test_a_part_that_takes_too_long_keeps_what_it_found():
     text = "import time; print('{\"a\": 1}', flush=True); time.sleep(60)"
     result = run(of_python(text), 2.0, findings)
     assert result.state == "timed out" and findings.lines == [{"a": 1}]
+    assert "KeyboardInterrupt" in result.said  # and where it was
+
+
+def test_a_part_that_ignores_ctrl_c_is_ended(monkeypatch):
+    monkeypatch.setattr(gpu, "TO_SAY", 0.5)
+    text = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    assert run(of_python(text), 2.0, Findings()).state == "timed out"
 
 
 def test_a_line_that_was_cut_off_is_left_out():
