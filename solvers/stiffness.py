@@ -12,7 +12,6 @@ DOPRI5; there the pair is (6, 7) and the limit 3.25.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 from ..engine.backend import Array, to_host, to_xp
 from ..engine.errors import StiffnessWarning
 from . import implicit
+from .caller import level_of_caller
 from .method import Method
 from .methods import METHODS
 from .tableau import Tableau
@@ -117,13 +117,5 @@ class StiffnessWatch:
             f"{stability_interval(self.tableau):.3g}), not by rtol and atol. Use method={' or '.join(map(repr, better))}, "
             "whose steps the tolerances alone decide; warn_stiff=False says nothing.",
             StiffnessWarning,
-            stacklevel=_level_of_caller(),
+            stacklevel=level_of_caller(),
         )
-
-
-def _level_of_caller() -> int:
-    """How many frames above `warn` the code that is not of this package stands."""
-    package, level, frame = __name__.partition(".")[0], 1, sys._getframe(2)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
-        frame, level = frame.f_back, level + 1
-    return level + 1
