@@ -82,9 +82,7 @@ def test_errors_at_the_same_tolerance_are_printed(tmp_path):
     words = ("--toy", "--pairs", "dopri5", "--page", str(tmp_path / "page.md"))
     lines = lines_of("benchmarks.same_tolerance", *words)
     assert [line["problem"] for line in lines] == ["A1", "A2"]
-    assert all(
-        len(line[kind]) == 2 for line in lines for kind in ("ratio", "single", "mirrored", "classical")
-    )
+    assert all(len(line[kind]) == 2 for line in lines for kind in ("ratio", "mirrored", "pi"))
     assert "## dopri5 over SciPy's RK45" in (tmp_path / "page.md").read_text()
 
 
