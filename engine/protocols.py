@@ -1,4 +1,8 @@
-"""What makes a `Var` usable in ordinary NumPy code: operators, methods, `__array_ufunc__`, `__array_function__`."""
+"""What makes a `Var` usable in ordinary NumPy code: operators, methods, `__array_ufunc__`, `__array_function__`.
+
+CuPy's elementwise functions ask their arguments for `__cupy_override_elementwise_kernel__`, and its arrays those beside
+them for `__array_ufunc__`: so dynamics may be written with either module.
+"""
 
 from __future__ import annotations
 
@@ -225,6 +229,17 @@ def _array_ufunc(self: Var, ufunc: Any, method: str, *inputs: Any, **kwargs: Any
     return UFUNCS[ufunc](*inputs)
 
 
+def _device_function(self: Var, kernel: Any, *inputs: Any, **kwargs: Any) -> Any:
+    """cupy.tanh(var) and the like, by the names of CuPy's kernels; what NumPy calls otherwise is `where` alone."""
+    name = kernel.name.partition("_")[2]
+    if name == "where" and not kwargs:
+        return ops.where(*inputs)
+    ufunc = getattr(np, name, None)
+    if not isinstance(ufunc, np.ufunc):
+        raise _unknown(f"the device's kernel {kernel.name}", kwargs)
+    return _array_ufunc(self, ufunc, "__call__", *inputs, **kwargs)
+
+
 def _array_function(self: Var, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
     """np.concatenate([var, ...]) and the like."""
     if function not in FUNCTIONS:
@@ -369,6 +384,7 @@ def install() -> None:
     Var.real = property(lambda x: ops.real(x))  # type: ignore[attr-defined]
     Var.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
     Var.__array_function__ = _array_function  # type: ignore[attr-defined]
+    Var.__cupy_override_elementwise_kernel__ = _device_function  # type: ignore[attr-defined]
     Var.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 

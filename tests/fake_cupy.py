@@ -142,7 +142,7 @@ class ndarray:
     strides = property(lambda self: self._host.strides)
     base = property(lambda self: self._base)
     T = property(lambda self: self._wrap(self._host.T))
-    real = property(lambda self: self._wrap(self._host.real))
+    real = property(lambda self: self._wrap(self._host.real) if self.dtype.kind == "c" else self)
     imag = property(lambda self: self._wrap(self._host.imag))
 
     @property
@@ -277,7 +277,7 @@ def _check_call(name: str, parameters: list[str], args: tuple[Any, ...], kwargs:
 
 def _operator(name: str) -> Any:
     def operate(self: ndarray, *others: Any) -> Any:
-        if any(hasattr(other, "trace") for other in others):  # a traced value takes over
+        if _traced(others) is not None:  # which has the reflected operator
             return NotImplemented
         with np.errstate(all="ignore"):
             found = getattr(self._host, name)(*map(_argument, others))
@@ -310,6 +310,15 @@ def _argument(value: Any) -> Any:
     return value
 
 
+def _traced(args: tuple[Any, ...]) -> Any:
+    """The first argument that takes elementwise functions over; None if none does."""
+    return next((arg for arg in args if hasattr(arg, "__cupy_override_elementwise_kernel__")), None)
+
+
+def _handed_over(name: str, traced: Any, args: tuple[Any, ...]) -> Any:
+    return traced.__cupy_override_elementwise_kernel__(types.SimpleNamespace(name=f"cupy_{name}"), *args)
+
+
 def _index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(map(_index, index))
@@ -329,6 +338,8 @@ class Ufunc:
         self.name = self.__name__ = name
 
     def __call__(self, *args: Any, out: Any = None, dtype: Any = None, casting: str = "same_kind") -> Any:
+        if (traced := _traced(args)) is not None:
+            return _handed_over(self.name, traced, args)
         options = {"casting": casting} if dtype is None else {"casting": casting, "dtype": dtype}
         if out is None:
             return self._cupy._computed(self._numpy, args, options)
@@ -422,10 +433,9 @@ class FakeCupy(types.ModuleType):
 
     def _function(self, name: str, function: Any, parameters: list[str]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if "*" not in parameters and (len(args) > len(parameters) or not set(kwargs) <= set(parameters)):
-                raise TypeError(
-                    f"cupy.{name} takes {parameters}; got {len(args)} positional and {sorted(kwargs)}"
-                )
+            _check_call(name, parameters, args, kwargs)
+            if name == "where" and (traced := _traced(args)) is not None:
+                return _handed_over(name, traced, args)
             if any(not isinstance(arg, ndarray) for arg in args[: NEEDS_ARRAYS.get(name, 0)]):
                 raise AttributeError(f"cupy.{name} wants arrays; got {[type(arg).__name__ for arg in args]}")
             if name == "reshape":
