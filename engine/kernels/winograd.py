@@ -31,12 +31,13 @@ from .tiles import Tile, for_each_tile
 ROUND_OFF = 256.0  # machine epsilons; met: 61 with 64 channels, 116 with 256
 _BLOCK = 4  # outputs a side
 _SEEN = 6  # source pixels a side that a block sees
-_FEWEST_CHANNELS = 24  # below, the transforms cost more than they save
+_FEWEST_CHANNELS = 16  # below, the transforms cost more than they save
 _BLOCKS_IN_TILE = 64
 _FEWEST_IN_TILE = 24
 _SMALL_TILE = 1 << 12  # blocks times channels: its products are small ones of BLAS (see `products`)
 _FEWEST_BLOCKS = 128  # below, the transform of the kernel is not worth it
 _LEAST_FILLED = 0.55  # of the outputs that the blocks cover, the part that is wanted
+_FEW_CHANNELS, _LEAST_FILLED_OF_FEW = 24, 0.85  # below so many channels the transforms are most of the time
 
 SumOverTiles = Callable[[Sequence[Tile], Callable[[Tile, np.ndarray], None], np.ndarray], None]
 
@@ -77,9 +78,8 @@ def is_winograd(
         return False
     n_images, rows, columns = outputs
     n_blocks = _n_blocks(rows) * _n_blocks(columns)
-    is_filled = (
-        rows * columns >= _LEAST_FILLED * _BLOCK**2 * n_blocks and n_images * n_blocks >= _FEWEST_BLOCKS
-    )
+    least = _LEAST_FILLED if min(w_shape[2:]) >= _FEW_CHANNELS else _LEAST_FILLED_OF_FEW
+    is_filled = rows * columns >= least * _BLOCK**2 * n_blocks and n_images * n_blocks >= _FEWEST_BLOCKS
     is_real = np.dtype(dtype).kind == "f"
     return is_real and is_filled and ROUND_OFF * float(np.finfo(dtype).eps) <= accepted
 
@@ -207,7 +207,7 @@ def _n_blocks(n_outputs: int) -> int:
 
 def _blocks_in_tile(channels: int) -> int:
     """The fewer, the more channels; but where few blocks would not be worth reading all 36 matrices, more again."""
-    n_blocks = min(_SMALL_TILE // channels, 2 * _BLOCKS_IN_TILE)
+    n_blocks = _SMALL_TILE // channels
     return n_blocks if n_blocks >= _FEWEST_IN_TILE else _BLOCKS_IN_TILE
 
 

@@ -12,6 +12,7 @@ ANY = 1.0  # an error that everything is below of
 # (B, H, W, Cin), Cout, padding
 CASES = [
     ((8, 16, 16, 24), 25, 1),  # whole blocks
+    ((9, 28, 28, 16), 17, 1),
     ((32, 7, 7, 24), 24, 1),  # blocks that stick out
     ((33, 7, 5, 25), 24, (1, 2)),  # a last tile of another size, unequal padding
     ((1, 47, 50, 24), 24, 0),  # tiles within one image
@@ -92,7 +93,8 @@ def test_is_used_where_its_round_off_is_accepted(uses, accepted, dtype, is_used)
     "shape, n_out, options",
     [
         ((8, 16, 16, 24), 24, {"padding": 1, "stride": 2}),
-        ((8, 16, 16, 23), 24, {"padding": 1}),  # few channels
+        ((8, 16, 16, 15), 24, {"padding": 1}),  # few channels
+        ((32, 7, 7, 23), 24, {"padding": 1}),  # few channels, and blocks that stick out
         ((2, 16, 16, 24), 24, {"padding": 1}),  # few blocks
         ((64, 5, 5, 24), 24, {"padding": 1}),  # blocks that are mostly outside
     ],
