@@ -117,6 +117,7 @@ class Graph:
         self.cudnn, self.settings = cudnn, settings
         self.calls, self.refused = [], set()
         self.kind = self.node = self.chosen = None
+        self.has_epilogue = False
 
     def tensor(self, *, name, dim, stride, data_type):
         return Tensor(name, dim, stride, data_type)
@@ -134,6 +135,13 @@ class Graph:
 
     def conv_wgrad(self, *, image, loss, **node):
         return self._convolve("wgrad", (image, loss), node)
+
+    def identity(self, *, input, compute_data_type, name):
+        """An epilogue: what the graph writes is its result, in another type."""
+        assert input is self.result and input.data_type is compute_data_type is data_type.FLOAT
+        assert input.dim and input.stride
+        self.has_epilogue, self.result = True, Tensor(name)
+        return self.result
 
     def validate(self):
         self.calls.append("validate")

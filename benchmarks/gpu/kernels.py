@@ -56,7 +56,7 @@ def our_convolutions(x: Array, w: Array, y: Array) -> Calls:
 
 
 def narrow_plans(kind: str, x: Array, w: Array, y: Array) -> Calls:
-    """cuDNN's plans of a kind on operands that are bfloat16 already, by the type of their result; those that it has."""
+    """cuDNN's plans of a kind on operands that are bfloat16 already, by the form of their result; those that it has."""
     xp, cudnn = backend.namespace_of(x), backend.cudnn_module()
     if cudnn is None:
         return {}
@@ -66,14 +66,14 @@ def narrow_plans(kind: str, x: Array, w: Array, y: Array) -> Calls:
     shape = {"fprop": y.shape, "dgrad": x.shape, "wgrad": packed.shape}[kind]
     problem = cudnn_plans.Problem(kind, x.shape, w.shape, y.shape, (1, 1), (1, 1), Products("bf16"))
     handle, found = cudnn_plans.library().handle, {}
-    for result_type, dtype in (("BFLOAT16", "uint16"), ("FLOAT", "float32")):
+    for form in (cudnn_plans.NARROW, cudnn_plans.DIRECT, cudnn_plans.EPILOGUE):
         try:
-            plan = cudnn_plans.build(cudnn, handle, problem, result_type)
-        except cudnn.cudnnGraphNotSupportedError as error:
-            tell(benchmark="kernels", op=kind, note=f"no plan from bfloat16 to {result_type}: {error}"[:300])
+            plan = cudnn_plans.build(cudnn, handle, problem, form)
+        except (cudnn.cudnnGraphNotSupportedError, RuntimeError) as error:
+            tell(benchmark="kernels", op=kind, note=f"no plan of bfloat16, {form}: {error}"[:300])
             continue
-        result = xp.empty(shape, dtype)
-        found[f"cudnn plan to {result_type}"] = partial(cudnn_plans.run, plan, first, second, result)
+        result = xp.empty(shape, "uint16" if plan.result_is_narrow else "float32")
+        found[f"cudnn plan, {form}"] = partial(cudnn_plans.run, plan, first, second, result)
     return found
 
 
@@ -129,7 +129,7 @@ def measure_convolutions(device: Device, shape: tuple[int, ...], precision: str,
                     benchmark="kernels", op=kind, method=name, precision=precision, sizes=list(shape),
                     device=device.name, flops=flops / numbers["median_s"], **numbers,
                 )  # fmt: skip
-            judged = times.get("cudnn plan to BFLOAT16", times["odegrad"])
+            judged = times.get("cudnn plan, narrow", times["odegrad"])
             if "torch" in times:
                 tell(benchmark="kernels", bar=f"conv {kind} {precision}", value=ratio(times["torch"], judged))
     if device.name == "cuda" and backend.cudnn_module() is None:

@@ -6,9 +6,11 @@ ours, (kh, kw, Cin, Cout), is R, S, C, K and is repacked by the caller.
 
     fprop: image, kernel -> result;   dgrad: loss, kernel -> image;   wgrad: image, loss -> kernel
 
-Products are added in float32. Operands are float32 (in "tf32" cuDNN may round them), or bfloat16 in "bf16"; the result
-is float32, or bfloat16 where cuDNN has no plan that writes float32. A plan is the first that cuDNN's heuristics propose
-among those whose numerical notes the precision allows.
+Products are added in float32. Operands are float32 (in "tf32" cuDNN may round them), or bfloat16 in "bf16", where the result
+has one of three forms, the first that cuDNN has a plan for: float32 behind an epilogue (an identity that widens the sums;
+its fused engines have many plans), float32 from the convolution itself (few shapes), bfloat16. Where only the last is there, results
+are rounded like operands. A plan is the first that cuDNN's heuristics propose among those whose numerical notes the
+precision allows.
 
 Each thread has a handle a device, as cuDNN demands, and its own plans.
 """
@@ -35,7 +37,8 @@ _REFUSED_NOTES = {  # numerical notes of plans that round more than the precisio
     "tf32": _REDUCED,
     "bf16": ("REDUCED_PRECISION_REDUCTION",),
 }
-_RESULT_TYPES = {"fp32": ("FLOAT",), "tf32": ("FLOAT",), "bf16": ("FLOAT", "BFLOAT16")}  # in this order
+EPILOGUE, DIRECT, NARROW = "epilogue", "direct", "narrow"  # forms of the result
+_FORMS = {"fp32": (DIRECT,), "tf32": (DIRECT,), "bf16": (EPILOGUE, DIRECT, NARROW)}  # in this order
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,9 @@ class _Library:
         return self.plans[problem]
 
     def _built(self, problem: Problem) -> Plan | None:
-        for result_type in _RESULT_TYPES[problem.products.precision]:
+        for form in _FORMS[problem.products.precision]:
             try:
-                return build(self.cudnn, self.handle, problem, result_type)
+                return build(self.cudnn, self.handle, problem, form)
             except (self.cudnn.cudnnGraphNotSupportedError, ImportError, RuntimeError):
                 continue  # not one engine of this cuDNN takes it; ImportError: an engine's package is missing
         return None
@@ -138,13 +141,13 @@ def run(plan: Plan, first: Array, second: Array, result: Array) -> None:
     )
 
 
-def build(cudnn: Any, handle: Any, problem: Problem, result_type: str) -> Plan:
-    """Build the graph of `problem` whose result has cuDNN's type `result_type`.
+def build(cudnn: Any, handle: Any, problem: Problem, form: str) -> Plan:
+    """Build the graph of `problem` whose result has the form EPILOGUE, DIRECT or NARROW.
 
     Raises: cudnnGraphNotSupportedError if no engine takes it.
     """
-    operand_type = "BFLOAT16" if problem.products.precision == "bf16" else "FLOAT"
-    operand, result, add = (getattr(cudnn.data_type, name) for name in (operand_type, result_type, "FLOAT"))
+    narrow, add = cudnn.data_type.BFLOAT16, cudnn.data_type.FLOAT
+    operand = narrow if problem.products.precision == "bf16" else add
     graph = cudnn.pygraph(
         io_data_type=operand, intermediate_data_type=add, compute_data_type=add, handle=handle
     )
@@ -169,9 +172,13 @@ def build(cudnn: Any, handle: Any, problem: Problem, result_type: str) -> Plan:
     else:
         operands = tensor("image", image), tensor("loss", loss)
         output, layout = graph.conv_wgrad(image=operands[0], loss=operands[1], **settings), kernel
-    output.set_output(True).set_data_type(result).set_dim(layout[0]).set_stride(layout[1])
+    if form == EPILOGUE:
+        output.set_data_type(add).set_dim(layout[0]).set_stride(layout[1])
+        output = graph.identity(input=output, compute_data_type=add, name="widen")
+    output.set_output(True).set_data_type(narrow if form == NARROW else add)
+    output.set_dim(layout[0]).set_stride(layout[1])
     _choose(cudnn, graph, problem.products)
-    return Plan(graph, operands, output, result_type == "BFLOAT16", graph.get_workspace_size())
+    return Plan(graph, operands, output, form == NARROW, graph.get_workspace_size())
 
 
 def _choose(cudnn: Any, graph: Any, products: Products) -> None:

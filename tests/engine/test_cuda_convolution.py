@@ -224,6 +224,27 @@ def test_bf16_rounds_the_operands_alone(cudnn, drawn, kind, monkeypatch):
 
 
 @KINDS
+@pytest.mark.parametrize("has_fused_engines", [True, False])
+def test_bf16_writes_float32_behind_an_epilogue_or_directly(monkeypatch, rng, kind, has_fused_engines):
+    cudnn = _use(
+        monkeypatch, FakeCudnn(lambda graph: [set()] if graph.has_epilogue <= has_fused_engines else [])
+    )
+    monkeypatch.setattr(backend, "matrix_products_in", _nothing)
+    with product_precision("bf16"):
+        assert Drawn("3x3", rng).by_cudnn(kind).dtype == np.float32
+    [ran] = cudnn.runs
+    assert ran.has_epilogue == has_fused_engines and ran.result.data_type is data_type.FLOAT
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_float32_operands_need_no_epilogue(cudnn, rng, precision, monkeypatch):
+    monkeypatch.setattr(backend, "matrix_products_in", _nothing)
+    with product_precision(precision):
+        Drawn("3x3", rng).by_cudnn("fprop")
+    assert not cudnn.runs[0].has_epilogue
+
+
+@KINDS
 def test_without_a_plan_that_writes_float32_the_result_is_widened(monkeypatch, drawn, kind):
     is_narrow = lambda graph: graph.result.data_type is data_type.BFLOAT16  # noqa: E731
     cudnn = _use(monkeypatch, FakeCudnn(lambda graph: [set()] if is_narrow(graph) else []))
