@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -300,6 +301,20 @@ def test_float32_is_for_cudnn(cudnn):
 def test_without_the_package_nothing_is(monkeypatch):
     _use(monkeypatch, None)
     assert not convolution.fits(np.ones((1, 3, 3, 2), np.float32), np.ones((3, 3, 2, 1), np.float32))
+
+
+@pytest.mark.parametrize("trouble", [None, RuntimeError("no libcudnn"), OSError("a library is missing")])
+def test_the_package_counts_only_with_the_library_that_it_loads(monkeypatch, trouble):
+    module = types.ModuleType("cudnn")
+
+    def backend_version():
+        if trouble is not None:
+            raise trouble
+        return 90800
+
+    module.backend_version = backend_version
+    monkeypatch.setitem(sys.modules, "cudnn", module)
+    assert backend.cudnn_module.__wrapped__() is (module if trouble is None else None)
 
 
 def test_importing_the_package_gives_convolutions_their_kernels():

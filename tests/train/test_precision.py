@@ -5,6 +5,7 @@ The operands are rounded as a GPU rounds them, on NumPy (`rounded_products`).
 
 import dataclasses
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import odegrad
@@ -86,6 +87,24 @@ def test_an_error_ends_it(cublas):
     with pytest.raises(KeyError), product_precision("tf32"):
         raise KeyError
     assert current_products() == Products()
+
+
+@pytest.mark.parametrize("precision, expected", [("tf32", 7), ("bf16", 6)])
+def test_cublas_is_told_and_told_back(monkeypatch, precision, expected):
+    """CuPy's names and numbers (cupy/_core/_routines_linalg)."""
+    setting = {np.float32: 1}
+    numbers = {"COMPUTE_TYPE_DEFAULT": 1, "COMPUTE_TYPE_BF16": 6, "COMPUTE_TYPE_TF32": 7}
+    core = SimpleNamespace(
+        _routines_linalg=SimpleNamespace(**numbers),
+        get_compute_type=setting.get,
+        set_compute_type=setting.__setitem__,
+    )
+    monkeypatch.setattr(backend, "cupy_module", lambda: SimpleNamespace(_core=core))
+    with product_precision(precision):
+        inside = dict(setting)
+        with product_precision("fp32"):
+            innermost = dict(setting)
+    assert (inside, innermost, setting) == ({np.float32: expected}, {np.float32: 1}, {np.float32: 1})
 
 
 @pytest.fixture(scope="module")
