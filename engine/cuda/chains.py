@@ -19,6 +19,7 @@ from ..jit.expressions import CPP, expression, is_elementwise
 from ..partition import Plan
 from ..program import Step
 from .chain_sums import THREADS, Axes, Sharing, common_axes, summed_axes
+from .gathers import gather_text, is_gather, pieces_of
 from .scalar_functions import KINDS
 
 ITEMS = 4  # values of a thread, in arrays that keep all multiprocessors busy even so
@@ -77,10 +78,14 @@ def chain_shape(plan: Plan, step: Step) -> Shape | None:
         return None
     if is_sum(step):
         source = metas[step.inputs[0]]
-        is_known = source.dtype == out.dtype and out.dtype.name in KINDS and 0 not in source.shape
-        return source.shape if is_known and summed_axes(plan.program, step) is not None else None
+        is_plain = source.dtype == out.dtype and out.dtype.name in KINDS and 0 not in source.shape
+        return source.shape if is_plain and summed_axes(plan.program, step) is not None else None
     is_fill = step.op.name == "broadcast_to" and step.inputs[0] in plan.weak
-    return out.shape if is_fill or is_elementwise(step) else None
+    is_known = is_fill or is_elementwise(step)
+    if not is_known and is_gather(plan.program, step):
+        operands = [metas[slot] for slot in step.inputs]
+        is_known = all(meta.dtype == out.dtype and 0 not in meta.shape for meta in operands)
+    return out.shape if is_known else None
 
 
 def separated(plan: Plan, group: str, run: Run) -> list[Run]:
@@ -245,9 +250,12 @@ class _Writer:
 
     def _element(self) -> list[str]:
         """One value through all steps, as a function of its position."""
+        program = self.plan.program
+        direct = {slot for s in self.run.steps if not is_gather(program, s) for slot in s.inputs}
         lines = [
             f"const {self._type(slot)} x{self.name[slot]} = a{self.name[slot]}[{self._place(slot)}];"
             for slot in self.read
+            if slot in direct
         ]
         for step in self.run.steps:
             name = self.name[step.output]
@@ -275,6 +283,10 @@ class _Writer:
         return _position(axes)
 
     def _expression(self, step: Step) -> str:
+        if is_gather(self.plan.program, step):
+            own = {s: self.strides.get(s) or _contiguous(self.metas[s].shape) for s in step.inputs}
+            zero = f"{self._type(step.output)}(0)"
+            return gather_text(pieces_of(self.plan.program, step, own), self.name, zero)
         kind = self._kind(step)
 
         def operand(position: int, as_truth: bool) -> str:

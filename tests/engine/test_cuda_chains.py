@@ -85,7 +85,20 @@ def summing(t, y, w, gamma, b):
     return x * np.sum(x, axis=0) + last * gamma + middle * y + np.sum(x) * np.mean(x, axis=-1, keepdims=True)
 
 
-CHAINS = {f.__name__: f for f in (normalised, each_sample_normalised, masked, reusing, summing)}
+def gathered(t, y, w, gamma, b):
+    """Joins, padding, and indices with steps of both signs, whose transposes place values."""
+    joined = np.concatenate([y[:, 1:3], y[:, ::-1], y[:, None, 0]], axis=1)
+    padded = ops.pad(joined * gamma, ((0, 0), (1, 2), (0, 1), (0, 0)))
+    picked = y[:, ::2, None, 1, ::-2]
+    return (
+        y
+        + padded[:, 1:5, :3] * np.sum(picked * picked)
+        + y[..., ::-1] * w
+        + np.mean(y[:, -1:, :1, 3:], axis=-1)[..., None]
+    )
+
+
+CHAINS = {f.__name__: f for f in (normalised, each_sample_normalised, masked, reusing, summing, gathered)}
 CASES = [
     ("normalised", (5, 4, 3, 65), np.float64),
     ("normalised", (3, 70), np.float32),
@@ -94,6 +107,7 @@ CASES = [
     ("reusing", (4, 3, 2, 5), np.float64),
     ("summing", (6, 5, 4, 3), np.float64),
     ("summing", (7, 300, 1), np.float32),
+    ("gathered", (5, 4, 3, 7), np.float64),
 ]
 
 
@@ -123,6 +137,62 @@ def test_sums_in_pieces(shape, lines, cupy, rng, monkeypatch):
     plain = device.plainly(0.7, y, ybar)
     for result, expected in zip(device(0.7, y, ybar), plain, strict=True):
         assert_close(result, expected, scale=norm(*plain), tol=100 * EPS64)
+
+
+@needs_compiler
+def test_several_values_a_thread(cupy, rng, monkeypatch):
+    """Blocks of 1,024 values: two whole ones and a part."""
+    monkeypatch.setattr(chains, "LARGE", 1)
+    y = rng.standard_normal((33, 65))
+    device = OnDevice(cupy, lambda t, y: np.tanh(y) + t * y, 0.4, y, [], pulls=False)
+    assert_close(device(0.7, y)[0], np.tanh(y) + 0.7 * y, scale=norm(y), tol=8 * EPS64)
+
+
+def random_function(rng):
+    """A function of (t, y, w, gamma, b) of some twenty steps, drawn: elementwise, sums that feed back, joins, products."""
+
+    def unary(x):
+        return [np.tanh, ops.sigmoid, np.square, ops.relu, np.sin, lambda x: x[:, ::-1], lambda x: -0.5 * x][
+            rng.integers(7)
+        ](x)
+
+    def binary(x, z):
+        kinds = [
+            lambda: x + z, lambda: x * z, lambda: x - 0.3 * z, lambda: np.maximum(x, z), lambda: np.where(x > z, x, z),
+            lambda: np.concatenate([x, z], axis=1)[:, 1 : 1 + x.shape[1]],
+        ]  # fmt: skip
+        return kinds[rng.integers(len(kinds))]()
+
+    def reduced(x):
+        axes = [0, -1, tuple(range(1, x.ndim)), tuple(range(x.ndim - 1)), None][rng.integers(5)]
+        return np.mean(x, axis=axes, keepdims=True)
+
+    seed = rng.integers(1 << 30)
+
+    def f(t, y, w, gamma, b):
+        nonlocal rng
+        rng = np.random.default_rng(seed)  # the same whenever it is called
+        values = [y, y * gamma, y + b * t]
+        for _ in range(8):
+            x, z = (values[k] for k in rng.integers(len(values), size=2))
+            values.append(unary(binary(x, z)))
+            if rng.random() < 0.4:
+                values.append(values[-1] * reduced(x) + w)
+        return sum(values[3:], values[0]) * 0.1
+
+    return f
+
+
+@needs_compiler
+@pytest.mark.parametrize("seed", range(4))
+def test_drawn_programs(seed, cupy):
+    rng = np.random.default_rng(seed)
+    shape = tuple(int(n) for n in rng.integers(1, 6, size=rng.integers(2, 5)))
+    y, ybar, params = drawn(rng, shape)
+    device = OnDevice(cupy, random_function(rng), 0.4, y, params)
+    found, plain = device(0.7, y, ybar), device.plainly(0.7, y, ybar)
+    for result, expected in zip(found, plain, strict=True):
+        assert_close(result, expected, scale=norm(*plain), tol=200 * EPS64)
 
 
 def everything(t, y, w):
