@@ -91,7 +91,7 @@ all_moments(const real* partial, number blocks, number rows, number channels, re
   if (a < COLUMNS && c < channels) { mean[c] = all_mean[a]; var[c] = all_s[a] / rows; }
 }
 """,
-    (("THREADS", 512),),
+    (("THREADS", 1024),),
 )
 
 

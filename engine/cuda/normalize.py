@@ -175,7 +175,7 @@ input_cotangent(const real* ybar, const real* x, GIVEN,
   });
 }
 """,
-    (("THREADS", 512),),
+    (("THREADS", 1024),),
 )
 
 
