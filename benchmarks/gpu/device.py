@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -12,8 +13,6 @@ from typing import Any
 import numpy as np
 from odegrad.engine import backend
 from odegrad.engine.errors import ArgumentTypeError
-
-from ..measure import interleaved
 
 Calls = Mapping[str, Callable[[], Any]]
 
@@ -31,18 +30,22 @@ class Device:
             self.xp.cuda.runtime.deviceSynchronize()
 
     def timed(self, calls: Calls, *, seconds: float, repeats: int = 1) -> dict[str, list[float]]:
-        """Sorted seconds a call of each, turn by turn; `repeats` calls are given to the GPU before it is waited for."""
+        """Sorted seconds a call of each, turn by turn: three turns at least, behind one that warms up.
 
-        def finished(call: Callable[[], Any]) -> Callable[[], Any]:
-            def run() -> None:
+        `repeats` calls are given to the GPU before it is waited for.
+        """
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        turn, end = -1, time.perf_counter() + seconds
+        while turn < 3 or time.perf_counter() < end:
+            for name, call in calls.items():
+                start = time.perf_counter()
                 for _ in range(repeats):
                     call()
                 self.synchronise()
-
-            return run
-
-        times = interleaved({name: finished(call) for name, call in calls.items()}, seconds=seconds)
-        return {name: [t / repeats for t in found] for name, found in times.items()}
+                if turn >= 0:
+                    times[name].append((time.perf_counter() - start) / repeats)
+            turn += 1
+        return {name: sorted(found) for name, found in times.items()}
 
 
 def why_no_gpu() -> str | None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_one_part_after_another_writes_one_page(tmp_path):
         "card",
         "lorenz",
     }
+
+
+def test_an_unknown_part_is_named(tmp_path):
+    done = call(sys.executable, "-m", "benchmarks.gpu", str(tmp_path), "--toy", "--only", "cards")
+    assert done.returncode == 1 and "no part named cards; there are card, kernels, " in done.stderr
+
+
+def test_the_parts_fit_into_nine_minutes(tmp_path):
+    given = Namespace(toy=False, data=None, only=None, out=tmp_path, minutes=0.0, earlier=None)
+    assert sum(part.seconds for part in gpu.parts_of(given)) <= gpu.LIMIT <= 540 - gpu.TO_SAY - 20
 
 
 def test_without_time_a_part_is_skipped(tmp_path):
