@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -12,8 +13,17 @@ import numpy as np
 from ..engine.backend import Array, is_array, namespace_of
 from ..engine.cuda.adamw import AdamNumbers, adamw, fits_adamw
 from ..engine.errors import ArgumentError, ArgumentTypeError
-from ..engine.tree import Path, Tree, leaves, leaves_with_paths, path_name, tree_map, unflatten
+from ..engine.tree import (
+    Path,
+    Tree,
+    leaves,
+    leaves_with_paths,
+    path_name,
+    tree_map,
+    unflatten,
+)
 from .config import TrainConfig
+from .joined import step_leaves
 
 # NumPy functions below dispatch on their arguments (__array_ufunc__, __array_function__), so CuPy arrays stay on
 # their device. Updates fill fresh arrays with `out=`: nothing given is written to, a 0-d array stays an array.
@@ -59,24 +69,25 @@ class SGD:
         return {"velocity": tree_map(np.zeros_like, params)} if self.momentum else {}
 
     def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
-        """One step; cost: 2 new arrays and one scratch array a leaf."""
+        """One step; cost: copies of all leaves, and 2 new arrays."""
         _check_grads(grads, params)
         decay = _decay_of_leaves(self.weight_decay, self.decays, params)
-        old = leaves(state["velocity"]) if self.momentum else [None] * len(decay)
-        stepped = [
-            self._step(p, g, v, lr, d)
-            for p, g, v, d in zip(leaves(params), leaves(grads), old, decay, strict=True)
-        ]
-        new_params = unflatten(params, [p for p, _ in stepped])
-        return new_params, {"velocity": unflatten(params, [v for _, v in stepped])} if self.momentum else {}
+        columns = [leaves(params), leaves(grads)]
+        if self.momentum:
+            columns.append(leaves(state["velocity"]))
+        new_params, *velocity = (
+            unflatten(params, column) for column in step_leaves(partial(self._step, lr), columns, decay)
+        )
+        return new_params, {"velocity": velocity[0]} if self.momentum else {}
 
-    def _step(self, p: Array, g: Array, v: Array | None, lr: float, decay: float) -> tuple[Array, Array]:
+    def _step(self, lr: float, decay: float, p: Array, g: Array, *velocity: Array) -> tuple[Array, ...]:
+        """(p,), or (p, v) with momentum."""
         if decay:
             g = _sum(_product(p, decay), g)
-        direction = g
-        if v is not None:
-            v = _sum(_product(v, self.momentum), g)
-            direction = _sum(_product(v, self.momentum), g) if self.nesterov else v
+        if not velocity:
+            return (_sum(_product(g, -lr), p),)
+        v = _sum(_product(velocity[0], self.momentum), g)
+        direction = _sum(_product(v, self.momentum), g) if self.nesterov else v
         return _sum(_product(direction, -lr), p), v
 
 
@@ -114,7 +125,7 @@ class Adam:
         }
 
     def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
-        """One step; cost: 3 new arrays and two scratch arrays a leaf, on a device one launch and one block for each."""
+        """One step; cost: copies of all leaves and 3 new arrays, on a device one launch and 3 new blocks."""
         _check_grads(grads, params)
         count = int(state["count"]) + 1
         decay = _decay_of_leaves(self.weight_decay, self.decays, params)
@@ -130,12 +141,11 @@ class Adam:
         if namespace_of(*columns[0]) is not np and fits_adamw(*columns):
             numbers = AdamNumbers(lr, self.beta1, self.beta2, self.eps, count, self.is_decoupled)
             return adamw(*columns, decay, numbers)
-        stepped = (self._step(*leaf, lr, count) for leaf in zip(*columns, decay, strict=True))
-        return zip(*stepped, strict=True)
+        return step_leaves(partial(self._step, lr, count), columns, decay)
 
     def _step(
-        self, p: Array, g: Array, m: Array, v: Array, decay: float, lr: float, count: int
-    ) -> tuple[Array, Array, Array]:
+        self, lr: float, count: int, decay: float, p: Array, g: Array, m: Array, v: Array
+    ) -> tuple[Array, ...]:
         if decay:
             p, g = self._decay(p, g, decay, lr)
         m = _sum(_product(m, self.beta1), _product(g, 1.0 - self.beta1))
@@ -189,6 +199,8 @@ def _sum(fresh: Array, x: Array) -> Array:
 
 def _decay_of_leaves(decay: float, decays: Callable[[Path], bool] | None, params: Tree) -> list[float]:
     """The weight decay of each leaf, in the order of `leaves`."""
+    if decays is None:
+        return [decay] * len(leaves(params))
     return [decay if decays is None or decays(path) else 0.0 for path, _ in leaves_with_paths(params)]
 
 
@@ -215,6 +227,8 @@ def _check_params(params: Tree) -> None:
 
 def _check_grads(grads: Tree, params: Tree) -> None:
     """ArgumentError, with every leaf in question, unless `grads` has the paths, shapes and dtypes of `params`."""
+    if _is_alike(grads, params):
+        return
     expected = {path: _described(leaf) for path, leaf in leaves_with_paths(params)}
     got = {path: _described(leaf) for path, leaf in leaves_with_paths(grads)}
     if got != expected:
@@ -224,6 +238,22 @@ def _check_grads(grads: Tree, params: Tree) -> None:
             if expected.get(path) != got.get(path)
         ]
         raise ArgumentError("`grads` does not match `params`: " + "; ".join(wrong))
+
+
+def _is_alike(grads: Tree, params: Tree) -> bool:
+    """Whether two trees certainly match, leaf by leaf: quickly, as it is asked in every step."""
+    if isinstance(params, dict):
+        return (
+            isinstance(grads, dict)
+            and grads.keys() == params.keys()
+            and all(_is_alike(grads[key], params[key]) for key in params)
+        )
+    if isinstance(params, (list, tuple)):
+        is_row = isinstance(grads, (list, tuple)) and len(grads) == len(params)
+        return is_row and all(map(_is_alike, grads, params))
+    if params is None:
+        return grads is None
+    return is_array(grads) and is_array(params) and (grads.dtype, grads.shape) == (params.dtype, params.shape)
 
 
 def _described(leaf: Any) -> str:
