@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(run: Any, which: str = "best", *, device: str | None = None) -> Any:
+def load(run: Any, which: str = "best", *, device: Any = None) -> Any:
     """The trained model of a run folder: `odegrad.load(run).predict(images)`; `which` is "best" or "last".
 
     `device` is where it computes, "cpu" or "cuda"; by default where it was trained.

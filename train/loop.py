@@ -70,6 +70,7 @@ class Result:
     parameters: int
     parameters_published: int
     peak_memory_mb: float
+    peak_gpu_memory_mb: float | None = None
 
 
 def train(config: TrainConfig, run: RunFolder, reporter: Reporter) -> Result:
@@ -279,6 +280,7 @@ class Trainer:
             seconds=seconds,
             seconds_per_epoch=seconds / len(epochs),
             peak_memory_mb=_peak_memory_mb(),
+            peak_gpu_memory_mb=_peak_gpu_memory_mb(epochs),
             **self.model.parameter_counts(),
         )
 
@@ -303,6 +305,13 @@ def _is_best(loss: float | None, before: Best | None) -> bool:
     if before is None or before.validation_loss is None or loss is None:
         return True
     return loss < before.validation_loss
+
+
+def _peak_gpu_memory_mb(epochs: list[dict[str, Any]]) -> float | None:
+    """The most memory of a GPU in any phase, in MiB; None without one."""
+    names = ("train_memory_mb", "evaluation_memory_mb")
+    found = [record[name] for record in epochs for name in names if record.get(name) is not None]
+    return max(found, default=None)
 
 
 def _peak_memory_mb() -> float:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..engine import ops
-from ..engine.backend import Array, module_for_device, to_host, to_xp
+from ..engine.backend import Array, module_for_device, to_host
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.product_precision import product_precision
 from ..engine.tree import Tree, leaves
@@ -18,6 +19,7 @@ from ..layers import Chain, solves
 from .config import TrainConfig
 from .data import normalise
 from .experiments import classifier, published_count
+from .feed import feed
 
 
 @dataclass(frozen=True)
@@ -70,19 +72,24 @@ class Model:
         """The context in which products are computed as the configuration says."""
         return product_precision(self.config.precision, deterministic=self.config.deterministic)
 
-    def logits(self, images: np.ndarray) -> tuple[Array, int]:
-        """Logits (B, K) for uint8 images (B, H, W, C), which are solved together, and the evaluations of f."""
-        x = to_xp(module_for_device(self.config.device), self.inputs(images))
-        with self.products():
-            logits, seen = self.network.apply(self.weights, self.stats, None, x, mode="eval")
-        return logits, sum(solved.stats.nfe for solved in solves(seen))
+    def logits(self, images: np.ndarray, size: int) -> Iterator[tuple[Array, int]]:
+        """Logits (B, K) of each `size` uint8 images (N, H, W, C), which are solved together, and the evaluations of f."""
+        jobs = (partial(self._only_inputs, images[k : k + size]) for k in range(0, len(images), size))
+        with closing(feed(jobs, module_for_device(self.config.device))) as fed:
+            for (x,) in fed:
+                with self.products():
+                    logits, seen = self.network.apply(self.weights, self.stats, None, x, mode="eval")
+                yield logits, sum(solved.stats.nfe for solved in solves(seen))
+
+    def _only_inputs(self, images: np.ndarray) -> tuple[np.ndarray]:
+        return (self.inputs(images),)
 
     def predict_proba(self, images: Any, batch_size: int | None = None) -> np.ndarray:
         """Class probabilities (N, K), float64, on the host; arguments and errors as for `predict`."""
         checked = self._checked(images)
         parts = [
-            to_host(ops.softmax(self.logits(batch)[0].astype(np.float64)))
-            for batch in _slices(checked, self._size(batch_size))
+            to_host(ops.softmax(logits.astype(np.float64)))
+            for logits, _ in self.logits(checked, self._size(batch_size))
         ]
         return np.concatenate(parts)
 
@@ -100,9 +107,8 @@ class Model:
         """Loss and accuracy on labelled images."""
         size = self._size(batch_size)
         loss = correct = nfe = n_solves = 0.0
-        for start in range(0, len(labels), size):
-            batch, truth = images[start : start + size], labels[start : start + size]
-            logits, evaluations = self.logits(batch)
+        for k, (logits, evaluations) in enumerate(self.logits(images, size)):
+            truth = labels[k * size : (k + 1) * size]
             host = to_host(logits).astype(np.float64)
             loss += len(truth) * float(ops.softmax_cross_entropy(host, truth))
             correct += int((host.argmax(axis=1) == truth).sum())
@@ -134,7 +140,3 @@ class Model:
                 f"images must have shape (N, {', '.join(map(str, shape))}), N >= 1; got {images.shape}"
             )
         return images
-
-
-def _slices(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    return (images[start : start + size] for start in range(0, len(images), size))
