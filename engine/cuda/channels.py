@@ -19,7 +19,7 @@ MOST_BLOCKS = (
     512  # of a sum, whose bits depend on it: hence the same on every card, and enough to fill a large one
 )
 MOST_BLOCKS_ELEMENTWISE = 2048
-COLUMNS = 32  # channels that a block of the second step works on
+COLUMNS = 8  # channels that a block of the second step works on: 32 bytes of float32 are read at once
 FINISH_THREADS = 512  # in such a block
 SIZES = f"""
 #define COLUMNS {COLUMNS}
@@ -36,7 +36,7 @@ class Shares(NamedTuple):
 
 
 def fits_channels(x: Array) -> bool:
-    """Whether x (..., C) can be shared out: float32 or float64, row-major, not empty, C <= 1024 or a few times that."""
+    """Whether x (..., C) can be shared out: float32 or float64, row-major, not empty, C / gcd(C, PACK) <= 1024."""
     return is_plain(x) and x.ndim > 0 and x.size > 0 and _unit(x) <= MOST_THREADS
 
 
