@@ -1,14 +1,15 @@
 """How fast are small systems in machine code, beside replay and diffrax (if installed), and how long is the first call?
 
-    python -m benchmarks.compiled [--toy] [--threads N] [--seconds S]
+    python -m benchmarks.compiled [--toy] [--threads N] [--seconds S] [--clock wall|processor]
 
 Two problems, in float32 and float64:
     spiral    forward, loss and full gradient of the workload of that name (`workloads.py`)
     lorenz    a plain solve of Lorenz's system over [0, 20], float64, rtol = atol = 1e-8
 Losses and gradients are compared before anything is timed; states of the chaotic system at t = 2. Prints one JSON line a
 method; times are means of five calls in a row. `first_s` is the first call in a process of its own with nothing on disk,
-`from_disk_s` in another one after it: of odegrad with numba's import, of diffrax without JAX's. It needs numba, the `jit`
-extra.
+`new_program_s` in one that finds the loops of the solver on disk, which are the same for all problems, but not this program,
+`from_disk_s` in one that finds both: of odegrad with numba's import, of diffrax without JAX's. It needs numba, the `jit`
+extra. On a machine that others use too, `--clock processor` counts the processor time of all threads of the process.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import argparse
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,7 @@ from odegrad import odeint
 from threadpoolctl import threadpool_limits
 
 from .iterations import check, diffrax_iterations, our_iteration
-from .measure import interleaved, machine, ratio, report, summary
+from .measure import CLOCKS, interleaved, machine, ratio, report, summary
 from .workloads import spiral
 
 Call = Callable[[], Any]
@@ -98,43 +100,63 @@ def check_calls(problem: str, dtype: str, calls: dict[str, Call]) -> None:
         assert off <= 1e3 * TOLERANCE * np.abs(state).max(), f"{name}: off by {off:.1e} at t = {EARLY}"
 
 
-def first_call(problem: str, dtype: str, method: str, folder: str) -> float:
-    """Seconds of a method's first call in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.compiled", "--first", problem, dtype, method]
+def first_calls(problem: str, dtype: str, method: str, clock: str) -> dict[str, float]:
+    """Seconds of a method's first call in a process of its own, by what it finds on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"first_s": first_call(problem, dtype, method, folder, clock)}
+        if method == "odegrad compiled":
+            found["from_disk_s"] = first_call(problem, dtype, method, folder, clock)
+            for kept in Path(folder).iterdir():
+                if kept.is_file():
+                    kept.unlink()
+                elif not kept.name.startswith("loops_"):
+                    shutil.rmtree(kept)
+            found["new_program_s"] = first_call(problem, dtype, method, folder, clock)
+    return {name: round(seconds, 3) for name, seconds in found.items()}
+
+
+def first_call(problem: str, dtype: str, method: str, folder: str, clock: str) -> float:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.compiled",
+        "--clock",
+        clock,
+        "--first",
+        problem,
+        dtype,
+        method,
+    ]
     environment = {**os.environ, "ODEGRAD_CACHE_DIR": folder}
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     return json.loads(output)
 
 
-def time_first_call(problem: str, dtype: str, method: str) -> float:
+def time_first_call(clock: Callable[[], float], problem: str, dtype: str, method: str) -> float:
     call = calls_of(problem, dtype)[method]
-    start = time.perf_counter()
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def measure(problem: str, dtype: str, given: argparse.Namespace) -> None:
     """Check that all methods agree, time them and print a line for each."""
     calls = calls_of(problem, dtype)
     check_calls(problem, dtype, calls)
-    times = interleaved(
-        calls, seconds=0.05 if given.toy else given.seconds, repeats=1 if given.toy else REPEATS
-    )
+    seconds, repeats = (0.05, 1) if given.toy else (given.seconds, REPEATS)
+    times = interleaved(calls, seconds=seconds, repeats=repeats, clock=CLOCKS[given.clock])
     for name, found in times.items():
         line: dict[str, Any] = {
             "benchmark": "compiled", "problem": problem, "method": name, "dtype": dtype, "device": "cpu",
             "sizes": [3] if problem == "lorenz" else [20, 2, 50, 2], "module": name.partition(" ")[0],
-            "threads": given.threads, **summary(found),
+            "threads": given.threads, "clock": given.clock, **summary(found),
         }  # fmt: skip
-        if name == "odegrad compiled":
+        if name.startswith("odegrad"):
             line["time_over_that_of"] = {
                 other: ratio(found, times[other]) for other in times if other != name
             }
         if not given.toy and name != "odegrad replay":
-            with tempfile.TemporaryDirectory() as folder:
-                line["first_s"] = round(first_call(problem, dtype, name, folder), 3)
-                if name == "odegrad compiled":
-                    line["from_disk_s"] = round(first_call(problem, dtype, name, folder), 3)
+            line |= first_calls(problem, dtype, name, given.clock)
         packages = ["numba", *(["jax", "diffrax"] if any("diffrax" in other for other in times) else [])]
         report(line | {"machine": machine(*packages)})
 
@@ -148,11 +170,12 @@ def main() -> None:
         "--threads", type=int, default=os.cpu_count(), help="of BLAS; XLA takes what it finds"
     )
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each problem is measured")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="what is measured")
     parser.add_argument("--first", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     with threadpool_limits(given.threads):
         if given.first:
-            print(json.dumps(time_first_call(*given.first)))
+            print(json.dumps(time_first_call(CLOCKS[given.clock], *given.first)))
             return
         problems = [("spiral", "float32"), ("spiral", "float64"), ("lorenz", "float64")]
         for problem, dtype in problems[1:] if given.toy else problems:

@@ -1,12 +1,14 @@
 """How long does one training iteration take, and how much memory, beside torchdiffeq and diffrax if installed?
 
     python -m benchmarks.iteration [--toy] [--threads N] [--only NAME ...] [--dtype D] [--slow] [--seconds S]
+                                   [--clock wall|processor]
 
 Forward, loss and full gradient of the networks in `workloads`, with the same weights, inputs and tolerances for everyone;
 losses and gradients are compared before anything is timed. Prints one JSON line a method; all are measured turn by turn.
 Memory is the growth of the resident set in two iterations of a process of its own. `--threads` limits BLAS and PyTorch;
-XLA takes what it finds. On a machine that is not idle use one thread: PyTorch's threads wait for each other, and a
-busy core makes it many times slower. `--slow` adds peers that need minutes an iteration.
+XLA takes what it finds. On a machine that is not idle use one thread (PyTorch's threads wait for each other, and a busy core
+makes it many times slower) and `--clock processor`, the processor time of all threads. `--slow` adds peers that need
+minutes an iteration.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from .iterations import all_iterations, check
-from .measure import interleaved, machine, ratio, report, summary
+from .measure import CLOCKS, interleaved, machine, ratio, report, summary
 from .workloads import Workload, toy, workloads
 
 PEER_PACKAGES = {"torchdiffeq": ("torch", "torchdiffeq"), "diffrax": ("jax", "diffrax")}
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--slow", action="store_true", help="peers that need minutes an iteration, too")
     parser.add_argument("--seconds", type=float, help="how long each workload is measured")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="what is measured")
     parser.add_argument("--growth-of", metavar="METHOD", help=argparse.SUPPRESS)
     given = parser.parse_args()
     makers = toy() if given.toy else workloads(given.dtype)
@@ -54,7 +57,8 @@ def measure(workload: Workload, given: argparse.Namespace) -> None:
     """Check that all methods agree, time them and print a line for each."""
     iterations = all_iterations(workload, given.threads, peers=not given.toy, slow=given.slow)
     counts = check(workload, iterations)
-    times = interleaved(iterations, seconds=0.05 if given.toy else given.seconds or workload.seconds)
+    seconds = 0.05 if given.toy else given.seconds or workload.seconds
+    times = interleaved(iterations, seconds=seconds, clock=CLOCKS[given.clock])
     memory = (
         {} if given.toy else {name: _growth_in_a_process(workload.name, name, given) for name in iterations}
     )
@@ -62,7 +66,7 @@ def measure(workload: Workload, given: argparse.Namespace) -> None:
         line: dict[str, Any] = {
             "benchmark": "iteration", "workload": workload.name, "method": name,
             "sizes": list(workload.y0.shape), "dtype": str(workload.y0.dtype), "module": name.partition(" ")[0],
-            "device": "cpu", "threads": given.threads, "rtol": workload.rtol, "atol": workload.atol,
+            "device": "cpu", "threads": given.threads, "clock": given.clock, "rtol": workload.rtol, "atol": workload.atol,
             **summary(found), **counts[name],
         }  # fmt: skip
         if name in memory:

@@ -1,11 +1,11 @@
 """How long does a solve without gradients take, beside SciPy, torchdiffeq and diffrax where they are installed?
 
-    python -m benchmarks.plain_solve [--toy] [--threads N] [--seconds S]
+    python -m benchmarks.plain_solve [--toy] [--threads N] [--seconds S] [--clock wall|processor]
 
 Lorenz's system over [0, 20] in float64 at rtol = atol = 1e-8, one system, and 1,000 of them as one state with shared steps.
 The states at t = 2 are compared before anything is timed: later the system has made round-off large. Prints one JSON line a
 method, with the time of each peer over it; all are measured turn by turn. Odegrad's machine code is measured where numba
-is installed.
+is installed. On a machine that others use too, `--clock processor` counts the processor time of all threads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from odegrad import odeint
 from scipy.integrate import solve_ivp
 from threadpoolctl import threadpool_limits
 
-from .measure import interleaved, machine, ratio, report, summary
+from .measure import CLOCKS, interleaved, machine, ratio, report, summary
 
 TOLERANCE, EARLY, END = 1e-8, 2.0, 20.0
 Solver = Callable[
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="short solves without peers, for the tests")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of BLAS and of PyTorch")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each size")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="what is measured")
     given = parser.parse_args()
     with threadpool_limits(given.threads):
         for n_systems in (1, 4) if given.toy else (1, 1000):
@@ -138,11 +139,12 @@ def measure(n_systems: int, given: argparse.Namespace) -> None:
     end = 0.1 if given.toy else END
     calls = {name: lambda solve=solve: solve(y0, end) for name, solve in solvers.items()}
     nfe = {name: call()[1] for name, call in calls.items()}
-    times = interleaved(calls, seconds=0.02 if given.toy else given.seconds)
+    times = interleaved(calls, seconds=0.02 if given.toy else given.seconds, clock=CLOCKS[given.clock])
     for name, found in times.items():
         line: dict[str, Any] = {
             "benchmark": "plain_solve", "method": name, "sizes": [3, n_systems], "dtype": "float64",
-            "module": name.partition(" ")[0], "device": "cpu", "threads": given.threads, "rtol": TOLERANCE,
+            "module": name.partition(" ")[0], "device": "cpu", "threads": given.threads, "clock": given.clock,
+            "rtol": TOLERANCE,
             "nfe": nfe[name], **summary(found),
         }  # fmt: skip
         if name.startswith("odegrad"):
