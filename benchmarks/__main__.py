@@ -24,8 +24,18 @@ from threadpoolctl import threadpool_limits
 
 from .measure import interleaved, processor_name
 
-BENCHMARKS = ("replay", "iteration", "plain_solve", "conv", "norm_cost", "fusion", "memory", "independent")
-WITH_THREADS = ("iteration", "plain_solve", "norm_cost", "fusion")
+BENCHMARKS = (
+    "replay",
+    "iteration",
+    "plain_solve",
+    "conv",
+    "norm_cost",
+    "fusion",
+    "memory",
+    "independent",
+    "tiled",
+)
+WITH_THREADS = ("iteration", "plain_solve", "norm_cost", "fusion", "tiled")
 RESULTS = Path(__file__).parent / "results"
 Line = dict[str, Any]
 

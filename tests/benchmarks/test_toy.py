@@ -18,8 +18,10 @@ LINES = {
     "iteration": 4,
     "memory": 10,
     "norm_cost": 4,
+    "optimizers": 5,
     "plain_solve": 2,
     "replay": 2,
+    "tiled": 2,
 }
 
 
