@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import ArgumentTypeError
+from .errors import ArgumentError, ArgumentTypeError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -61,11 +61,22 @@ def namespace_of(*arrays: Any) -> ModuleType:
 
 
 def module_for_device(device: str) -> ModuleType:
-    """numpy for "cpu", cupy for "cuda"."""
+    """numpy for "cpu", cupy for "cuda"; ArgumentError where CuPy finds no GPU that it can use."""
     if device == "cpu":
         return np
     if device == "cuda":
-        return cupy_module()
+        cupy = cupy_module()
+        runtime = cupy.cuda.runtime
+        try:
+            n_devices, reason = runtime.getDeviceCount(), ""
+        except runtime.CUDARuntimeError as error:
+            n_devices, reason = 0, f": {error}"
+        if n_devices < 1:
+            raise ArgumentError(
+                f"device 'cuda': CuPy {cupy.__version__} finds no GPU that it can use{reason}. Look at `nvidia-smi`, "
+                "install the CuPy of the driver's CUDA version, or take device 'cpu'"
+            )
+        return cupy
     raise ArgumentTypeError(f"`device` must be 'cpu' or 'cuda'; got {device!r}")
 
 

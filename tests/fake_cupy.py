@@ -535,5 +535,9 @@ def _cuda(cupy: FakeCupy) -> Any:
         return memory
 
     return types.SimpleNamespace(
-        Stream=own, Event=event, get_current_stream=lambda: current, alloc_pinned_memory=alloc_pinned_memory
+        Stream=own,
+        Event=event,
+        get_current_stream=lambda: current,
+        alloc_pinned_memory=alloc_pinned_memory,
+        runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError),
     )

@@ -15,7 +15,7 @@ from odegrad.engine.backend import (
     to_host,
     to_xp,
 )
-from odegrad.engine.errors import ArgumentTypeError, NeuralODEError
+from odegrad.engine.errors import ArgumentError, ArgumentTypeError, NeuralODEError
 
 
 class StandIn:
@@ -80,6 +80,19 @@ def test_missing_cupy_says_which_extra_to_install(monkeypatch):
 def test_unknown_device_is_refused(device):
     with pytest.raises(ArgumentTypeError, match="'cpu' or 'cuda'"):
         module_for_device(device)
+
+
+def no_driver():
+    raise RuntimeError("cudaErrorInsufficientDriver")
+
+
+@pytest.mark.parametrize(
+    "count, reason", [(lambda: 0, r"use\."), (no_driver, "use: cudaErrorInsufficientDriver")]
+)
+def test_a_machine_without_a_gpu_is_told_what_to_do(fake_cupy, monkeypatch, count, reason):
+    monkeypatch.setattr(fake_cupy.cuda.runtime, "getDeviceCount", count)
+    with pytest.raises(ArgumentError, match=rf"finds no GPU that it can {reason}.*'cpu'"):
+        module_for_device("cuda")
 
 
 def test_devices_of_numpy():
