@@ -163,7 +163,7 @@ class Trainer:
             start=state.step_in_epoch,
         )
         start_memory_phase(self.xp)
-        jobs = (partial(self.batch, rows, step) for step, rows in enumerate(order, state.step))
+        jobs = (partial(self.batch, rows) for rows in order)
         with closing(feed(jobs, self.xp)) as fed:
             for batch in fed:
                 interrupts.check()
@@ -173,16 +173,15 @@ class Trainer:
                     self.save(self.run.last, self.state)
         self._end_epoch(started)
 
-    def batch(self, rows: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images, normalised and perhaps augmented, and labels of a step, on the host."""
-        images = self.model.inputs(self.training.images[rows])
-        if self.config.augment:
-            images = self._augmented(images, random.fold_in(self._key(AUGMENT), step))
-        return images, self.training.labels[rows]
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images, normalised, and labels of a step, on the host."""
+        return self.model.inputs(self.training.images[rows]), self.training.labels[rows]
 
     def _step(self, state: RunState, batch: Sequence[Array], started: float) -> RunState:
         """One optimiser step: a new state, so that an interruption leaves the old one whole."""
         x, labels = batch
+        if self.config.augment:  # where the images are: a GPU changes them by one kernel
+            x = self._augmented(x, random.fold_in(self._key(AUGMENT), state.step))
         key = random.fold_in(self._key(DROPOUT), state.step)
         (loss, (logits, seen)), gradient = self.gradient(state.weights, state.stats, x, labels, key)
         loss = float(to_number(loss))
@@ -206,7 +205,7 @@ class Trainer:
             totals=_added(state.totals, loss, logits, labels, seen, time.perf_counter() - started),
         )
 
-    def _augmented(self, images: np.ndarray, key: np.ndarray) -> np.ndarray:
+    def _augmented(self, images: Array, key: np.ndarray) -> Array:
         """Shifts by up to an eighth of the image; mirroring and erasing as they suit the kind of image."""
         pad = max(1, images.shape[1] // 8)
         erase = 0.5 if self.data.is_colour else 0.0

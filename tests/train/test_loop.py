@@ -33,7 +33,7 @@ def stepped(trainer, state, step):
     """The state one step later, on a batch of its own."""
     n = len(trainer.training.labels)
     rows = np.arange(step * 8, step * 8 + min(trainer.config.batch_size, n)) % n
-    return trainer._step(state, trainer.batch(rows, state.step), 0.0)
+    return trainer._step(state, trainer.batch(rows), 0.0)
 
 
 def after(config, n_steps):
@@ -189,7 +189,7 @@ def test_a_step_leaves_the_state_before_it_whole(short):
     trainer = loop.Trainer(short, RunFolder(Path("unused")), Silent())
     state = trainer.fresh_state()
     before = {name: array.tobytes() for name, array in state.arrays().items()}
-    trainer._step(state, trainer.batch(np.arange(8), state.step), 0.0)
+    trainer._step(state, trainer.batch(np.arange(8)), 0.0)
     assert {name: array.tobytes() for name, array in state.arrays().items()} == before
 
 

@@ -136,7 +136,7 @@ def test_a_step_reads_a_handful_of_numbers(fake_cupy, configured):
     config = configured("run", tabn_nodes=3)
     trainer = loop.Trainer(config, run_folder.RunFolder(config.out), Silent())
     state = trainer.fresh_state()
-    batch = [backend.to_xp(fake_cupy, array) for array in trainer.batch(np.arange(8), 0)]
+    batch = [backend.to_xp(fake_cupy, array) for array in trainer.batch(np.arange(8))]
     state = trainer._step(state, batch, 0.0)
     before = backend.transfers().reads
     trainer._step(state, batch, 0.0)
