@@ -147,6 +147,10 @@ class _Writer:
         self.written = [s.output for s in run.steps if not is_sum(s) and s.output not in run.local]
         slots = dict.fromkeys(s for step in run.steps for s in (*step.inputs, step.output))
         self.name = {slot: str(k) for k, slot in enumerate(slots)}  # names that do not depend on the program
+        elementwise = [step for step in run.steps if not is_gather(plan.program, step)]
+        direct = {slot for step in elementwise for slot in step.inputs}
+        self.loaded = [slot for slot in self.read if slot in direct]  # the others are read by gathers
+        self.constants: dict[str, str] = {}  # numbers from the table, and what they are called
         self.sums = [self._sum(step) for step in run.steps if is_sum(step)]
         axes = common_axes([found.axes for found in self.sums]) if self.sums else None
         self.sharing = None if axes is None else Sharing.of(axes)
@@ -200,26 +204,26 @@ class _Writer:
         return _C_TYPES[dtype.name]
 
     def _elementwise(self) -> list[str]:
-        """One value a thread, or ITEMS of them a block apart: reads of all go out before the first is needed."""
+        """One value a thread, or ITEMS of them a block apart."""
         items, size = self._items(), self.size
-        lines = [
-            *self._element(),
-            f"const index start = index(blockIdx.x) * {THREADS * items} + threadIdx.x;",
-        ]
+        element = self._element()
+        start = f"const index start = index(blockIdx.x) * {THREADS * items} + threadIdx.x;"
         if items == 1:
-            return [*lines, f"if (start < {size}) element(start);"]
+            return [*element, start, f"if (start < {size}) {self._one('start')}"]
+        place = f"start + k * {THREADS}"
         return [
-            *lines,
+            *element,
+            start,
             f"if (index(blockIdx.x + 1) * {THREADS * items} <= {size}) {{",
-            "  #pragma unroll",
-            f"  for (int k = 0; k < {items}; ++k) element(start + k * {THREADS});",
+            *self._several(items, place),
             "} else {",
-            f"  for (int k = 0; k < {items}; ++k) if (start + k * {THREADS} < {size}) element(start + k * {THREADS});",
+            f"  for (int k = 0; k < {items}; ++k) if ({place} < {size}) {self._one(place)}",
             "}",
         ]
 
     def _summing(self, sharing: Sharing) -> list[str]:
         axes, kinds = sharing.axes, sorted({self._type(found.slot) for found in self.sums})
+        rows, columns = f"outer * {axes.rows} + row", f"{axes.columns} + column"
         body = [
             f"const index result = index(blockIdx.x) * {sharing.width} + threadIdx.x % {sharing.width};",
             f"const index outer = result / {axes.columns}, column = result % {axes.columns};",
@@ -228,9 +232,11 @@ class _Writer:
             *(f"{self._type(s.slot)} s{self.name[s.slot]} = 0;" for s in self.sums),
             *self._element(),
             f"if (result < {axes.results}) {{",
-            "  #pragma unroll 4",
-            f"  for (index row = first + threadIdx.x / {sharing.width}; row < end; row += {sharing.lanes})",
-            f"    element((outer * {axes.rows} + row) * {axes.columns} + column);",
+            f"  index row = first + threadIdx.x / {sharing.width};",
+            f"  for (; row + {(ITEMS - 1) * sharing.lanes} < end; row += {ITEMS * sharing.lanes}) {{",
+            *(f"  {line}" for line in self._several(ITEMS, f"({rows} + k * {sharing.lanes}) * {columns}")),
+            "  }",
+            f"  for (; row < end; row += {sharing.lanes}) {self._one(f'({rows}) * {columns}')}",
             "}",
             *(f"__shared__ {kind} shared_{kind}[{sharing.threads}];" for kind in kinds),
         ]
@@ -249,14 +255,8 @@ class _Writer:
         return body
 
     def _element(self) -> list[str]:
-        """One value through all steps, as a function of its position."""
-        program = self.plan.program
-        direct = {slot for s in self.run.steps if not is_gather(program, s) for slot in s.inputs}
-        lines = [
-            f"const {self._type(slot)} x{self.name[slot]} = a{self.name[slot]}[{self._place(slot)}];"
-            for slot in self.read
-            if slot in direct
-        ]
+        """One value through all steps, as a function of its position and of what was read there."""
+        lines = []
         for step in self.run.steps:
             name = self.name[step.output]
             if is_sum(step):
@@ -265,7 +265,42 @@ class _Writer:
             lines.append(f"const {self._type(step.output)} x{name} = {self._expression(step)};")
             if step.output in self.written:
                 lines.append(f"a{name}[e] = x{name};")
-        return ["auto element = [&](const index e) {", *(f"  {line}" for line in lines), "};"]
+        given = "".join(f", const {self._type(slot)} x{self.name[slot]}" for slot in self.loaded)
+        numbers = [
+            f"const {text.partition('(')[0]} {name} = {text};" for text, name in self.constants.items()
+        ]
+        return [
+            *numbers,
+            f"auto element = [&](const index e{given}) {{",
+            *(f"  {line}" for line in lines),
+            "};",
+        ]
+
+    def _one(self, position: str) -> str:
+        """A statement that takes the value at a position through all steps."""
+        reads = "".join(f", a{self.name[slot]}[{self._place(slot)}]" for slot in self.loaded)
+        return f"{{ const index e = {position}; element(e{reads}); }}"
+
+    def _several(self, items: int, position: str) -> list[str]:
+        """Statements that do so at a position for each k: all reads go out before the first value is needed."""
+        loop = f"  for (int k = 0; k < {items}; ++k)"
+        names = [(self._type(slot), self.name[slot], self._place(slot)) for slot in self.loaded]
+        reads = " ".join(f"r{name}[k] = a{name}[{place}];" for _, name, place in names)
+        given = "".join(f", r{name}[k]" for _, name, _ in names)
+        return [
+            *(f"  {kind} r{name}[{items}];" for kind, name, _ in names),
+            "  #pragma unroll",
+            f"{loop} {{ const index e = {position}; {reads} }}",
+            "  #pragma unroll",
+            f"{loop} element({position}{given});",
+        ]
+
+    def _constant(self, kind: str, number: str) -> str:
+        """A number in the type of a computation; one from the table is read once, before all values."""
+        text = f"{kind}({number})"
+        if not number.startswith("numbers["):
+            return text
+        return self.constants.setdefault(text, f"n{len(self.constants)}")
 
     def _place(self, slot: int) -> str:
         """Where the value of an operand stands that belongs to position e."""
@@ -292,8 +327,7 @@ class _Writer:
         def operand(position: int, as_truth: bool) -> str:
             slot = step.inputs[position]
             if slot in self.plan.weak:
-                text = self.number(slot)
-                return f"({text} != 0.0)" if as_truth else f"{kind}({text})"
+                return self._constant("bool" if as_truth else kind, self.number(slot))
             name, own = f"x{self.name[slot]}", self._type(slot)
             if own == "bool":
                 return name if as_truth else f"{kind}({name})"
