@@ -16,9 +16,10 @@ from odegrad.engine.errors import ArgumentError, ConfigError
 from odegrad.engine.primitive import PRIMITIVES
 from odegrad.engine.product_precision import OPERAND_ERRORS, Products, current_products, product_precision
 from odegrad.engine.tree import leaves
-from odegrad.train.config import TrainConfig, defaults_for
+from odegrad.train.config import TrainConfig, defaults_for, make_config
 from odegrad.train.data import load_dataset
 from odegrad.train.experiments import classifier
+from odegrad.train.metrics import epochs_of, read
 from rounded_products import rounded_products
 from training import tiny, train
 
@@ -213,9 +214,11 @@ def test_the_gradient_of_the_digits_moves_as_by_a_change_of_the_images(precision
 
 @cache
 def learnt(precision, folder):
-    """The result of a short training."""
+    """(training loss of each epoch, accuracy on the test images) of a short training on the digits."""
+    settings = {"network": "4-layer", "batch_size": 64, "augment": False, "dropout": 0.0, "epochs": 2}
     with rounded_products(precision):
-        return train(tiny(folder, epochs=4, augment=False, dropout=0.0, out=str(folder / precision)))[1]
+        run, result = train(make_config({"dataset": "digits", "out": str(folder / precision), **settings}))
+    return [record["train_loss"] for record in epochs_of(read(run.metrics))], result.test_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +227,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("precision", ROUNDED)
-def test_training_learns_the_same(precision, folder):
-    plain, rounded = learnt("fp32", folder), learnt(precision, folder)
-    assert rounded.test_accuracy == plain.test_accuracy == 1.0
-    assert abs(rounded.loss - plain.loss) <= 0.05 * plain.loss
+def test_the_digits_are_learnt_alike(precision, folder):
+    """Losses within 1% of those in float32, accuracy within 2 points."""
+    (plain, plain_accuracy), (rounded, accuracy) = learnt("fp32", folder), learnt(precision, folder)
+    assert plain[1] < 0.6 * plain[0] and len(rounded) == 2
+    np.testing.assert_allclose(rounded, plain, rtol=0.01)
+    assert abs(accuracy - plain_accuracy) <= 0.02
