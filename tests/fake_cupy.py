@@ -385,7 +385,8 @@ class FakeCupy(types.ModuleType):
             setattr(self, name, getattr(np, name))
         self.result_type = lambda *found: np.result_type(*(getattr(one, "dtype", one) for one in found))
         self.linalg = types.SimpleNamespace(
-            norm=self._function("norm", np.linalg.norm, ["x", "ord", "axis", "keepdims"])
+            inv=self._function("inv", np.linalg.inv, ["a"]),
+            norm=self._function("norm", np.linalg.norm, ["x", "ord", "axis", "keepdims"]),
         )
         tricks = types.SimpleNamespace(
             as_strided=self._function(

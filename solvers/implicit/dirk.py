@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...engine.backend import Array
+from ...engine.backend import Array, to_xp
 from ...engine.errors import ArgumentError
 from ..dynamics import Dynamics
 from ..method import AnyStep, Method, Norm
@@ -16,7 +16,7 @@ from ..stages import EagerStages, Stages
 from ..step_polynomial import read_polynomial
 from .dirk_tableau import DirkTableau
 from .dirk_tableaus import ESDIRK5, IMPLICIT_EULER, KVAERNO5, TRAPEZOID
-from .linear_solvers import LinearSolver, krylov_solver, lu_solver
+from .linear_solvers import LinearSolver, dense_solver, krylov_solver
 from .newton import Newton
 from .on_numpy import check_numpy
 
@@ -50,10 +50,11 @@ class DiagonallyImplicit(Method):
             )
 
     def check(self, y0: Any) -> None:
-        check_numpy(self.name, y0)
+        if self.linear_solver == "krylov":
+            check_numpy(self.name, y0)
 
     def step_on(self, stages: Stages, dynamics: Dynamics, norm: Norm, stats: Stats) -> AnyStep:
-        make = krylov_solver if self.linear_solver == "krylov" else lu_solver
+        make = krylov_solver if self.linear_solver == "krylov" else dense_solver
         solver = make(dynamics, eager=isinstance(stages, EagerStages), stats=stats)
         return DirkStep(
             stages, self.tableau, solver, norm, stats, keeps_jacobian=self.linear_solver == "dense"
@@ -116,7 +117,7 @@ class DirkStep:
         s, rows = tableau.stages, stages.rows
         self.y_new: Array = rows[0]
         self._h = 0.0
-        self._base = np.empty(rows.shape[1], rows.dtype)
+        self._base = stages.xp.empty(rows.shape[1], rows.dtype)
         self._end = stages.input(s - 1)
         a = self.numbers.a
         guesses = a - np.diag(np.diag(a)) + self.numbers.gamma * self.numbers.predictor
@@ -138,7 +139,7 @@ class DirkStep:
         if not is_solved and not self._is_current:
             self._linearize(t)
             is_solved = self._solve_stages(t, t_next)
-        self.y_new = self._end if is_solved else np.full_like(self._end, np.nan)
+        self.y_new = self._end if is_solved else self.stages.xp.full_like(self._end, np.nan)
         self._is_solved, self.failure = is_solved, "" if is_solved else self.newton.failure
         self.n_evaluations = self._stats.n_newton - before
 
@@ -148,19 +149,19 @@ class DirkStep:
 
     def _solve_stages(self, t: float, t_next: float) -> bool:
         self._h = h = t_next - t
-        stages, rows, c = self.stages, self.stages.rows, self.numbers.c
+        stages, rows, xp, c = self.stages, self.stages.rows, self.stages.xp, self.numbers.c
         alpha = h * self.numbers.gamma
         np.multiply(self._weights, h, out=self._scaled[:, :, 1:], casting="same_kind")
+        weights = to_xp(xp, self._scaled)
         self.solver.prepare(alpha)
         self.newton.contraction.slowest = 0.0
         for i in range(1, self.tableau.stages):
-            known, guess = self._scaled[:, i, : i + 1]
-            np.dot(known, self._heads[i], out=self._base)
-            np.dot(guess, self._heads[i], out=stages.input(i))
+            xp.dot(weights[0, i, : i + 1], self._heads[i], out=self._base)
+            xp.dot(weights[1, i, : i + 1], self._heads[i], out=stages.input(i))
             t_i = t_next if c[i] == 1.0 else t + float(c[i]) * h
             if not self.newton.solve(i, t_i, alpha, self._base):
                 return False
-            np.subtract(stages.input(i), self._base, out=rows[i + 1])
+            xp.subtract(stages.input(i), self._base, out=rows[i + 1])
             rows[i + 1] /= rows.dtype.type(alpha)
         return True
 
@@ -170,10 +171,12 @@ class DirkStep:
         A stage is as well damped as the solution. Any other sum of slopes magnifies the stiff components, and the
         estimate with them, which the factor undoes: Hairer & Wanner (1996), Solving ODEs II, section IV.8 (8.20).
         """
+        xp = self.stages.xp
         if not self._is_solved:
-            return np.full_like(self._end, np.inf)
+            return xp.full_like(self._end, np.inf)
         assert self.numbers.b_error is not None
-        error = np.dot((self._h * self.numbers.b_error).astype(self._end.dtype), self.stages.rows[1:])
+        weights = (self._h * self.numbers.b_error).astype(self._end.dtype)
+        error = xp.dot(to_xp(xp, weights), self.stages.rows[1:])
         return error if self.tableau.embedded_is_stage else self.solver.solve(error)
 
     def shift(self) -> None:
@@ -190,8 +193,8 @@ class DirkStep:
         weights = np.zeros((interpolant.shape[1] + 1, self.tableau.stages + 1), self._end.dtype)
         weights[0, 0] = 1.0
         weights[1:, 1:] = h * interpolant.T
-        return np.dot(weights, self.stages.rows)
+        return self.stages.xp.dot(to_xp(self.stages.xp, weights), self.stages.rows)
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        return read_polynomial(np, self.polynomial(h), thetas, h, derivative=derivative)
+        return read_polynomial(self.stages.xp, self.polynomial(h), thetas, h, derivative=derivative)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from ...engine.backend import Array
 from ...engine.transforms import vjp
 from ..compiled import Purpose, compiled_for
 from ..dynamics import Dynamics
@@ -23,11 +22,11 @@ class ReplayedJacobian:
         purpose = Purpose("discrete", (), with_time)
         self._stages = ReplayStages(compiled_for(dynamics, purpose), dynamics, purpose, 1, False)
         self._stages.load(dynamics)
-        n, dtype = dynamics.layout.size, dynamics.layout.dtype
-        self.matrix = np.empty((n, n), dtype)
-        self.time = np.zeros(n, dtype) if with_time else None  # df/dt
+        n, dtype, self.xp = dynamics.layout.size, dynamics.layout.dtype, dynamics.xp
+        self.matrix = self.xp.empty((n, n), dtype)
+        self.time = self.xp.zeros(n, dtype) if with_time else None  # df/dt
 
-    def at(self, t: float, y: np.ndarray) -> None:
+    def at(self, t: float, y: Array) -> None:
         """`matrix` (and `time`) at this state."""
         stages = self._stages
         assert stages.seeds is not None and stages.bars is not None
@@ -48,13 +47,13 @@ class EagerJacobian:
 
     def __init__(self, dynamics: Dynamics, *, with_time: bool = False) -> None:
         self._dynamics = dynamics
-        n, dtype = dynamics.layout.size, dynamics.layout.dtype
-        self.matrix = np.empty((n, n), dtype)
-        self.time = np.zeros(n, dtype) if with_time else None
+        n, dtype, self.xp = dynamics.layout.size, dynamics.layout.dtype, dynamics.xp
+        self.matrix = self.xp.empty((n, n), dtype)
+        self.time = self.xp.zeros(n, dtype) if with_time else None
 
-    def at(self, t: float, y: np.ndarray) -> None:
+    def at(self, t: float, y: Array) -> None:
         _, pull_back = vjp(slope_of(self._dynamics), float(t), y)
-        for i, seed in enumerate(np.eye(len(y), dtype=y.dtype)):
+        for i, seed in enumerate(self.xp.eye(len(y), dtype=y.dtype)):
             t_bar, self.matrix[i] = pull_back(seed)
             if self.time is not None:
                 self.time[i] = t_bar

@@ -84,7 +84,7 @@ class Newton:
 
     def __init__(self, stages: Stages, solver: LinearSolver, norm: Norm, stats: Stats) -> None:
         self._stages, self._solver, self._norm, self._stats = stages, solver, norm, stats
-        self._residual = np.empty(stages.rows.shape[1], stages.rows.dtype)
+        self._residual = stages.xp.empty(stages.rows.shape[1], stages.rows.dtype)
         self.contraction = Contraction()
 
     @property
@@ -113,7 +113,7 @@ class Newton:
         stages, residual = self._stages, self._residual
         stages.evaluate(index, t)
         self._stats.n_newton += 1
-        np.multiply(stages.rows[index + 1], alpha, out=residual, casting="same_kind")
+        stages.xp.multiply(stages.rows[index + 1], residual.dtype.type(alpha), out=residual)
         residual += base
         residual -= stages.input(index)
         return self._solver.solve(residual)

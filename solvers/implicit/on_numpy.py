@@ -13,10 +13,10 @@ from ...engine.tree import leaves
 
 
 def check_numpy(name: str, y0: Any) -> None:
-    """ArgumentTypeError for a state that is not on NumPy arrays: the factorisations are those of LAPACK on the host."""
+    """ArgumentTypeError for a state that is not on NumPy arrays: the Krylov solver is SciPy's."""
     xp = namespace_of(*(base_value(leaf) for leaf in leaves(y0)))
     if xp is not np:
         raise ArgumentTypeError(
-            f"method={name!r} solves its equations on NumPy arrays; got `y0` of {xp.__name__}. Use an explicit method "
-            "(dopri5), or move the state to the host"
+            f"method={name!r} with linear_solver='krylov' works on NumPy arrays; got `y0` of {xp.__name__}. Use "
+            "linear_solver='dense', or move the state to the host"
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.backend import Array
+from ...engine.backend import Array, to_xp
 from ...engine.errors import ArgumentTypeError
 from ...engine.trace import base_value
 from ...engine.tree import leaves
@@ -18,9 +18,8 @@ from ..method import AnyStep, Method, Norm
 from ..solution import Stats
 from ..stages import EagerStages, Stages
 from ..step_polynomial import read_polynomial
-from .linear_solvers import Lu, lu_solver
+from .linear_solvers import DenseSolver, dense_solver
 from .newton import Contraction, round_off_size
-from .on_numpy import check_numpy
 
 ROOT6 = math.sqrt(6.0)
 C = np.array([(4.0 - ROOT6) / 10.0, (4.0 + ROOT6) / 10.0, 1.0])
@@ -73,14 +72,13 @@ class Radau5(Method):
     source = "Hairer & Wanner (1996), Solving ODEs II, section IV.8"
 
     def check(self, y0: Any) -> None:
-        check_numpy(self.name, y0)
         if base_value(leaves(y0)[0]).dtype.kind == "c":
             raise ArgumentTypeError(
                 f"method={self.name!r} is for real states; got a complex `y0`. Use 'kvaerno5'"
             )
 
     def step_on(self, stages: Stages, dynamics: Dynamics, norm: Norm, stats: Stats) -> AnyStep:
-        solver = lu_solver(dynamics, eager=isinstance(stages, EagerStages), stats=stats)
+        solver = dense_solver(dynamics, eager=isinstance(stages, EagerStages), stats=stats)
         return RadauStep(stages, solver, norm, stats)
 
 
@@ -91,23 +89,27 @@ class RadauStep:
     eigenvalue mu of A**-1 and for one of the complex pair; the other is its conjugate.
     """
 
-    def __init__(self, stages: Stages, solver: Lu, norm: Norm, stats: Stats) -> None:
-        rows = stages.rows
+    def __init__(self, stages: Stages, solver: DenseSolver, norm: Norm, stats: Stats) -> None:
+        rows, xp = stages.rows, stages.xp
         n, dtype = rows.shape[1], rows.dtype
         complex_dtype = np.result_type(dtype, np.complex64)
         self.stages, self.failure, self.n_evaluations = stages, "", 0
         self.y_new: Array = rows[0]
         self._norm, self._stats = norm, stats
-        self._real, self._complex = solver, Lu(solver.jacobian, stats, complex_dtype)
+        self._real, self._complex = solver, type(solver)(solver.jacobian, stats, complex_dtype)
         self._contraction = Contraction(STOP)
-        self._z = np.zeros((3, n), dtype)
-        self._polynomial: Array = np.zeros((4, n), dtype)  # of the latest accepted step, without its constant
+        self._z = xp.zeros((3, n), dtype)
+        self._polynomial: Array = xp.zeros((4, n), dtype)  # of the latest accepted step, without its constant
         self._estimate: Array | None = None  # of the error of the latest step, where it has been asked for
         self._t = self._h = self._last_h = 0.0
         self._is_solved, self._was_rejected = True, True
         self._is_current, self._is_slow = False, True  # whether J is that of row 0; whether it ought to be
-        self._v = V[:, :2].astype(complex_dtype)
-        self._v_inverse = V_INVERSE.astype(complex_dtype)
+        self._v_real = to_xp(xp, V[:, 0].real.astype(dtype))
+        self._v_complex = to_xp(xp, V[:, 1].astype(complex_dtype))
+        self._v_inverse = to_xp(xp, V_INVERSE.astype(complex_dtype))
+        self._to_collocation = to_xp(xp, TO_COLLOCATION.astype(dtype))
+        self._bend = to_xp(xp, (MU_REAL * BEND).astype(dtype))
+        self._e = to_xp(xp, (E / MU_REAL).astype(dtype))
 
     def evaluate_start(self, t: float) -> None:
         """f(t, y) for the state in row 0."""
@@ -126,7 +128,8 @@ class RadauStep:
             self._is_solved = self._solve(t, t_next)
         problem = self._real.problem or self._complex.problem or self._contraction.failure
         self.failure = "" if self._is_solved else problem
-        self.y_new = self.stages.rows[0] + self._z[2] if self._is_solved else np.full_like(self._z[2], np.nan)
+        z = self._z[2]
+        self.y_new = self.stages.rows[0] + z if self._is_solved else self.stages.xp.full_like(z, np.nan)
         self.n_evaluations = 3 * (self._stats.n_newton - before)
 
     def _linearize(self, t: float) -> None:
@@ -137,6 +140,7 @@ class RadauStep:
     def _solve(self, t: float, t_next: float) -> bool:
         """The Newton iteration, from the polynomial of the step before; whether it converged."""
         h, y, z, contraction = self._h, self.stages.rows[0], self._z, self._contraction
+        outer = self.stages.xp.outer
         self._guess()
         self._real.prepare(h / MU_REAL)
         self._complex.prepare(h / MU_COMPLEX)
@@ -150,7 +154,7 @@ class RadauStep:
             dw_complex = self._complex.solve((slopes[1] * (h / MU_COMPLEX) - w[1]).astype(w.dtype))
             w[0] += dw_real
             w[1] += dw_complex
-            change = np.outer(self._v[:, 0].real, dw_real) + 2.0 * np.outer(self._v[:, 1], dw_complex).real
+            change = outer(self._v_real, dw_real) + 2.0 * outer(self._v_complex, dw_complex).real
             z += change
             size = math.sqrt(sum(self._norm(part, y, y) ** 2 for part in change) / 3.0)
             verdict = contraction.judge(size, t, partial(round_off_size, self._norm, y))
@@ -165,14 +169,15 @@ class RadauStep:
         ratio = self._h / self._last_h
         thetas = 1.0 + ratio * C
         powers = thetas[:, None] ** np.arange(1, 5) - 1.0  # row 0 is the end of that polynomial
-        np.dot(powers.astype(self._z.dtype), self._polynomial, out=self._z)
+        xp = self.stages.xp
+        xp.dot(to_xp(xp, powers.astype(self._z.dtype)), self._polynomial, out=self._z)
 
     def _evaluate_stages(self, t: float, t_next: float) -> None:
         """Rows 2 to 4: f at the stages, an evaluation each."""
         stages = self.stages
         self._stats.n_newton += 1
         for i, c in enumerate(C, start=1):
-            np.add(stages.rows[0], self._z[i - 1], out=stages.input(i))
+            stages.xp.add(stages.rows[0], self._z[i - 1], out=stages.input(i))
             stages.evaluate(i, t_next if i == 3 else t + float(c) * self._h)
 
     def error_estimate(self) -> Array:
@@ -183,7 +188,7 @@ class RadauStep:
         """
         if not self._is_solved:
             self._was_rejected = True
-            return np.full_like(self._z[2], np.inf)
+            return self.stages.xp.full_like(self._z[2], np.inf)
         rows, error = self.stages.rows, self._damped_estimate()
         if self._norm(error, rows[0], self.y_new) < 1.0:
             return error
@@ -203,9 +208,8 @@ class RadauStep:
         return self._estimate
 
     def _damped(self, slope: Array) -> Array:
-        dtype = slope.dtype
-        part = np.dot((E / MU_REAL).astype(dtype), self._z)
-        return self._real.solve(dtype.type(self._h / MU_REAL) * slope + part)
+        alpha = slope.dtype.type(self._h / MU_REAL)
+        return self._real.solve(alpha * slope + self.stages.xp.dot(self._e, self._z))
 
     def _slope_at(self, y: Array) -> Array:
         """f at the start of the step and another state, in the row of the first stage."""
@@ -229,15 +233,15 @@ class RadauStep:
         That is mu times the error estimate without its factor, and with it as long as h is small; where h is not, the
         two polynomials are less than a third of the estimate apart.
         """
-        dtype = self._z.dtype
-        coefficients = np.outer((MU_REAL * BEND).astype(dtype), self._damped_estimate())
-        coefficients[:3] += np.dot(TO_COLLOCATION.astype(dtype), self._z)
+        xp = self.stages.xp
+        coefficients = xp.outer(self._bend, self._damped_estimate())
+        coefficients[:3] += xp.dot(self._to_collocation, self._z)
         return coefficients
 
     def polynomial(self, h: float) -> Array:
         """(5, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
-        return np.concatenate([self.stages.rows[:1], self._coefficients()])
+        return self.stages.xp.concatenate([self.stages.rows[:1], self._coefficients()])
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        return read_polynomial(np, self.polynomial(h), thetas, h, derivative=derivative)
+        return read_polynomial(self.stages.xp, self.polynomial(h), thetas, h, derivative=derivative)

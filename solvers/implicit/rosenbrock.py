@@ -17,8 +17,7 @@ from ..method import AnyStep, Method, Norm
 from ..solution import Stats
 from ..stages import EagerStages, Stages
 from ..step_polynomial import read_polynomial
-from .linear_solvers import Lu, lu_solver
-from .on_numpy import check_numpy
+from .linear_solvers import DenseSolver, dense_solver
 
 D = 1.0 / (2.0 + math.sqrt(2.0))
 E32 = 6.0 + math.sqrt(2.0)
@@ -40,7 +39,6 @@ class Rosenbrock23(Method):
     source = "Shampine & Reichelt (1997), SIAM J. Sci. Comput. 18, 1-22, section 3"
 
     def check(self, y0: Any) -> None:
-        check_numpy(self.name, y0)
         if base_value(leaves(y0)[0]).dtype.kind == "c":
             raise ArgumentTypeError(
                 f"method={self.name!r} needs a Jacobian, which a function of complex numbers has only if it is analytic; "
@@ -48,7 +46,7 @@ class Rosenbrock23(Method):
             )
 
     def step_on(self, stages: Stages, dynamics: Dynamics, norm: Norm, stats: Stats) -> AnyStep:
-        solver = lu_solver(dynamics, eager=isinstance(stages, EagerStages), stats=stats, with_time=True)
+        solver = dense_solver(dynamics, eager=isinstance(stages, EagerStages), stats=stats, with_time=True)
         return RosenbrockStep(stages, solver)
 
 
@@ -66,13 +64,13 @@ class RosenbrockStep:
 
     n_evaluations = 2
 
-    def __init__(self, stages: Stages, solver: Lu) -> None:
+    def __init__(self, stages: Stages, solver: DenseSolver) -> None:
         self.stages, self.solver = stages, solver
         self.failure = ""
         self.y_new: Array = stages.rows[0]
         self._h = 0.0
         self._is_current = False  # whether the Jacobian is that of row 0
-        self._k = [np.empty_like(stages.rows[0]) for _ in range(3)]
+        self._k = [stages.xp.empty_like(stages.rows[0]) for _ in range(3)]
 
     def evaluate_start(self, t: float) -> None:
         """F_0 = f(t, y) for the state in row 0."""
@@ -98,13 +96,13 @@ class RosenbrockStep:
         stages.evaluate(2, t_next)
         k3 = solver.solve(rows[3] - rows.dtype.type(E32) * (k2 - rows[2]) - 2.0 * (k1 - rows[1]) + time_part)
         self._k = [k1, k2, k3]
-        self.y_new = np.full_like(end, np.nan) if solver.problem else end
+        self.y_new = stages.xp.full_like(end, np.nan) if solver.problem else end
         self.failure = solver.problem
 
     def error_estimate(self) -> Array:
         """h/6 (k_1 - 2 k_2 + k_3)."""
         if self.failure:
-            return np.full_like(self.y_new, np.inf)
+            return self.stages.xp.full_like(self.y_new, np.inf)
         k1, k2, k3 = self._k
         return self.y_new.dtype.type(self._h / 6.0) * (k1 - 2.0 * k2 + k3)
 
@@ -118,10 +116,10 @@ class RosenbrockStep:
         """(3, n): coefficients of the quadratic y + h [theta (1 - theta) k_1 + theta (theta - 2 d) k_2] / (1 - 2 d)."""
         k1, k2, _ = self._k
         scale = h / (1.0 - 2.0 * D)
-        block = np.stack([self.stages.rows[0], k1 - 2.0 * D * k2, k2 - k1])
+        block = self.stages.xp.stack([self.stages.rows[0], k1 - 2.0 * D * k2, k2 - k1])
         block[1:] *= scale
         return block
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""
-        return read_polynomial(np, self.polynomial(h), thetas, h, derivative=derivative)
+        return read_polynomial(self.stages.xp, self.polynomial(h), thetas, h, derivative=derivative)
