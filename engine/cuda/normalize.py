@@ -27,9 +27,8 @@ NORMALIZE = Source(
     "normalize",
     SIZES
     + r"""
-#define GIVEN const real* mean, const real* var, double eps, \
-  const real* gamma, const real* alpha, const real* hats, number nodes, \
-  number rows, number channels, int relu
+#define GIVEN const real* mean, const real* var, double eps, const real* gamma, const real* alpha, const real* hats, \
+  number nodes, number rows, number channels, int relu
 #define FIRST (blockIdx.x * (number)SLOTS + threadIdx.x * PACK)
 
 // the first of the hats that are not zero, found by all threads of a block together
@@ -154,8 +153,7 @@ channel_cotangents(const real* partial, number blocks, GIVEN, real* bars) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-input_cotangent(const real* ybar, const real* x, GIVEN,
-                const real* mean_bar, const real* var_bar, real* xbar) {
+input_cotangent(const real* ybar, const real* x, GIVEN, const real* mean_bar, const real* var_bar, real* xbar) {
   const number end = rows * channels, stride = gridDim.x * (number)SLOTS;
   CHANNELS_OF_THREAD(at)
   real constant[PACK], slope[PACK];
