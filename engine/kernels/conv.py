@@ -36,7 +36,7 @@ from .gather import Phase, correlate, image_rows, window_rows, with_border
 from .geometry import Pair, as_pair, check_inexact, check_ndim, result_buffer, window_count
 from .narrow import correlate_narrow, is_narrow, narrow_tiles, narrow_window_product
 from .products import summed_over_rows
-from .scatter import is_worthwhile, scatter_product
+from .scatter import Place, is_worthwhile, scatter_product
 from .scratch import scratch
 from .threads import one_blas_thread, run_shares
 from .tiles import Tile, cut
@@ -122,19 +122,13 @@ def conv2d_input_grad(
     if ybar.size == 0 or xbar.size == 0:
         xbar[...] = 0
     elif _is_narrow(geometry) and geometry.stride == (1, 1):
-        correlate_narrow(xp, ybar, _input_grad_phases(xp, w, geometry, dtype)[0], xbar, (1, 1))
-    elif is_worthwhile(geometry.w_shape):
-        scatter_product(xp, ybar, w, xbar, geometry.stride, geometry.padding)
+        correlate_narrow(xp, ybar, _input_grad_phases(xp, w, _phase_places(geometry), dtype)[0], xbar, (1, 1))
     else:
-        phases = _input_grad_phases(xp, w, geometry, dtype)
-        if len(phases) < geometry.stride[0] * geometry.stride[1]:
+        places = _phase_places(geometry)
+        if len(places) < geometry.stride[0] * geometry.stride[1]:
             xbar[...] = 0  # positions that no tap reaches
-        if xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.x_shape[:3], dtype):
-            correlate_winograd(ybar, phases[0], xbar)
-        elif xp is np and is_cells(phases, xbar.shape):
-            correlate_cells(ybar, phases, xbar)
-        elif phases:
-            correlate(xp, ybar, phases, xbar, (1, 1))
+        if places:
+            _fill_phases(xp, ybar, w, geometry, places, xbar)
     return xbar
 
 
@@ -236,19 +230,35 @@ def _forward_phase(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) ->
     )
 
 
-def _input_grad_phases(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) -> list[Phase]:
-    """One phase for each residue (position mod stride) that at least one tap reaches."""
-    n_in = geometry.w_shape[2]
+def _fill_phases(
+    xp: ModuleType, ybar: Array, w: Array, geometry: _Geometry, places: Sequence[Place], xbar: Array
+) -> None:
+    """The positions of xbar that taps reach, in the way that is fastest for this size."""
+    if is_worthwhile(geometry.w_shape):
+        scatter_product(xp, ybar, w, xbar, places)
+        return
+    phases = _input_grad_phases(xp, w, places, xbar.dtype)
+    if xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.x_shape[:3], xbar.dtype):
+        correlate_winograd(ybar, phases[0], xbar)
+    elif xp is np and is_cells(phases, xbar.shape):
+        correlate_cells(ybar, phases, xbar)
+    else:
+        correlate(xp, ybar, phases, xbar, (1, 1))
+
+
+def _input_grad_phases(xp: ModuleType, w: Array, places: Sequence[Place], dtype: Any) -> list[Phase]:
+    """The phases at these places, each with its taps of w as a matrix."""
+    n_in = w.shape[2]
     phases = []
-    for (k_h, k_w), place in _phase_places(geometry):
-        reversed_taps = w[k_h, k_w][::-1, ::-1].transpose(0, 1, 3, 2)
+    for reaching, *place in places:
+        reversed_taps = w[reaching][::-1, ::-1].transpose(0, 1, 3, 2)
         phases.append(Phase(xp.ascontiguousarray(reversed_taps, dtype=dtype).reshape(-1, n_in), *place))
     return phases
 
 
 @lru_cache(maxsize=512)
-def _phase_places(geometry: _Geometry) -> tuple[tuple[tuple[slice, slice], tuple[Pair, ...]], ...]:
-    """For each phase the taps of w that reach it, and (taps, offset, first, step, counts) of `Phase`.
+def _phase_places(geometry: _Geometry) -> tuple[Place, ...]:
+    """Every phase that at least one tap reaches.
 
     x position i = first + s q meets tap k at the output position (i + p - k) / s. Those taps are k = k0 + s j with
     k0 = (first + p) mod s, and the output position is q + (first + p) // s - j: a correlation with reversed taps.
@@ -267,7 +277,7 @@ def _phase_places(geometry: _Geometry) -> tuple[tuple[tuple[slice, slice], tuple
                 continue
             offset = (base_h - taps[0] + 1, base_w - taps[1] + 1)
             count = (-((first_h - height) // stride_h), -((first_w - width) // stride_w))
-            places.append((reaching, (taps, offset, (first_h, first_w), geometry.stride, count)))
+            places.append(Place(reaching, taps, offset, (first_h, first_w), geometry.stride, count))
     return tuple(places)
 
 

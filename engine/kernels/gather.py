@@ -16,6 +16,8 @@ from .products import rows_times
 from .scratch import scratch
 from .tiles import Tile, cut, for_each_tile
 
+_LARGE = 1 << 16  # bytes from which copying a row of taps at once pays for making the views
+
 
 class Phase(NamedTuple):
     """target[first + step * q] = sum over taps j of source[stride * q + offset + j] @ matrix[j], q < counts, per axis.
@@ -94,7 +96,7 @@ def window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: 
     if windows.flags.c_contiguous:
         return windows.reshape(n_rows, depth)
     rows = scratch(xp, "windows", (n_rows, depth), padded.dtype)
-    if xp is np and padded.flags.c_contiguous:
+    if xp is np and padded.flags.c_contiguous and rows.nbytes >= _LARGE:
         # a row of taps as one item: NumPy copies that in three quarters of the time of its numbers
         item = np.dtype((np.void, taps[1] * channels * padded.itemsize))
         start = corner[0] * step_h + corner[1] * step_w
