@@ -158,13 +158,25 @@ def await_device() -> None:
     cupy_module().cuda.get_current_stream().synchronize()
 
 
-def captured(work: Callable[[], None]) -> tuple[Any, Any]:
-    """(CUDA graph of what `work()` launches, the memory pool that it works in, to be kept as long as the graph).
+class PrivateMemory(NamedTuple):
+    """A stream to capture on, and a memory pool for nothing else than what is captured there."""
+
+    stream: Any
+    pool: Any
+
+
+def private_memory() -> PrivateMemory:
+    """For graphs that are never launched at the same time: they use the same memory one after the other."""
+    cuda = cupy_module().cuda
+    return PrivateMemory(cuda.Stream(non_blocking=True), cuda.MemoryPool())
+
+
+def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:
+    """The CUDA graph of what `work()` launches; `memory` is to be kept as long as the graph.
 
     `work` is carried out once before. What it raises while it is captured is raised here, and nothing stays captured.
     """
-    cuda = cupy_module().cuda
-    pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+    cuda, (stream, pool) = cupy_module().cuda, memory
     cuda.get_current_stream().synchronize()
     with stream, cuda.using_allocator(pool.malloc):
         work()
@@ -176,7 +188,7 @@ def captured(work: Callable[[], None]) -> tuple[Any, Any]:
             with suppress(Exception):  # CUDA says again that the capture failed
                 stream.end_capture()
             raise
-        return stream.end_capture(), pool
+        return stream.end_capture()
 
 
 def start_memory_phase(xp: ModuleType) -> None:

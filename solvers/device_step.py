@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..engine.backend import Array, await_device, to_xp
+from ..engine.backend import Array, await_device, private_memory, to_xp
 from ..engine.cuda.error_norm import step_error_norm
 from ..engine.cuda.graph import Graph, Mailbox
 from ..engine.cuda.replay import CudaWorkspace
@@ -49,6 +49,7 @@ class _Record:
         self.error = Mailbox(xp, 1)
         self.y_new: Array = xp.empty(stages.rows.shape[1], stages.rows.dtype)
         self.graphs: dict[Any, Graph | None] = {}
+        self.memory = private_memory()  # of all graphs: they are launched one after the other
         self.can_capture = True
         self.is_running = False  # whether a step was launched that nobody has waited for
 
@@ -155,7 +156,7 @@ class DeviceStep(RowStep):
 
     def _captured(self, key: Any) -> Graph | None:
         try:
-            graph = Graph(self._work)
+            graph = Graph(self._work, self._record.memory)
         except Exception as error:  # noqa: BLE001 - CuPy raises errors of many kinds
             self._give_up(str(error) or type(error).__name__)
             return None

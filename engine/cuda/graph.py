@@ -1,7 +1,7 @@
 """A row of launches captured once as a CUDA graph, and launched again as one.
 
-What is captured runs on a stream of its own and takes its memory from a pool of its own: a graph keeps addresses, and the
-memory behind them must never be given to anyone else. Numbers cross in page-locked memory: the copies are part of the
+What is captured takes its memory from a pool of its own (`backend.private_memory`): a graph keeps addresses, and the memory
+behind them must never be given to anyone else. Numbers cross in page-locked memory: the copies are part of the
 graph.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import backend
-from ..backend import Array
+from ..backend import Array, PrivateMemory
 
 
 class Mailbox:
@@ -45,8 +45,9 @@ class Graph:
     Raises: whatever CuPy raises for work that cannot be captured, such as a call of cuBLAS.
     """
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._graph, self._memory = backend.captured(work)
+    def __init__(self, work: Callable[[], None], memory: PrivateMemory) -> None:
+        self._memory = memory
+        self._graph = backend.captured(work, memory)
 
     def launch(self) -> None:
         """Carry it out, in the order of the current stream."""

@@ -63,8 +63,8 @@ def test_gradients_are_those_of_the_host(gradient, device, problem):
         assert_close(bar.get(), expected, scale=norm(y_bar) + norm(*p_bar.values()), tol=1e4 * EPS64)
 
 
-def test_an_attempted_step_costs_one_read(cupy, problem):
-    y0, params = (moved(cupy, tree) for tree in problem)
+def test_an_attempted_step_costs_one_read(device, problem):
+    y0, params = (moved(device, tree) for tree in problem)
     odeint(f, y0, [0.0, 1.0], params, rtol=1e-3)  # its check of a new program reads as well
     reads = []
     for t_end in (0.5, 4.0):
