@@ -108,8 +108,9 @@ def odeint(
         step_size: largest step of a method with fixed steps (default: from output time to output time).
         grid: walk exactly these times (`sol.grid` of an earlier solve) instead of choosing steps.
         controller: a name in CONTROLLERS (solvers/controllers.py): "i" (the default), "pi", "pid", "gustafsson", "pi33",
-            "pi42", "h211pi", "h211b", "h312pid", "h312b", "h321"; or a `PIController` or `FilterController`, which have
-            the safety factor and the limits of growth, or what has their `judge`.
+            "pi42", "h211pi", "h211b", "h312pid", "h312b", "h321", "predictive" (the default of radau5); or a
+            `PIController` or `FilterController`, which have the safety factor and the limits of growth, or what has
+            their `judge`.
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` and `interpolated` (default: rtol,
             atol).
         drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` or `reversible`
