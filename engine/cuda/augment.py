@@ -15,6 +15,7 @@ from .source import Source, blocks_for, is_plain, kernel
 
 THREADS = 256
 MOST_BLOCKS = 4096
+MOST_VALUES = 1 << 30
 CHANGES = 7
 
 AUGMENT = Source(
@@ -23,10 +24,10 @@ AUGMENT = Source(
 struct Change { int down, right, is_mirrored, top, left, height, width; };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-augment(const real* x, const Change* changes, int height, int width, int channels, real* y, number end) {
-  for (number i = blockIdx.x * (number)THREADS + threadIdx.x; i < end; i += gridDim.x * (number)THREADS) {
+augment(const real* x, const Change* changes, int height, int width, int channels, real* y, int end) {
+  for (int i = blockIdx.x * THREADS + threadIdx.x; i < end; i += gridDim.x * THREADS) {
     const int c = i % channels, w = i / channels % width, h = i / channels / width % height;
-    const number image = i / channels / width / height;
+    const int image = i / channels / width / height;
     const Change change = changes[image];
     const int row = h + change.down, column = (change.is_mirrored ? width - 1 - w : w) + change.right;
     const bool is_inside = row >= 0 && row < height && column >= 0 && column < width;
@@ -41,8 +42,8 @@ augment(const real* x, const Change* changes, int height, int width, int channel
 
 
 def fits_augment(images: Array) -> bool:
-    """Whether the kernel takes images (N, H, W, C): float32 or float64, row-major, not empty."""
-    return images.ndim == 4 and images.size > 0 and is_plain(images)
+    """Whether the kernel takes images (N, H, W, C): float32 or float64, row-major, neither empty nor past 32 bits."""
+    return images.ndim == 4 and 0 < images.size < MOST_VALUES and is_plain(images)
 
 
 def augment(images: Array, changes: Array, *, out: Array | None = None) -> Array:
@@ -63,5 +64,5 @@ def augment(images: Array, changes: Array, *, out: Array | None = None) -> Array
     call = kernel(AUGMENT, "augment", images.dtype, THREADS=THREADS)
     sizes = tuple(np.int32(n) for n in images.shape[1:])
     grid = (blocks_for(images.size, THREADS, MOST_BLOCKS),)
-    call(grid, (THREADS,), (images, changes, *sizes, out, np.int64(images.size)))
+    call(grid, (THREADS,), (images, changes, *sizes, out, np.int32(images.size)))
     return out

@@ -23,6 +23,7 @@ from .source import VECTOR_BYTES, Source, blocks_for, is_plain, kernel, pack_siz
 
 THREADS = 256
 MOST_BLOCKS = 4096
+MOST_VALUES = 1 << 30
 Size = int | Pair
 
 MAX_POOL = Source(
@@ -33,11 +34,11 @@ struct Windows { int height, width, rows, columns, size_h, size_w, stride_h, str
 // WIDTH neighbouring channels: PACK where they lie at multiples of 16 bytes, otherwise 1
 struct alignas(WIDTH == PACK ? 16 : (int)sizeof(real)) Few { real at[WIDTH]; };
 
-__device__ inline Few few(const real* x, number i) { return *reinterpret_cast<const Few*>(x + i); }
-__device__ inline void put(real* x, number i, const Few& value) { *reinterpret_cast<Few*>(x + i) = value; }
+__device__ inline Few few(const real* x, int i) { return *reinterpret_cast<const Few*>(x + i); }
+__device__ inline void put(real* x, int i, const Few& value) { *reinterpret_cast<Few*>(x + i) = value; }
 
 // the place in x of a tap of a window of image b, or -1 outside
-__device__ inline number tap_at(const Windows& w, number b, int row, int column, int k, int l, int c) {
+__device__ inline int tap_at(const Windows& w, int b, int row, int column, int k, int l, int c) {
   const int h = row * w.stride_h - w.pad_h + k, v = column * w.stride_w - w.pad_w + l;
   if (h < 0 || h >= w.height || v < 0 || v >= w.width) return -1;
   return ((b * w.height + h) * w.width + v) * w.channels + c;
@@ -46,20 +47,19 @@ __device__ inline number tap_at(const Windows& w, number b, int row, int column,
 #define WINDOWS int height, int width, int rows, int columns, int size_h, int size_w, int stride_h, int stride_w, \
   int pad_h, int pad_w, int channels
 #define W Windows w = {height, width, rows, columns, size_h, size_w, stride_h, stride_w, pad_h, pad_w, channels}
-#define EACH(n) for (number i = (blockIdx.x * (number)THREADS + threadIdx.x) * WIDTH; i < n; \
-                     i += gridDim.x * (number)(THREADS * WIDTH))
+#define EACH(n) for (int i = (blockIdx.x * THREADS + threadIdx.x) * WIDTH; i < n; i += gridDim.x * THREADS * WIDTH)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-max_pool(const real* x, WINDOWS, real* y, number end) {
+max_pool(const real* x, WINDOWS, real* y, int end) {
   W;
   EACH(end) {
     const int c = i % channels, column = i / channels % columns, row = i / channels / columns % rows;
-    const number b = i / channels / columns / rows;
+    const int b = i / channels / columns / rows;
     Few best;
     bool seen = false;
     for (int k = 0; k < size_h; ++k)
       for (int l = 0; l < size_w; ++l) {
-        const number place = tap_at(w, b, row, column, k, l, c);
+        const int place = tap_at(w, b, row, column, k, l, c);
         if (place < 0) continue;
         const Few value = few(x, place);
         for (int m = 0; m < WIDTH; ++m) best.at[m] = seen ? maximum(value.at[m], best.at[m]) : value.at[m];
@@ -71,17 +71,17 @@ max_pool(const real* x, WINDOWS, real* y, number end) {
 
 // z where x has the maximum of each window
 extern "C" __global__ void __launch_bounds__(THREADS)
-max_pool_pick(const real* z, const real* x, const real* y, WINDOWS, real* picked, number end) {
+max_pool_pick(const real* z, const real* x, const real* y, WINDOWS, real* picked, int end) {
   W;
   EACH(end) {
     const int c = i % channels, column = i / channels % columns, row = i / channels / columns % rows;
-    const number b = i / channels / columns / rows;
+    const int b = i / channels / columns / rows;
     const Few best = few(y, i);
     Few result = {};
     bool found[WIDTH] = {};
     for (int k = 0; k < size_h; ++k)
       for (int l = 0; l < size_w; ++l) {
-        const number place = tap_at(w, b, row, column, k, l, c);
+        const int place = tap_at(w, b, row, column, k, l, c);
         if (place < 0) continue;
         const Few value = few(x, place), other = few(z, place);
         for (int m = 0; m < WIDTH; ++m)
@@ -92,11 +92,11 @@ max_pool_pick(const real* z, const real* x, const real* y, WINDOWS, real* picked
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-max_pool_grad(const real* ybar, const real* x, const real* y, WINDOWS, real* xbar, number end) {
+max_pool_grad(const real* ybar, const real* x, const real* y, WINDOWS, real* xbar, int end) {
   W;
   EACH(end) {
     const int c = i % channels, v = i / channels % width, h = i / channels / width % height;
-    const number b = i / channels / width / height;
+    const int b = i / channels / width / height;
     const Few mine = few(x, i);
     Few result = {};
     // the windows that reach row h: row * stride <= h + pad < row * stride + size
@@ -105,13 +105,13 @@ max_pool_grad(const real* ybar, const real* x, const real* y, WINDOWS, real* xba
     const int first_column = max(0, (v + pad_w - size_w + stride_w) / stride_w);
     for (int row = first_row; row <= last_row; ++row)
       for (int column = first_column; column <= last_column; ++column) {
-        const number window = ((b * rows + row) * columns + column) * channels + c;
+        const int window = ((b * rows + row) * columns + column) * channels + c;
         const Few best = few(y, window);
         bool is_first[WIDTH];
         for (int m = 0; m < WIDTH; ++m) is_first[m] = mine.at[m] == best.at[m];
         const int my_tap = (h + pad_h - row * stride_h) * size_w + v + pad_w - column * stride_w;
         for (int tap = 0; tap < my_tap; ++tap) {
-          const number place = tap_at(w, b, row, column, tap / size_w, tap % size_w, c);
+          const int place = tap_at(w, b, row, column, tap / size_w, tap % size_w, c);
           if (place < 0) continue;
           const Few earlier = few(x, place);
           for (int m = 0; m < WIDTH; ++m) is_first[m] = is_first[m] && earlier.at[m] != best.at[m];
@@ -128,8 +128,11 @@ max_pool_grad(const real* ybar, const real* x, const real* y, WINDOWS, real* xba
 
 
 def fits_max_pool(*arrays: Any, **static: Any) -> bool:
-    """Whether the kernels take these arrays (B, ., ., C): one dtype, float32 or float64, without gaps, not empty."""
-    return all(is_array(a) and a.ndim == 4 and a.size > 0 for a in arrays) and is_plain(*arrays)
+    """Whether the kernels take these arrays (B, ., ., C): one dtype, float32 or float64, without gaps, not empty.
+
+    They count in 32 bits, in which a division takes a fraction of the time.
+    """
+    return all(is_array(a) and a.ndim == 4 and 0 < a.size < MOST_VALUES for a in arrays) and is_plain(*arrays)
 
 
 @max_pool_windows.on_cuda(fits_max_pool)
@@ -198,7 +201,7 @@ def _launch(
     windows = (*x.shape[1:3], *y.shape[1:3], *taps, *steps, *border, channels)
     call = kernel(MAX_POOL, name, dtype, THREADS=THREADS, WIDTH=width)
     grid = (blocks_for(out.size, THREADS * width, MOST_BLOCKS),)
-    call(grid, (THREADS,), (*arrays, *(np.int32(n) for n in windows), out, np.int64(out.size)))
+    call(grid, (THREADS,), (*arrays, *(np.int32(n) for n in windows), out, np.int32(out.size)))
     return out
 
 

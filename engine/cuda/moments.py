@@ -56,7 +56,7 @@ block_moments(const real* x, number rows, number channels, real* partial) {
     const int slot = threadIdx.x * PACK + j;
     all_n[slot] = n[j]; all_mean[slot] = mean[j]; all_s[slot] = s[j];
   }
-  for (int left = SLOTS / channels; left > 1; ) {
+  for (int left = SLOTS / (int)channels; left > 1; ) {
     const int half = (left + 1) / 2, above = half * channels;
     __syncthreads();
     for (int a = threadIdx.x; a < (left - half) * channels; a += THREADS)

@@ -67,7 +67,7 @@ __device__ inline Channel channel_at(GIVEN, number cell, number c) {
 #define CHANNELS_OF_THREAD(at) \
   Channel at[PACK]; \
   { const number cell = cell_of(hats, nodes); \
-    for (int j = 0; j < PACK; ++j) at[j] = CHANNEL(cell, (threadIdx.x * PACK + j) % channels); }
+    for (int j = 0; j < PACK; ++j) at[j] = CHANNEL(cell, (threadIdx.x * PACK + j) % (int)channels); }
 
 __device__ inline real affine(real deviation, const Channel& at) { return fma(deviation, at.factor, at.shift); }
 
@@ -109,7 +109,7 @@ block_sums(const real* ybar, const real* x, GIVEN, real* partial) {
     plain[threadIdx.x * PACK + j] = sum[j];
     weighted[threadIdx.x * PACK + j] = sum_weighted[j];
   }
-  for (int left = SLOTS / channels; left > 1; ) {
+  for (int left = SLOTS / (int)channels; left > 1; ) {
     const int half = (left + 1) / 2, above = half * channels;
     __syncthreads();
     for (int a = threadIdx.x; a < (left - half) * channels; a += THREADS) {
@@ -158,7 +158,7 @@ input_cotangent(const real* ybar, const real* x, GIVEN, const real* mean_bar, co
   CHANNELS_OF_THREAD(at)
   real constant[PACK], slope[PACK];
   for (int j = 0; j < PACK; ++j) {
-    const number c = (threadIdx.x * PACK + j) % channels;
+    const int c = (threadIdx.x * PACK + j) % (int)channels;
     constant[j] = mean_bar ? mean_bar[c] / rows : real(0);
     slope[j] = var_bar ? 2 * var_bar[c] / rows : real(0);
   }

@@ -65,7 +65,9 @@ def test_another_table_is_refused(changes, got):
         cuda.augment(np.zeros((3, 4, 4, 1)), changes)
 
 
-def test_what_fits():
+def test_what_fits(monkeypatch):
     x = np.ones((2, 4, 4, 3), np.float32)
     assert cuda.fits_augment(x) and not cuda.fits_augment(x[:, ::2]) and not cuda.fits_augment(x[:0])
     assert not cuda.fits_augment(x.astype(np.float16)) and not cuda.fits_augment(x[0])
+    monkeypatch.setattr(cuda, "MOST_VALUES", x.size)
+    assert not cuda.fits_augment(x)

@@ -92,11 +92,13 @@ def test_more_blocks_than_are_launched_at_once(rng, monkeypatch):
     np.testing.assert_array_equal(cuda.max_pool(x, size=2), plain.max_pool(np, x, 2))
 
 
-def test_what_fits():
+def test_what_fits(monkeypatch):
     x = np.ones((1, 2, 2, 3), np.float32)
     assert cuda.fits_max_pool(x, x) and not cuda.fits_max_pool(x, x.astype(np.float64))
     assert not cuda.fits_max_pool(x[:, :, ::2]) and not cuda.fits_max_pool(x[:0])
     assert not cuda.fits_max_pool(x[0]) and not cuda.fits_max_pool(x, 1.0)
+    monkeypatch.setattr(cuda, "MOST_VALUES", x.size)
+    assert not cuda.fits_max_pool(x)
 
 
 @pytest.mark.parametrize("op", [ops.max_pool_windows, ops.max_pool_grad, ops.max_pool_pick], ids=str)
