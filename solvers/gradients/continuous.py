@@ -112,9 +112,10 @@ def solve_adjoint(
     a = ys_bar[stops[0]].copy()
     rtol, atol = stages.tolerances(control.rtol, control.atol, max(sizes))
     control = replace(control, rtol=rtol, atol=atol)
+    step = RowStep(stages, tableau)  # one for all intervals
     for start, end in zip(stops, stops[1:], strict=False):
         stages.begin(ys[start], a)
-        integrator = _interval(stages, tableau, control, trajectory, start, end)
+        integrator = _interval(stages, step, control, trajectory, start, end)
         ts_bar[start] = inner(ys_bar[start], stages.start_slope)
         _walk(integrator, stages, stats)
         stages.arrive(float(ts[end]), ys[end], integrator.y)
@@ -133,16 +134,16 @@ def _stops(sizes: list[float], every: bool) -> list[int]:
 
 
 def _interval(
-    stages: AdjointStages, tableau: Tableau, control: Control, trajectory: Trajectory, start: int, end: int
+    stages: AdjointStages, step: RowStep, control: Control, trajectory: Trajectory, start: int, end: int
 ) -> Integrator:
     """The backward integrator from ts[start] to ts[end], its first slope evaluated."""
     t0, t1 = float(trajectory.ts[start]), float(trajectory.ts[end])
-    grid = None
+    grid, tableau = None, step.tableau
     if not tableau.is_adaptive:
         times = np.array(trajectory.grid)
         grid = times[(times >= min(t0, t1)) & (times <= max(t0, t1))][::-1]
-    integrator = Integrator(stages, tableau, control, t0, t1, Stats(), grid=grid, name=stages.name)
-    integrator.step.evaluate_start(t0)
+    integrator = Integrator(stages, tableau, control, t0, t1, Stats(), grid=grid, name=stages.name, step=step)
+    step.evaluate_start(t0)
     integrator.stats.nfe += 1
     return integrator
 
