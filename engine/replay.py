@@ -210,6 +210,7 @@ class Binder:
         self.arrays = arrays
         self.accumulate = accumulate
         self.weight = weight
+        self.added: dict[int, Array] = {}
 
     def bind(self, group: str, targets: Targets = ()) -> Runner:
         """A function of t that runs one group."""
@@ -220,11 +221,12 @@ class Binder:
         scalars = self._scalars(code)
         last_use = self._last_uses(group)
         direct = self._direct_targets(group, targets)
+        self.added = self._added_by_tiles(group, targets)
         chunks: dict[int, Array] = {}
         for position, segment in enumerate(self.workspace.schedules[group]):
             for step in _steps_of(segment):
                 root = plan.root[step.output]
-                if _is_local(segment, root):
+                if _is_local(segment, root) or root in self.added:
                     continue
                 if root != step.output:
                     self.arrays[step.output] = self._view(step)
@@ -283,6 +285,21 @@ class Binder:
         }
         return direct | parts_in_place(plan, group, direct) if self.xp is np else direct
 
+    def _added_by_tiles(self, group: str, targets: Targets) -> dict[int, Array]:
+        """Results that are accumulated and nothing else, made row by row: each tile adds its own ones, still in cache."""
+        plan, pieces = self.plan, self.workspace.schedules[group]
+        tiled = [piece for piece in pieces if isinstance(piece, Tiled)]
+        made = {slot for piece in tiled for slot in piece.segment.results if slot not in piece.segment.sums}
+        used = [
+            plan.root[slot] for step in plan.steps[group] for slot in step.inputs if slot not in plan.weak
+        ]
+        used += [plan.root[slot] for slot, _ in targets if slot not in plan.weak]
+        given = self.accumulate.get(group, ())
+        used += [plan.root[slot] for slot, _ in given if slot not in plan.weak and plan.root[slot] != slot]
+        once = {slot for slot, _ in given if [other for other, _ in given].count(slot) == 1}
+        wanted = once.intersection(made).difference(used, plan.residuals)
+        return {slot: target for slot, target in given if slot in wanted}
+
     def _emit_piece(self, code: Code, group: str, segment: Piece, scalars: WeakScalars) -> None:
         plan = self.plan
         if isinstance(segment, Tiled):
@@ -324,10 +341,13 @@ class Binder:
             for slot in (*step.inputs, step.output)
             if slot in self.arrays and slot not in parts
         }
-        results = [(s, parts[s][k, ...] if s in parts else arrays[s]) for s in tiled.segment.results]
+        whole = [slot for slot in tiled.segment.results if slot not in self.added]
+        results = [(s, parts[s][k, ...] if s in parts else arrays[s]) for s in whole]
+        added = {s: a for s, a in self.added.items() if s in tiled.segment.results}
+        accumulate = {group: [(s, tiled.rows_of(a, s, bounds)) for s, a in added.items()]}
         constant_scalar = self.workspace.constant_scalar
         workspace = _TileWorkspace(plan, self.xp, {group: pieces}, lane.arena, lane.scratch, constant_scalar)
-        return Binder(workspace, arrays, {}).bind(group, results)
+        return Binder(workspace, arrays, accumulate, self.weight).bind(group, results)
 
     def _scalar_dtype(self, step: Step) -> np.dtype:
         """What a number becomes beside the arrays of a step."""
@@ -364,6 +384,8 @@ class Binder:
             if slot not in direct:
                 code.calls([(xp.copyto, (target, array_of(slot)), {})])
         for slot, target in self.accumulate.get(group, ()):
+            if slot in self.added:
+                continue
             value = array_of(slot)
             if self.weight is not None:
                 scaled, _ = self.workspace.arena.take(target.shape, target.dtype)

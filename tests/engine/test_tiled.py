@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from odegrad import odeint, ops, value_and_grad
 from odegrad.engine import tiled
 from odegrad.engine.kernels import threads
+from odegrad.engine.replay import StageSet
 from odegrad.engine.row_wise import cut_of
 from odegrad.engine.tiled import Tiled, TileLoop, replaces_blas_threads
 from odegrad.engine.tree import leaves, unflatten
@@ -188,6 +189,42 @@ def test_large_sums_are_made_a_part_of_the_result_at_a_time(rng):
         check(replayed, y, ybar, params)
 
 
+def accumulated(replayed, y, ybar, weights):
+    """The gradients of the parameters added to ones, once with each weight."""
+    program = replayed.joint
+    found = [np.ones(program.metas[slot].shape) for slot in program.outputs[2:]]
+    targets = {"F": [(program.outputs[0], replayed.slope)], "S": [(program.outputs[1], replayed.state_bar)]}
+    accumulate = {"Q": [*zip(program.outputs[2:], found, strict=True)]}
+    inputs, weight = {program.inputs[1]: y, program.inputs[-1]: ybar}, np.zeros(())
+    bound = StageSet(replayed.workspace, inputs, targets, accumulate, weight)
+    for value in weights:
+        weight[()] = value
+        for group in ("F", "S", "Q"):
+            bound.run[group](0.7)
+    return found
+
+
+@pytest.mark.parametrize("small_sum", [1, 1 << 20], ids=["rows of the result", "sums of parts"])
+def test_gradients_are_added_with_their_weight(small_sum, rng):
+    y, ybar, params = drawn(rng, 12, 24)
+    with threadpool_limits(2, user_api="blas"), cut_into(4), patch.object(tiled, "SMALL_SUM", small_sum):
+        replayed = Replayed(perceptron, 0.4, y, params)
+        found = accumulated(replayed, y, ybar, [2.0, -0.5])
+    plain = interpreted(replayed, 0.7, y, ybar, params)[2:]
+    for total, gradient in zip(found, plain, strict=True):
+        assert_close(total, 1.0 + 1.5 * gradient, scale=norm(*plain), tol=200 * EPS64)
+
+
+def test_a_gradient_that_tiles_add_is_never_whole(rng):
+    """It is added to its sum while its rows are in cache."""
+    y, ybar, params = drawn(rng, 12, 64)
+    with threadpool_limits(2, user_api="blas"), cut_into(4), patch.object(tiled, "SMALL_SUM", 1):
+        replayed = Replayed(perceptron, 0.4, y, params)
+        before = replayed.workspace.arena.nbytes
+        accumulated(replayed, y, ybar, [1.0])
+        assert replayed.workspace.arena.nbytes - before < params[0].nbytes
+
+
 @pytest.mark.parametrize(
     "f",
     [
@@ -350,6 +387,22 @@ def test_a_small_solve_meets_no_thread_and_leaves_blas_alone(rng):
         patch.object(threads, "run_shares", side_effect=AssertionError("shares")),
     ):
         value_and_grad(loss)(params)
+
+
+@pytest.mark.parametrize("execution, n_threads", [("replay", 1), ("eager", 2)])
+def test_a_solve_of_products_that_blas_divides_keeps_it_at_one_thread(execution, n_threads, rng):
+    """In replay; eager evaluation has no tiles that would use the other threads."""
+    y, _, params = drawn(rng, 256, 64)
+    seen = set()
+
+    def look(step):
+        seen.update(lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas")
+
+    with threadpool_limits(2, user_api="blas"):
+        odeint(
+            lambda t, y, p: perceptron(t, y, *p), y, [0.0, 0.1], params, execution=execution, callback=look
+        )
+    assert seen == {n_threads}
 
 
 def test_a_small_program_is_scheduled_without_tiles(rng):
