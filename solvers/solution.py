@@ -89,8 +89,8 @@ class Solution:
             if "dense" in header:
                 dense = Dense.from_arrays(_below("dense", arrays), header["dense"])
             ys = rebuilt(header["ys"], _leaves("ys", arrays))
-            of_rows = _below("stats", arrays)
-            stats = RowStats(**header["stats"], **of_rows) if of_rows else Stats(**header["stats"])
+            counts: dict[str, Any] = {**header["stats"], **_below("stats", arrays)}
+            stats = (RowStats if "nfe_of_rows" in counts else Stats)(**counts)
             events = [
                 Occurrences(
                     k,
