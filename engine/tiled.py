@@ -30,9 +30,7 @@ from .row_wise import Cut, Segment, batch_size, part_of, rows_in, split_off
 
 CACHE_BYTES = 1 << 19  # of the arrays of one tile: half of an L2 cache, the other half for the matrices
 FEWEST_ROWS = 128  # of a tile: BLAS packs the whole matrix anew for each
-FEWEST_OUTPUTS = (
-    64  # rows of the result of a product that is divided on its own: they have all of the batch in their sums
-)
+FEWEST_OUTPUTS = 64  # rows of the result of a product that is divided on its own
 FEWEST_FLOPS = 1.5e7  # of the products of a segment, 0.15 ms: below, waking a thread costs what it saves
 BLAS_DIVIDES = 2 * 2**18  # flops of a product from which OpenBLAS divides it among threads
 SMALL_SUM = 1 << 14  # values: larger sums over tiles cost more than the products that they add
@@ -74,10 +72,10 @@ Piece = Step | Run | Tiled
 
 def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
     """The steps of a group, those that gain from it gathered into tiled segments, and what remains into fused runs."""
-    if not is_large(plan, group):
+    n = batch_size(plan)
+    if not is_large(plan, group) or not has_rows_for_all(n):
         return list(schedule(plan, group))
-    n, n_threads = batch_size(plan), blas_threads()
-    rows = rows_in(plan, n)
+    rows, n_threads = rows_in(plan, n), blas_threads()
     pending: Sequence[Step] = plan.steps[group]
     ordered: list[Piece] = []
     waiting: list[Step] = []
@@ -99,6 +97,11 @@ def is_large(plan: Plan, group: str) -> bool:
     return sum(_flops(plan.program, step) for step in plan.steps[group]) >= FEWEST_FLOPS
 
 
+def has_rows_for_all(n: int) -> bool:
+    """Whether n rows are enough for tiles on all threads: if not, products are BLAS's, which divides columns as well."""
+    return n // FEWEST_ROWS >= blas_threads()
+
+
 def replaces_blas_threads(program: Program, n: int) -> bool:
     """Whether a replay of this function of n rows is better off with BLAS at one thread throughout.
 
@@ -109,7 +112,7 @@ def replaces_blas_threads(program: Program, n: int) -> bool:
     flops = [_flops(program, step) for step in program.steps]
     if max(flops, default=0) < BLAS_DIVIDES:
         return False
-    return sum(flops) < FEWEST_FLOPS or n // FEWEST_ROWS >= blas_threads()
+    return sum(flops) < FEWEST_FLOPS or has_rows_for_all(n)
 
 
 def _wants(plan: Plan, step: Step, cut: Cut) -> bool:
@@ -126,11 +129,11 @@ def _flops(program: Program, step: Step) -> int:
 
 
 def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int, fewest_rows: int) -> Tiled | None:
-    """The segment in tiles, None where it gains nothing: without large products, or with fewer tiles than threads."""
+    """The segment in tiles, None where it gains nothing: without large products, or as a single tile."""
     if sum(_flops(plan.program, step) for step in segment.steps) < FEWEST_FLOPS:
         return None
     n_tiles = min(_tiles_for(plan, segment, n_threads), segment.n // fewest_rows)
-    if n_tiles < max(2, n_threads):
+    if n_tiles < 2:
         return None
     edges = [segment.n * k // n_tiles for k in range(n_tiles + 1)]
     bounds = tuple(zip(edges, edges[1:], strict=False))
@@ -179,11 +182,11 @@ def _plan_of_part(plan: Plan, group: str, segment: Segment, rows: int) -> Plan:
 
 
 def sum_of_parts(tiled: Tiled, step: Step, parts: np.ndarray, out: np.ndarray) -> Call:
-    """out = what the tiles' parts (T, ...) of a sum add up to; of means that weighted by their rows."""
+    """out = what the tiles' parts (T, ...) of a sum add up to; of a mean, each part is weighted by its rows."""
     if step.op.name != "mean_leading":
         return np.add.reduce, (parts,), {"axis": 0, "out": out}
-    weights = np.array([z - a for a, z in tiled.bounds], out.dtype) / tiled.segment.n
-    return np.dot, (weights.astype(out.dtype), parts), {"out": out}
+    weights = np.array([(z - a) / tiled.segment.n for a, z in tiled.bounds], out.dtype)
+    return np.dot, (weights, parts), {"out": out}
 
 
 class TileLoop:

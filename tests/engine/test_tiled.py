@@ -189,6 +189,14 @@ def test_large_sums_are_made_a_part_of_the_result_at_a_time(rng):
         check(replayed, y, ybar, params)
 
 
+def test_a_gradient_of_few_rows_is_divided_among_as_many_threads_as_it_can(rng):
+    """BLAS is at one thread then."""
+    y, _, params = drawn(rng, 4096, 256, np.float32)
+    with patch.object(tiled, "blas_threads", lambda: 16):
+        found = segments(Replayed(perceptron, 0.4, y, params), "Q")
+    assert [len(piece.bounds) for piece in found] == [4, 4]
+
+
 def accumulated(replayed, y, ybar, weights):
     """The gradients of the parameters added to ones, once with each weight."""
     program = replayed.joint
@@ -263,6 +271,7 @@ def test_float32_agrees_with_float64_at_full_size(rng):
         (256, 1024, 2, [2, 2]),  # matrices beyond the cache: one tile a thread
         (256, 1024, 1, []),
         (256, 1024, 16, []),  # too few rows for all threads: BLAS divides columns, too
+        (4096, 512, 16, [16, 16]),
         (4096, 64, 1, [12, 14]),  # 6 and 7 MiB in tiles of half a MiB
     ],
 )
