@@ -171,16 +171,22 @@ def private_memory() -> PrivateMemory:
     return PrivateMemory(cuda.Stream(non_blocking=True), cuda.MemoryPool())
 
 
-def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:
-    """The CUDA graph of what `work()` launches; `memory` is to be kept as long as the graph.
-
-    `work` is carried out once before. What it raises while it is captured is raised here, and nothing stays captured.
-    """
+def carry_out(work: Callable[[], None], memory: PrivateMemory) -> None:
+    """Call `work()` so that `memory` has what it takes, and wait for what it launches."""
     cuda, (stream, pool) = cupy_module().cuda, memory
     cuda.get_current_stream().synchronize()
     with stream, cuda.using_allocator(pool.malloc):
         work()
         stream.synchronize()
+
+
+def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:
+    """The CUDA graph of what `work()` launches, which nothing does here; `memory` is to be kept as long as the graph.
+
+    What `work` raises is raised here, and nothing stays captured. It must have been carried out in this memory before.
+    """
+    cuda, (stream, pool) = cupy_module().cuda, memory
+    with stream, cuda.using_allocator(pool.malloc):
         stream.begin_capture()
         try:
             work()

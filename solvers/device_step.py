@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..engine.backend import Array, await_device, private_memory, to_xp
+from ..engine.backend import Array, await_device, carry_out, to_xp
 from ..engine.cuda.error_norm import step_error_norm
 from ..engine.cuda.graph import Graph, Mailbox
 from ..engine.cuda.replay import CudaWorkspace
@@ -49,7 +49,6 @@ class _Record:
         self.error = Mailbox(xp, 1)
         self.y_new: Array = xp.empty(stages.rows.shape[1], stages.rows.dtype)
         self.graphs: dict[Any, Graph | None] = {}
-        self.memory = private_memory()  # of all graphs: they are launched one after the other
         self.can_capture = True
         self.is_running = False  # whether a step was launched that nobody has waited for
 
@@ -95,9 +94,9 @@ class DeviceStep(RowStep):
         self._tolerances = (norm, rtol, atol) if can_measure else None
         if not tableau.fsal:
             self.y_new = self._record.y_new
-        workspace = stages.workspace
-        assert isinstance(workspace, CudaWorkspace)
-        reason = workspace.unrecordable("slope")
+        assert isinstance(stages.workspace, CudaWorkspace)
+        self._workspace = stages.workspace
+        reason = self._workspace.unrecordable("slope")
         if reason is not None:
             self._give_up(reason)
 
@@ -156,7 +155,9 @@ class DeviceStep(RowStep):
 
     def _captured(self, key: Any) -> Graph | None:
         try:
-            graph = Graph(self._work, self._record.memory)
+            memory = self._workspace.recorder.memory
+            carry_out(self._work, memory)
+            graph = Graph(self._work, memory)
         except Exception as error:  # noqa: BLE001 - CuPy raises errors of many kinds
             self._give_up(str(error) or type(error).__name__)
             return None

@@ -24,6 +24,7 @@ from ..tiled import Piece
 from . import hats
 from .chain_sums import FINISH, FINISHED_A_BLOCK, FOLD
 from .chains import Chain, chain_of, chain_shape, separated, slot_strides
+from .graph import RecordedGroup, Recorder
 from .numbers import Numbers
 from .products import product_calls
 from .scalar_functions import FUNCTIONS, KINDS, TYPES
@@ -45,6 +46,7 @@ class CudaWorkspace(Workspace):
 
     def __init__(self, plan: Plan, xp: Any) -> None:
         self.numbers = Numbers(plan, xp)
+        self.recorder = Recorder()
         self._chains: dict[int, tuple[str, Chain]] = {}
         super().__init__(plan, xp)
 
@@ -65,6 +67,9 @@ class CudaWorkspace(Workspace):
         self.text = "\n".join([FUNCTIONS, FOLD, self.numbers.text, *texts])
         self.module = module(self.text)
         self.fill_numbers = self.numbers.update(self.module)
+        self.schedules = found
+        reasons = {group: self.unrecordable(group) for group in plan.order[1:]}
+        self.recorder.refused.update({group: reason for group, reason in reasons.items() if reason})
         return found
 
     def binder(
@@ -109,12 +114,14 @@ class _CudaBinder(Binder):
     workspace: CudaWorkspace
 
     def bind(self, group: str, targets: Targets = ()) -> Runner:
-        self._reads_time = self.workspace.reads_time(group)
-        return super().bind(group, targets)
+        workspace, body = self.workspace, super().bind(group, targets)
+        if group == PROLOGUE:
+            return body
+        return RecordedGroup(
+            group, body, workspace.fill_numbers if workspace.reads_time(group) else None, workspace.recorder
+        )
 
     def _scalars(self, code: Code) -> WeakScalars:
-        if self._reads_time:
-            code.timed_call(self.workspace.fill_numbers)
         return _DeviceNumbers(self.workspace, code)
 
     def _view(self, step: Step) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import needs_compiler, on_cpu
 from fake_cupy import FakeCupy
+from fake_graphs import install
 from nvrtc import ARCHITECTURES, compile_or_skip
 from odegrad import ops
 from odegrad.engine.cuda import chain_sums, chains, products, replay
@@ -32,6 +33,7 @@ def cupy(device_xp, monkeypatch):
     """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
     if isinstance(device_xp, FakeCupy):
         on_cpu(monkeypatch)
+        install(device_xp, monkeypatch)
     return device_xp
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import Guarded, needs_compiler, on_cpu
 from fake_cupy import FakeCupy
+from fake_graphs import install
 from odegrad import ops
 from odegrad.engine.cuda import source
 from odegrad.engine.cuda.products import product_calls
@@ -21,6 +22,7 @@ def cupy(device_xp, monkeypatch):
     """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
     if isinstance(device_xp, FakeCupy):
         on_cpu(monkeypatch)
+        install(device_xp, monkeypatch)
     return device_xp
 
 
@@ -28,6 +30,7 @@ def cupy(device_xp, monkeypatch):
 def stand_in(fake_cupy, monkeypatch):
     """The stand-in for CuPy, whatever the marker."""
     on_cpu(monkeypatch)
+    install(fake_cupy, monkeypatch)
     return fake_cupy
 
 
@@ -95,6 +98,29 @@ def test_a_time_on_the_device_is_as_good(cupy, rng):
     expected = device(0.31, y, ybar)
     for found, value in zip(device(cupy.asarray(np.float64(0.31)), y, ybar), expected, strict=True):
         assert np.array_equal(found, value)
+
+
+def test_a_group_is_one_launch_from_the_third_time_on(stand_in, rng):
+    """Beside the one that fills in the numbers that depend on time."""
+    f, y, _, params = case("perceptron", rng)
+    device = OnDevice(stand_in, f, 0.4, y, params, pulls=False)
+    happened = []
+    for t in (0.1, 0.2, 0.3):
+        stand_in.calls.clear()
+        found = device(t, y)
+        happened.append([call[0] for call in stand_in.calls if call[0] != "upload"])
+        assert_close(found[0], device.plainly(t, y)[0], scale=norm(found[0]), tol=100 * EPS64)
+    assert happened == [["wait", "wait"], ["capture", "captured", "launch"], ["launch"]]
+
+
+def test_a_group_that_cannot_be_captured_is_launched_kernel_by_kernel(stand_in, rng):
+    f, y, ybar, params = case("filled", rng)
+    device = OnDevice(stand_in, f, 0.4, y, params)
+    for t in (0.1, 0.2, 0.3):
+        found, plain = device(t, y, ybar), device.plainly(t, y, ybar)
+        for result, expected in zip(found, plain, strict=True):
+            assert_close(result, expected, scale=norm(*plain), tol=100 * EPS64)
+    assert device.workspace.recorder.refused["F"] == "`einsum` has no kernel that can be recorded"
 
 
 def test_numbers_that_were_captured_are_loaded_anew(cupy, rng):
