@@ -26,20 +26,24 @@ class Upload(NamedTuple):
 class Uploader:
     """Starts copies of a few arrays at a time.
 
-    `start` may be called on another thread than `finish`, but on one at a time. The arrays belong to the stream that was
-    current when the uploader was made: the copies wait for what is in that stream, since the memory pool hands out again
+    `start` may be called on another thread than `finish`, but on one at a time. The arrays belong to the device and the
+    stream that were current when the uploader was made: the copies wait for what is in that stream, since the memory pool hands out again
     what work in there may still read.
     """
 
     def __init__(self, xp: ModuleType) -> None:
         cuda: Any = xp.cuda
-        self._xp, self._compute = xp, cuda.get_current_stream()
+        self._xp, self._device, self._compute = xp, cuda.Device(), cuda.get_current_stream()
         self._copies = cuda.Stream(non_blocking=True)
         self._slots = [_Slot(cuda) for _ in range(N_SLOTS)]
         self._n_started = 0
 
     def start(self, arrays: Sequence[np.ndarray]) -> Upload:
         """Begin to copy the arrays, which may be written to again when this returns."""
+        with self._device:  # each thread has a current one
+            return self._started(arrays)
+
+    def _started(self, arrays: Sequence[np.ndarray]) -> Upload:
         slot = self._slots[self._n_started % N_SLOTS]
         self._n_started += 1
         slot.wait()

@@ -523,6 +523,19 @@ class Stream:
         self.cupy.calls.append(("synchronize", self))
 
 
+class Device:
+    """A GPU, as the current one of a thread."""
+
+    cupy: FakeCupy
+
+    def __enter__(self) -> Device:
+        self.cupy.calls.append(("enter", self))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.cupy.calls.append(("leave", self))
+
+
 def _cuda(cupy: FakeCupy) -> Any:
     """What of cupy.cuda the package uses."""
     own = type("Stream", (Stream,), {"cupy": cupy})
@@ -538,6 +551,7 @@ def _cuda(cupy: FakeCupy) -> Any:
     return types.SimpleNamespace(
         Stream=own,
         Event=event,
+        Device=type("Device", (Device,), {"cupy": cupy}),
         get_current_stream=lambda: current,
         alloc_pinned_memory=alloc_pinned_memory,
         runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError),

@@ -136,4 +136,5 @@ class _Recorder:
             MemoryPool=lambda: types.SimpleNamespace(malloc=lambda size: None),
             using_allocator=using_allocator,
             alloc_pinned_memory=bytearray,
+            runtime=self.cupy.cuda.runtime,
         )

@@ -56,6 +56,13 @@ def test_copies_are_made_from_page_locked_memory(fake_cupy, uploader):
     assert [call[2] for call in fake_cupy.calls if call[0] == "upload"] == ["page-locked"] * 2
 
 
+def test_uploads_start_on_the_device_of_the_uploader(fake_cupy, uploader):
+    """On whatever thread: another one would begin on device 0."""
+    uploader.start(batch())
+    first, last = fake_cupy.calls[0], fake_cupy.calls[-1]
+    assert isinstance(first[1], fake_cupy.cuda.Device) and (first[0], last) == ("enter", ("leave", first[1]))
+
+
 def test_copies_run_on_a_stream_of_their_own(fake_cupy, uploader):
     uploader.start(batch())
     streams = {call[1] for call in fake_cupy.calls if call[0] == "upload"}
@@ -64,10 +71,10 @@ def test_copies_run_on_a_stream_of_their_own(fake_cupy, uploader):
 
 def test_the_computation_waits_for_the_copies_and_the_host_does_not(fake_cupy, uploader):
     upload = uploader.start(batch())
-    last = fake_cupy.calls[-1]
+    last = next(call for call in reversed(fake_cupy.calls) if call[0] == "record")
     fake_cupy.calls.clear()
     uploader.finish(upload)
-    assert last[0] == "record" and last[2] is upload.done
+    assert last[2] is upload.done
     assert fake_cupy.calls == [("wait", fake_cupy.cuda.get_current_stream(), upload.done)]
 
 
@@ -75,7 +82,7 @@ def test_page_locked_memory_is_used_again_after_its_copy(fake_cupy, uploader):
     first = [uploader.start(batch(k)) for k in range(N_SLOTS)]
     fake_cupy.calls.clear()
     uploader.start(batch())
-    assert fake_cupy.calls[0] == ("synchronize", first[0].done) and "pin" not in kinds(fake_cupy.calls)
+    assert ("synchronize", first[0].done) in fake_cupy.calls and "pin" not in kinds(fake_cupy.calls)
 
 
 def test_an_upload_is_counted(uploader):
