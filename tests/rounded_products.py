@@ -24,7 +24,10 @@ def rounded(x, precision):
 
 @contextlib.contextmanager
 def rounded_products(precision):
-    """Inside the block the operands of every product that a primitive computes are rounded to `precision`."""
+    """Inside the block the operands of every product that a primitive computes are rounded to `precision`.
+
+    For dynamics that are evaluated eagerly (execution="eager"): a replay computes some products otherwise.
+    """
     ops = [PRIMITIVES[name] for name in PRODUCTS]
     before = [(op.forward, op.into) for op in ops]
     for op in ops:

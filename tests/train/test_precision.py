@@ -158,7 +158,7 @@ def smooth_gradient(precision, dtype=np.float32):
         return ops.conv2d(np.tanh(ops.conv2d(y, p["w1"], padding=1)), p["w2"], padding=1)
 
     def loss(p):
-        sol = odegrad.odeint(slope, x, (0.0, 1.0), p, method="rk4", step_size=0.25)
+        sol = odegrad.odeint(slope, x, (0.0, 1.0), p, method="rk4", step_size=0.25, execution="eager")
         return ((np.mean(sol.ys[-1], axis=(1, 2)) @ p["v"] - 1.0) ** 2).mean()
 
     with rounded_products(precision):
@@ -182,7 +182,9 @@ def test_a_smooth_gradient_is_off_by_about_the_error_of_an_operand(precision):
 @cache
 def digits():
     """The network of the digits, its weights at the start, and images."""
-    config = dataclasses.replace(defaults_for("digits"), dropout=0.0, method="rk4", step_size=0.25)
+    config = dataclasses.replace(
+        defaults_for("digits"), dropout=0.0, method="rk4", step_size=0.25, execution="eager"
+    )
     data = load_dataset("digits")
     x = data.train_images[:32].astype(np.float32) / 128 - 1
     network = classifier(config, x.shape[1:], 10)
@@ -215,7 +217,16 @@ def test_the_gradient_of_the_digits_moves_as_by_a_change_of_the_images(precision
 @cache
 def learnt(precision, folder):
     """(training loss of each epoch, accuracy on the test images) of a short training on the digits."""
-    settings = {"network": "4-layer", "batch_size": 64, "augment": False, "dropout": 0.0, "epochs": 2}
+    settings = {
+        "network": "4-layer",
+        "batch_size": 64,
+        "augment": False,
+        "dropout": 0.0,
+        "epochs": 2,
+        "execution": "eager",
+        "method": "midpoint",
+        "step_size": 0.5,
+    }
     with rounded_products(precision):
         run, result = train(make_config({"dataset": "digits", "out": str(folder / precision), **settings}))
     return [record["train_loss"] for record in epochs_of(read(run.metrics))], result.test_accuracy
