@@ -5,11 +5,12 @@ im2col, taps and channels side by side) and multiplies them with the kernel as a
 
 - forward: the windows of x, at stride s, times w;
 - input gradient: the input positions fall into s x s phases (position mod s). Each phase is a correlation at stride 1
-  of ybar with the taps that reach it, flipped: no product with an inserted zero is ever computed. With few input
-  channels one product is scattered instead (`scatter`);
+  of ybar with the taps that reach it, flipped: no product with an inserted zero is ever computed. At stride 2 the four
+  phases of a 3x3 kernel share what is gathered (`cells`), and with few input channels one product is scattered (`scatter`);
 - weight gradient: the windows of x, transposed, times ybar, summed over the tiles.
 
-Kernels of 3x3 at stride 1 with many channels take fewer products (`winograd`) where the caller accepts their round-off.
+Kernels of 3x3 at stride 1 with many channels take fewer products (`winograd`) where the caller accepts their round-off; few
+channels on one side are spread over taps as whole images (`narrow`).
 
 A tile is small enough for its windows to stay in cache, and tiles are dealt out to threads, each with BLAS at one
 thread. The bits of forward and input gradient do not depend on the number of threads; the weight gradient adds one
@@ -22,21 +23,28 @@ Measured by `benchmarks/conv.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from ..backend import Array
-from ..errors import ArgumentError
 from .cells import correlate_cells, is_cells
-from .gather import Phase, correlate, image_rows, window_rows, with_border
-from .geometry import Pair, as_pair, check_inexact, check_ndim, result_buffer, window_count
+from .gather import correlate, image_rows, window_rows, with_border
+from .geometry import (
+    Geometry,
+    Pair,
+    as_pair,
+    check_cotangent,
+    check_inexact,
+    check_ndim,
+    geometry_of,
+    result_buffer,
+)
 from .narrow import correlate_narrow, is_narrow, narrow_tiles, narrow_window_product
+from .phases import Place, forward_phase, input_grad_phases, phase_places
 from .products import summed_over_rows
-from .scatter import Place, is_worthwhile, scatter_product
+from .scatter import is_worthwhile, scatter_product
 from .scratch import scratch
 from .threads import one_blas_thread, run_shares
 from .tiles import Tile, cut
@@ -47,7 +55,7 @@ def conv2d_output_shape(
     x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int | Pair = 1, padding: int | Pair = 0
 ) -> tuple[int, int, int, int]:
     """(B, Ho, Wo, Cout) of `conv2d`; ArgumentError if the shapes do not go together."""
-    return _geometry(x_shape, w_shape, stride, padding).y_shape
+    return geometry_of(x_shape, w_shape, stride, padding).y_shape
 
 
 def conv2d(
@@ -72,13 +80,13 @@ def conv2d(
     Raises: ArgumentError, ArgumentTypeError.
     Cost: 2 B Ho Wo kh kw Cin Cout flops; nothing but the result is allocated when called again.
     """
-    geometry = _geometry(x.shape, w.shape, stride, padding)
+    geometry = geometry_of(x.shape, w.shape, stride, padding)
     dtype = check_inexact(xp, x=x, w=w)
     y = result_buffer(xp, out, geometry.y_shape, dtype)
     if x.size == 0 or y.size == 0:
         y[...] = 0  # a sum over no channels
     else:
-        phase = _forward_phase(xp, w, geometry, dtype)
+        phase = forward_phase(xp, w, geometry, dtype)
         if _is_narrow(geometry):
             correlate_narrow(xp, x, phase, y, geometry.stride)
         elif xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.y_shape[:3], dtype):
@@ -115,16 +123,16 @@ def conv2d_input_grad(
     check_ndim(ybar, "ybar", "(B, Ho, Wo, Cout)")
     check_ndim(w, "w", "(kh, kw, Cin, Cout)")
     x_shape = (ybar.shape[0], *as_pair(input_shape, "input_shape", 1), w.shape[2])
-    geometry = _geometry(x_shape, w.shape, stride, padding)
-    _check_cotangent(ybar, geometry)
+    geometry = geometry_of(x_shape, w.shape, stride, padding)
+    check_cotangent(ybar, geometry)
     dtype = check_inexact(xp, ybar=ybar, w=w)
     xbar = result_buffer(xp, out, x_shape, dtype)
     if ybar.size == 0 or xbar.size == 0:
         xbar[...] = 0
     elif _is_narrow(geometry) and geometry.stride == (1, 1):
-        correlate_narrow(xp, ybar, _input_grad_phases(xp, w, _phase_places(geometry), dtype)[0], xbar, (1, 1))
+        correlate_narrow(xp, ybar, input_grad_phases(xp, w, phase_places(geometry), dtype)[0], xbar, (1, 1))
     else:
-        places = _phase_places(geometry)
+        places = phase_places(geometry)
         if len(places) < geometry.stride[0] * geometry.stride[1]:
             xbar[...] = 0  # positions that no tap reaches
         if places:
@@ -156,8 +164,8 @@ def conv2d_weight_grad(
     check_ndim(x, "x", "(B, H, W, Cin)")
     check_ndim(ybar, "ybar", "(B, Ho, Wo, Cout)")
     w_shape = (*as_pair(kernel_shape, "kernel_shape", 1), x.shape[3], ybar.shape[3])
-    geometry = _geometry(x.shape, w_shape, stride, padding)
-    _check_cotangent(ybar, geometry)
+    geometry = geometry_of(x.shape, w_shape, stride, padding)
+    check_cotangent(ybar, geometry)
     dtype = check_inexact(xp, x=x, ybar=ybar)
     wbar = result_buffer(xp, out, w_shape, dtype)
     if x.size == 0 or ybar.size == 0:
@@ -174,70 +182,14 @@ def conv2d_weight_grad(
     return wbar
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """The sizes of one convolution, checked."""
-
-    x_shape: tuple[int, int, int, int]
-    w_shape: tuple[int, int, int, int]
-    y_shape: tuple[int, int, int, int]
-    stride: Pair
-    padding: Pair
-
-
-def _geometry(
-    x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int | Pair, padding: int | Pair
-) -> _Geometry:
-    return _checked(x_shape, w_shape, as_pair(stride, "stride", 1), as_pair(padding, "padding", 0))
-
-
-@lru_cache(maxsize=512)  # a network has a few; working one out costs as much as a small convolution
-def _checked(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Pair, padding: Pair) -> _Geometry:
-    if len(x_shape) != 4 or len(w_shape) != 4 or x_shape[3] != w_shape[2]:
-        raise ArgumentError(
-            "convolution expects images (B, H, W, Cin) and a kernel (kh, kw, Cin, Cout) of the same Cin; "
-            f"got {tuple(x_shape)} and {tuple(w_shape)}"
-        )
-    n_images, height, width, n_in = x_shape
-    kernel_height, kernel_width, _, n_out = w_shape
-    rows, columns = window_count((height, width), (kernel_height, kernel_width), stride, padding)
-    return _Geometry(
-        (n_images, height, width, n_in),
-        (kernel_height, kernel_width, n_in, n_out),
-        (n_images, rows, columns, n_out),
-        stride,
-        padding,
-    )
-
-
-def _check_cotangent(ybar: Array, geometry: _Geometry) -> None:
-    if ybar.shape != geometry.y_shape:
-        raise ArgumentError(
-            f"`ybar` must have the shape of the convolution, {geometry.y_shape} (images {geometry.x_shape}, kernel "
-            f"{geometry.w_shape}, stride {geometry.stride}, padding {geometry.padding}); got {ybar.shape}"
-        )
-
-
-def _forward_phase(xp: ModuleType, w: Array, geometry: _Geometry, dtype: Any) -> Phase:
-    kernel = xp.ascontiguousarray(w, dtype=dtype)
-    return Phase(
-        matrix=kernel.reshape(-1, geometry.w_shape[3]),
-        taps=geometry.w_shape[:2],
-        offset=(-geometry.padding[0], -geometry.padding[1]),
-        first=(0, 0),
-        step=(1, 1),
-        counts=geometry.y_shape[1:3],
-    )
-
-
 def _fill_phases(
-    xp: ModuleType, ybar: Array, w: Array, geometry: _Geometry, places: Sequence[Place], xbar: Array
+    xp: ModuleType, ybar: Array, w: Array, geometry: Geometry, places: Sequence[Place], xbar: Array
 ) -> None:
     """The positions of xbar that taps reach, in the way that is fastest for this size."""
     if is_worthwhile(geometry.w_shape):
         scatter_product(xp, ybar, w, xbar, places)
         return
-    phases = _input_grad_phases(xp, w, places, xbar.dtype)
+    phases = input_grad_phases(xp, w, places, xbar.dtype)
     if xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.x_shape[:3], xbar.dtype):
         correlate_winograd(ybar, phases[0], xbar)
     elif xp is np and is_cells(phases, xbar.shape):
@@ -246,46 +198,11 @@ def _fill_phases(
         correlate(xp, ybar, phases, xbar, (1, 1))
 
 
-def _input_grad_phases(xp: ModuleType, w: Array, places: Sequence[Place], dtype: Any) -> list[Phase]:
-    """The phases at these places, each with its taps of w as a matrix."""
-    n_in = w.shape[2]
-    phases = []
-    for reaching, *place in places:
-        reversed_taps = w[reaching][::-1, ::-1].transpose(0, 1, 3, 2)
-        phases.append(Phase(xp.ascontiguousarray(reversed_taps, dtype=dtype).reshape(-1, n_in), *place))
-    return phases
-
-
-@lru_cache(maxsize=512)
-def _phase_places(geometry: _Geometry) -> tuple[Place, ...]:
-    """Every phase that at least one tap reaches.
-
-    x position i = first + s q meets tap k at the output position (i + p - k) / s. Those taps are k = k0 + s j with
-    k0 = (first + p) mod s, and the output position is q + (first + p) // s - j: a correlation with reversed taps.
-    """
-    (stride_h, stride_w), (padding_h, padding_w) = geometry.stride, geometry.padding
-    _, height, width, _ = geometry.x_shape
-    kernel_h, kernel_w = geometry.w_shape[:2]
-    places = []
-    for first_h in range(min(stride_h, height)):
-        base_h, k_h = divmod(first_h + padding_h, stride_h)
-        for first_w in range(min(stride_w, width)):
-            base_w, k_w = divmod(first_w + padding_w, stride_w)
-            reaching = (slice(k_h, None, stride_h), slice(k_w, None, stride_w))
-            taps = (len(range(k_h, kernel_h, stride_h)), len(range(k_w, kernel_w, stride_w)))
-            if 0 in taps:
-                continue
-            offset = (base_h - taps[0] + 1, base_w - taps[1] + 1)
-            count = (-((first_h - height) // stride_h), -((first_w - width) // stride_w))
-            places.append(Place(reaching, taps, offset, (first_h, first_w), geometry.stride, count))
-    return tuple(places)
-
-
-def _is_narrow(geometry: _Geometry) -> bool:
+def _is_narrow(geometry: Geometry) -> bool:
     return is_narrow(*geometry.w_shape[2:], geometry.w_shape[:2], geometry.stride)
 
 
-def _narrow_weight_grad(xp: ModuleType, x: Array, ybar: Array, geometry: _Geometry, wbar: Array) -> None:
+def _narrow_weight_grad(xp: ModuleType, x: Array, ybar: Array, geometry: Geometry, wbar: Array) -> None:
     """wbar from the side of few channels, shifted, and the other one; for few output channels they change places.
 
     The pixel of ybar that meets x at i through tap k is i + p - k = i + (kh - 1 - k) - (kh - 1 - p): what is summed
@@ -327,7 +244,7 @@ def _sum_over_tiles(
 
 
 def _window_product(
-    xp: ModuleType, x: Array, ybar: Array, geometry: _Geometry, tile: Tile, product: Array
+    xp: ModuleType, x: Array, ybar: Array, geometry: Geometry, tile: Tile, product: Array
 ) -> None:
     """product (kh kw Cin, Cout) = (windows of x in a tile)^T (the same pixels of ybar)."""
     stride, padding, taps = geometry.stride, geometry.padding, geometry.w_shape[:2]

@@ -1,8 +1,10 @@
-"""Sizes of sliding windows, and the checks that convolution and pooling share."""
+"""Sizes of sliding windows and of convolutions, and the checks that convolution and pooling share."""
 
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -65,3 +67,49 @@ def result_buffer(xp: ModuleType, out: Array | None, shape: tuple[int, ...], dty
             f"`out` must be {dtype} of shape {tuple(shape)}; got {out.dtype} of shape {out.shape}"
         )
     return out
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of one convolution, checked."""
+
+    x_shape: tuple[int, int, int, int]
+    w_shape: tuple[int, int, int, int]
+    y_shape: tuple[int, int, int, int]
+    stride: Pair
+    padding: Pair
+
+
+def geometry_of(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int | Pair, padding: int | Pair
+) -> Geometry:
+    """The sizes of the convolution of x with w; ArgumentError if they do not go together."""
+    return _checked(x_shape, w_shape, as_pair(stride, "stride", 1), as_pair(padding, "padding", 0))
+
+
+@lru_cache(maxsize=512)  # a network has a few; working one out costs as much as a small convolution
+def _checked(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: Pair, padding: Pair) -> Geometry:
+    if len(x_shape) != 4 or len(w_shape) != 4 or x_shape[3] != w_shape[2]:
+        raise ArgumentError(
+            "convolution expects images (B, H, W, Cin) and a kernel (kh, kw, Cin, Cout) of the same Cin; "
+            f"got {tuple(x_shape)} and {tuple(w_shape)}"
+        )
+    n_images, height, width, n_in = x_shape
+    kernel_height, kernel_width, _, n_out = w_shape
+    rows, columns = window_count((height, width), (kernel_height, kernel_width), stride, padding)
+    return Geometry(
+        (n_images, height, width, n_in),
+        (kernel_height, kernel_width, n_in, n_out),
+        (n_images, rows, columns, n_out),
+        stride,
+        padding,
+    )
+
+
+def check_cotangent(ybar: Array, geometry: Geometry) -> None:
+    """ArgumentError unless `ybar` has the shape of the result."""
+    if ybar.shape != geometry.y_shape:
+        raise ArgumentError(
+            f"`ybar` must have the shape of the convolution, {geometry.y_shape} (images {geometry.x_shape}, kernel "
+            f"{geometry.w_shape}, stride {geometry.stride}, padding {geometry.padding}); got {ybar.shape}"
+        )

@@ -10,27 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
 
 from ..backend import Array
 from .gather import image_rows
 from .geometry import Pair
+from .phases import Place
 from .products import rows_times
 from .scratch import scratch
 from .tiles import Tile, cut, for_each_tile
 
 _MOST_CHANNELS = 4
-
-
-class Place(NamedTuple):
-    """Where a phase lies: xbar[first + step * q] = sum over j < taps of what w[reaching][-1 - j] gives at q + offset + j."""
-
-    reaching: tuple[slice, slice]
-    taps: Pair
-    offset: Pair
-    first: Pair
-    step: Pair
-    counts: Pair
 
 
 def is_worthwhile(w_shape: tuple[int, ...]) -> bool:
