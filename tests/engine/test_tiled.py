@@ -19,7 +19,7 @@ from odegrad.solvers import compiled
 from oracles import EPS32, EPS64, assert_close, norm
 from replaying import Replayed, joint_program
 from strategies import seeds
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 WIDTH = 4
 
@@ -341,13 +341,17 @@ def test_the_gradient_of_a_solve_repeats_its_bits_for_a_number_of_threads(rng):
 # --- threads --------------------------------------------------------------------------------------------------------
 
 
+def blas_limits():
+    """Threads of the libraries that are limited: those that were loaded at the first time."""
+    return {library.num_threads for library in threads._blas._libraries}
+
+
 def test_lanes_run_at_once_on_threads_of_their_own_with_blas_at_one():
     meeting, seen = threading.Barrier(2, timeout=20), []
 
     def tile(t):
         meeting.wait()  # nobody else comes if one thread does all the lanes
-        limits = {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
-        seen.append((t, threading.get_ident(), limits))
+        seen.append((t, threading.get_ident(), blas_limits()))
 
     with threadpool_limits(2, user_api="blas"):
         TileLoop([[tile], [tile]])(0.3)
@@ -403,9 +407,10 @@ def test_a_solve_of_products_that_blas_divides_keeps_it_at_one_thread(execution,
     """In replay; eager evaluation has no tiles that would use the other threads."""
     y, _, params = drawn(rng, 256, 64)
     seen = set()
+    threads.blas_threads()
 
     def look(step):
-        seen.update(lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas")
+        seen.update(blas_limits())
 
     with threadpool_limits(2, user_api="blas"):
         odeint(
