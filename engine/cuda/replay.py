@@ -32,9 +32,7 @@ from .source import module
 
 # Beside elementwise ones, steps whose launches read nothing of the host: CuPy's copies and reductions. CuPy itself refuses
 # to record cuBLAS, for products that have no kernel here.
-RECORDABLE = frozenset(
-    "matmul concatenate reshape pad place copy sum unbroadcast mean_leading max min take".split()
-)
+RECORDABLE = frozenset("matmul max mean_leading min reshape sum take unbroadcast".split())
 COMMON = TYPES + FOLD + FINISH + hats.TEXT  # kernels that are the same for all programs
 
 
@@ -211,29 +209,11 @@ def _direct_calls(xp: Any, step: Step, out: Array, arguments: tuple[Array, ...])
     name, static = step.op.name, step.static
     if name == "matmul":
         return product_calls(out, *arguments) or [(xp.matmul, arguments, {"out": out})]
-    if name == "concatenate":
-        return _joining_calls(xp, out, arguments, static["axis"])
     if name == "sum":
         return [(xp.sum, arguments, {"axis": static["axes"], "out": out})]
     if name == "reshape":
         return [(xp.copyto, (out.reshape(arguments[0].shape), arguments[0]), {})]
-    if name == "pad":
-        pairs = zip(static["widths"], arguments[0].shape, strict=True)
-        window = tuple(slice(before, before + n) for (before, _), n in pairs)
-        return [(out.fill, (0,), {}), (xp.copyto, (out[window], arguments[0]), {})]
     return [(functools.partial(_computed, xp, out, step), arguments, {})]
-
-
-def _joining_calls(xp: Any, out: Array, parts: tuple[Array, ...], axis: int) -> list[Call]:
-    """A copy for each part: CuPy's own `concatenate` sends the addresses of many parts from the host."""
-    calls: list[Call] = []
-    start = 0
-    for part in parts:
-        window = [slice(None)] * out.ndim
-        window[axis] = slice(start, start + part.shape[axis])
-        calls.append((xp.copyto, (out[tuple(window)], part), {}))
-        start += part.shape[axis]
-    return calls
 
 
 def _computed(xp: Any, out: Array, step: Step, *arguments: Any) -> None:
