@@ -103,7 +103,7 @@ class Dynamics:
     def __init__(self, f: Function, t0: float, y0: Tree, params: Tree, *, has_aux: bool) -> None:
         if not callable(f):
             raise ArgumentTypeError(f"`f` must be a function f(t, y, params); got {type(f).__name__}")
-        self.f = f
+        self._given: Function | None = f
         self.has_params = params is not None
         self.has_aux = has_aux
         self.layout = StateLayout.of(y0)
@@ -153,14 +153,23 @@ class Dynamics:
         constants = [value.copy() if is_array(value) else value for value in self.constants()]
         other.params_leaves = other.param_values = constants[:n_params]
         other.hidden = constants[n_params:]
+        other.params_like = unflatten(self.params_like, other.params_leaves)  # none of the traced values
+        other.y0 = self.layout.tree(self.y0_leaves)
         return other
 
     def _copy(self) -> Dynamics:
         """Another one with the same attributes (`copy.copy` would take five times as long), whose f is the program."""
         other = Dynamics.__new__(Dynamics)
         other.__dict__.update(self.__dict__)
-        other.f = other._interpreted
+        other._given = None
         return other
+
+    @property
+    def f(self) -> Function:
+        """What was given, or the program of a copy. (A copy that held its own method would be a cycle, and its arrays would
+        wait for the collector.)
+        """
+        return self._interpreted if self._given is None else self._given
 
     def _interpreted(self, t: Any, y: Tree, params: Tree = None) -> Tree:
         outputs = self.program.run([t, *leaves(y), *leaves(params)], self.hidden)

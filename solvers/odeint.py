@@ -167,6 +167,9 @@ def odeint(
         warn_unresolved(options, dynamics)
         return solve_independent(dynamics, options, times, is_traced=type(ts) is Var)
 
+    if not options.events and not options.jump_ts:
+        return _solve(f, y0, ts, times, params, options, Stats(), has_aux=has_aux)
+
     def solve(y0: Tree, ts: Any, options: Options, stats: Stats) -> Solution:
         if options.jump_ts:
             return solve_in_pieces(solve, y0, ts, output_times(ts), options, stats)
@@ -174,9 +177,7 @@ def odeint(
 
     if options.events:
         return solve_with_events(f, solve, y0, ts, times, params, options, has_aux=has_aux)
-    if options.jump_ts:
-        return solve(y0, ts, options, Stats())
-    return _solve(f, y0, ts, times, params, options, Stats(), has_aux=has_aux)
+    return solve(y0, ts, options, Stats())
 
 
 def _solve(

@@ -61,9 +61,12 @@ class Solve(Primitive):
         args: Sequence[Any],
         stats: Stats | None = None,
     ) -> None:
-        super().__init__("odeint", self._forward, is_flat=False, may_view=False)
+        super().__init__("odeint", Solve.forward, is_flat=False, may_view=False)
+        del (
+            self.forward
+        )  # the method is found; an object that holds it is a cycle, and its states wait for the collector
         self.is_mixed = True  # the times may be on the host, whatever the state is
-        self.rule = self._forward  # there is one: `pull_back` below
+        self.rule = Solve.pull_back  # there is one
         self.dynamics, self.options = dynamics, options
         self._entrance: Forward | None = None
         self._times: np.ndarray | None = times
@@ -102,7 +105,7 @@ class Solve(Primitive):
         kind = "discrete" if self.options.gradient == "reversible" else self.options.gradient
         return Purpose(kind, wanted, needs[1])
 
-    def _forward(self, xp: Any, y0: Array, ts: Any, *constants: Any, structure: Any = None) -> Array:
+    def forward(self, xp: Any, y0: Array, ts: Any, *constants: Any, structure: Any = None) -> Array:
         dynamics, times = self.dynamics, self._times
         if times is None:  # not the call at the entrance, whose values the dynamics were recorded with
             times = output_times(ts)
@@ -113,7 +116,9 @@ class Solve(Primitive):
         self.done = done
         if not self.is_differentiated:
             return done.trajectory.ys
-        done.dynamics = dynamics.frozen()
+        # The trace keeps this operation: if that kept traced values, they would keep the trace, and all of it would wait for
+        # the collector of cycles.
+        done.dynamics = self.dynamics = dynamics.frozen()
         return done.trajectory.ys.copy()  # the caller may write to it; `backsolve` starts from these states
 
     def _walked(self, dynamics: Dynamics, times: np.ndarray, stats: Stats | None) -> Forward:

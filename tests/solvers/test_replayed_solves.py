@@ -16,6 +16,7 @@ from odegrad.solvers.dynamics import Dynamics
 from odegrad.solvers.loop import Integrator
 from odegrad.solvers.options import GRADIENTS, checked_options
 from odegrad.solvers.solution import Stats
+from odegrad.solvers.solve import Solve
 from solving import Case, network, random_case, same_bits
 from threadpoolctl import threadpool_limits
 
@@ -121,6 +122,26 @@ def test_a_second_gradient_binds_no_buffers(monkeypatch, keep, wanted):
     monkeypatch.setattr(stages, "StageSet", lambda *args: n_bound.append(1) or make(*args))
     differentiate()
     assert not n_bound
+
+
+@pytest.mark.parametrize("execution", ["replay", "eager"])
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_nothing_of_a_derivative_waits_for_the_collector_of_cycles(gradient, execution):
+    """States and copies of parameters of the iterations before would be kept, a hundred of them at a time."""
+    case = random_case(89)
+
+    def loss(y0, params):
+        return np.sum(odeint(network, y0, [0.0, 0.5, 1.0], params, gradient=gradient, execution=execution).ys)
+
+    differentiated = grad(loss, argnums=(0, 1))
+    differentiated(case.y0, case.params)
+    gc.collect()
+    gc.disable()
+    try:
+        differentiated(case.y0, case.params)
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, (Solve, Dynamics))]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["solve", "discrete"])
