@@ -10,6 +10,7 @@ from .implicit import Esdirk5, ImplicitEuler, Kvaerno5, Radau5, Rosenbrock23, Tr
 from .leapfrog import Leapfrog
 from .methods import METHODS
 from .odeint import odeint
+from .predictive import PredictiveController
 from .solution import Aux, Solution, StepInfo
 from .solve_ivp import IvpResult, IvpSolution, solve_ivp
 from .stats import RowStats, Stats
@@ -36,6 +37,7 @@ __all__ = [
     "Leapfrog",
     "Occurrences",
     "PIController",
+    "PredictiveController",
     "Radau5",
     "Rosenbrock23",
     "RowStats",

@@ -1,8 +1,7 @@
 """Predictive step-size control: it follows errors that grow from step to step, and keeps sizes that are nearly right."""
 
 import pytest
-from odegrad.solvers import CONTROLLERS
-from odegrad.solvers.predictive import PredictiveController
+from odegrad.solvers import CONTROLLERS, PredictiveController
 
 
 def rejections(controller, growth, steps=60):
