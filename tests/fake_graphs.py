@@ -15,6 +15,8 @@ import pytest
 from cuda_on_cpu import CpuKernel
 from fake_cupy import FakeCupy, ndarray
 
+OPERATORS = [f"__{name}__" for name in "add sub mul truediv pow radd rsub rmul rtruediv neg pos abs".split()]
+METHODS = ("astype", "conjugate", "copy", "max", "mean", "min", "sum", "fill")
 PRODUCTS = ("matmul", "dot", "vdot", "einsum")
 
 
@@ -48,6 +50,8 @@ def install(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(ndarray, "__setitem__", recorder.noting(lambda *_: "assign", assign))
+    for name in [*OPERATORS, *METHODS]:
+        monkeypatch.setattr(ndarray, name, recorder.refusing(name, getattr(ndarray, name)))
     monkeypatch.setattr(FakeCupy, "_computed", compute)
 
 
@@ -64,6 +68,16 @@ class _Recorder:
                 work(*args)
             else:
                 self.nodes.append((name(*args), lambda: work(*args)))
+
+        return call
+
+    def refusing(self, name: str, work: Any) -> Any:
+        """`work`, which the stand-in cannot write down."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.nodes is not None:
+                raise CaptureError(f"{name} was called while a stream captures")
+            return work(*args, **kwargs)
 
         return call
 

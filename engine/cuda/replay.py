@@ -93,6 +93,7 @@ class CudaWorkspace(Workspace):
         """Why the launches of a group would not serve again as they are, at another time and with other values; None if
         they do.
         """
+        baked = {slot for slot, _ in self.plan.program.baked}
         for piece in self.schedules[group]:
             if not isinstance(piece, Step) or self.plan.root[piece.output] != piece.output:
                 continue
@@ -100,6 +101,8 @@ class CudaWorkspace(Workspace):
                 continue
             if any(self.numbers.is_timed(slot) for slot in piece.inputs):
                 return f"`{piece.op.name}` reads the time on the host"
+            if any(slot in self.plan.weak and slot not in baked for slot in piece.inputs):
+                return f"`{piece.op.name}` reads a number on the host"
             is_known = piece.op.cuda is not None or piece.op.name in RECORDABLE or is_elementwise(piece)
             if not is_known:
                 return f"`{piece.op.name}` has no kernel that can be recorded"

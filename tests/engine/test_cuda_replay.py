@@ -136,6 +136,10 @@ def on_the_host(t, y, w, b):
     return y + ops.astype(ops.astype(y, np.int64) * t, y.dtype)
 
 
+def with_a_number(t, y, w, b):
+    return y + ops.astype(ops.astype(y, np.int64) * 2.5, y.dtype)
+
+
 def running(t, y, w, b):
     return y + np.cumsum(y, axis=1)
 
@@ -147,6 +151,7 @@ def running(t, y, w, b):
         (interpolated, None),
         (moved, None),
         (on_the_host, "`mul` reads the time on the host"),
+        (with_a_number, "`mul` reads a number on the host"),
         (running, "`cumsum` has no kernel that can be recorded"),
     ],
 )
