@@ -80,6 +80,20 @@ def module_for_device(device: str) -> ModuleType:
     raise ArgumentTypeError(f"`device` must be 'cpu' or 'cuda'; got {device!r}")
 
 
+def device_versions(device: str) -> dict[str, Any]:
+    """What of a device may change the last bits of a result: {} for "cpu"."""
+    if device == "cpu":
+        return {}
+    cupy = module_for_device(device)
+    runtime = cupy.cuda.runtime
+    return {
+        "gpu": runtime.getDeviceProperties(runtime.getDevice())["name"].decode(),
+        "driver": runtime.driverGetVersion(),
+        "cuda": runtime.runtimeGetVersion(),
+        "cupy": cupy.__version__,
+    }
+
+
 def device_of(array: Array) -> str:
     """The device "cpu" for NumPy arrays and numbers, "cuda" for CuPy arrays."""
     return "cpu" if namespace_of(array) is np else "cuda"

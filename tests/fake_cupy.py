@@ -554,5 +554,12 @@ def _cuda(cupy: FakeCupy) -> Any:
         Device=type("Device", (Device,), {"cupy": cupy}),
         get_current_stream=lambda: current,
         alloc_pinned_memory=alloc_pinned_memory,
-        runtime=types.SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError),
+        runtime=types.SimpleNamespace(
+            CUDARuntimeError=RuntimeError,
+            getDeviceCount=lambda: 1,
+            getDevice=lambda: 0,
+            getDeviceProperties=lambda device: {"name": b"stand-in"},
+            driverGetVersion=lambda: 13000,
+            runtimeGetVersion=lambda: 13000,
+        ),
     )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.atomic import replace_file
+from ..engine.backend import device_versions
 from ..engine.errors import CheckpointError, ConfigError
 from .config import TrainConfig, load_toml, to_toml
 
@@ -70,7 +71,7 @@ class RunFolder:
             raise CheckpointError(f"{self.versions_file}: not JSON: {error}", path=self.path) from error
         if not isinstance(then, dict):
             raise CheckpointError(f"{self.versions_file}: not a JSON object: {then!r}", path=self.path)
-        now = versions()
+        now = versions(self.config().device)
         return [
             f"{name}: {then.get(name)} then, {now[name]} now" for name in now if then.get(name) != now[name]
         ]
@@ -80,12 +81,14 @@ def create(config: TrainConfig, root: str | os.PathLike[str] = "runs") -> RunFol
     """Make the folder of a new run, with its configuration and versions in it.
 
     The folder is `config.out`, or the first free number of root/<dataset>-<network>-<norm>-001, -002, ...
-    Raises: ConfigError if `config.out` is there and not an empty folder; OSError.
+    Raises: ConfigError if `config.out` is there and not an empty folder; ArgumentError, before anything is made, where
+        there is no such device; OSError.
     """
+    found = json.dumps(versions(config.device), indent=2)
     path = _claim(Path(config.out)) if config.out is not None else _claim_number(config, Path(root))
     run = RunFolder(path)
     run.pictures.mkdir()
-    replace_file(run.versions_file, [(json.dumps(versions(), indent=2) + "\n").encode()])
+    replace_file(run.versions_file, [(found + "\n").encode()])
     replace_file(run.config_file, [to_toml(config).encode()])
     return run
 
@@ -119,8 +122,8 @@ def discard_unused(run: RunFolder) -> None:
         run.path.rmdir()
 
 
-def versions() -> dict[str, Any]:
-    """Everything but the configuration that may change a result in its last bits."""
+def versions(device: str = "cpu") -> dict[str, Any]:
+    """Everything but the configuration that may change a result in its last bits; `device` is where a run computes."""
     from threadpoolctl import threadpool_info  # takes 0.02 s and looks at every loaded library, so only here
 
     libraries = {(pool["internal_api"], pool["version"], pool["num_threads"]) for pool in threadpool_info()}
@@ -132,6 +135,7 @@ def versions() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": sorted(f"{name} {version}: {threads} threads" for name, version, threads in libraries),
+        **device_versions(device),
     }
 
 

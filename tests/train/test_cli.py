@@ -126,7 +126,8 @@ def flag_and_value(name):
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(TrainConfig)])
-def test_every_field_is_a_flag(calls, name):
+def test_every_field_is_a_flag(calls, name, fake_cupy):
+    """A device among them, which stands for a GPU here."""
     words, value = flag_and_value(name)
     assert main(["train", f"--{name.replace('_', '-')}", *words]) == 0
     assert getattr(config_of_call(calls), name) == value

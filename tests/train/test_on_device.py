@@ -1,10 +1,11 @@
 """Training on a device, on the stand-in for CuPy: what the host would compute, and runs that move between the two."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from odegrad import load
+from odegrad import ArgumentError, load
 from odegrad.engine import backend
 from odegrad.engine.tree import leaves
 from odegrad.train import loop, metrics, run_folder
@@ -93,6 +94,22 @@ def test_a_run_begun_on_one_device_ends_on_the_other(fake_cupy, configured, firs
     loop.resume(run, reporter)
     assert f"config.toml was edited: device = {then!r}, was {first!r}" in reporter.messages
     assert_same_arrays(arrays_of(run), arrays_of(whole))
+
+
+def test_nothing_is_made_where_there_is_no_device(fake_cupy, configured, monkeypatch):
+    monkeypatch.setattr(fake_cupy.cuda.runtime, "getDeviceCount", lambda: 0)
+    config = configured("run")
+    with pytest.raises(ArgumentError, match="finds no GPU"):
+        run_folder.create(config)
+    assert not Path(config.out).exists()
+
+
+def test_another_card_is_said_when_a_run_is_resumed(fake_cupy, configured, monkeypatch):
+    run = run_folder.create(configured("run"))
+    assert run.version_changes() == []
+    runtime = fake_cupy.cuda.runtime
+    monkeypatch.setattr(runtime, "getDeviceProperties", lambda device: {"name": b"another"})
+    assert run.version_changes() == ["gpu: stand-in then, another now"]
 
 
 def test_predictions_are_those_of_the_host(fake_cupy, configured):
