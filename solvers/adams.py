@@ -11,8 +11,8 @@ from ..engine.backend import Array, to_xp
 from ..engine.errors import ArgumentError
 from .dynamics import Dynamics
 from .method import AnyStep, Method, Norm
-from .solution import Stats
 from .stages import Stages
+from .stats import Stats
 from .step_polynomial import read_polynomial
 from .stepping import RowStep
 from .tableau import Tableau

@@ -21,8 +21,8 @@ from ..engine.cuda.replay import CudaWorkspace
 from ..engine.cuda.stage_sum import fits_slopes, stage_sum
 from ..engine.product_precision import current_products
 from .norms import NORMS
-from .solution import Stats
 from .stages import ReplayStages, Stages
+from .stats import Stats
 from .stepping import RowStep
 from .tableau import Tableau
 

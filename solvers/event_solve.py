@@ -32,7 +32,8 @@ from .initial_state import initial_state
 from .monitor import Crossing, Monitor, accumulation
 from .options import Options, check_method
 from .pieces import Piece, joined, solve_in_pieces
-from .solution import Solution, Stats
+from .solution import Solution
+from .stats import Stats
 from .times import joined_times, output_times
 from .tolerances import flat_tolerances
 

@@ -11,7 +11,7 @@ from ..engine.backend import Array, to_number
 from ..engine.errors import NonConvergence, NonFiniteDynamics, StepSizeUnderflow, TooManySteps
 from ..engine.tree import leaves_with_paths, path_name
 from .dynamics import StateLayout
-from .solution import Stats
+from .stats import Stats
 
 
 @dataclass(frozen=True)

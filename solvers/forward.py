@@ -26,8 +26,9 @@ from .method import AnyStep, Method
 from .norms import norm_of
 from .options import Options
 from .reversible_steps import ReversibleIntegrator, run_reversible
-from .solution import Solution, Stats, StepInfo
+from .solution import Solution, StepInfo
 from .stages import EagerStages, ForwardStages, ReplayStages
+from .stats import Stats
 from .tableau import Tableau
 from .times import walking_grid
 from .trajectory import Trajectory

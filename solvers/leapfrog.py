@@ -13,8 +13,8 @@ from ..engine.trace import shape_of
 from ..engine.tree import leaves, leaves_with_paths, path_name
 from .dynamics import Dynamics
 from .method import AnyStep, Method, Norm
-from .solution import Stats
 from .stages import Stages
+from .stats import Stats
 from .step_polynomial import hermite_coefficients, read_polynomial
 
 

@@ -28,8 +28,8 @@ from .failures import (
 from .first_step import first_step, probe_step
 from .method import AnyStep, Method, SolvingStep
 from .norms import norm_of
-from .solution import Stats
 from .stages import Stages
+from .stats import Stats
 from .stepping import RowStep, combined_error
 from .stiffness import EVERY, StiffnessWatch
 from .tableau import Tableau

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..engine.backend import Array
 from .dynamics import Dynamics
-from .solution import Stats
 from .stages import Stages
+from .stats import Stats
 
 Norm = Callable[[Array, Array, Array], float]  # (difference, y, y_new) in units of the tolerances
 

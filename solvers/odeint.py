@@ -22,8 +22,9 @@ from .method import Method
 from .options import Options, check_method, check_outputs, checked_options
 from .pieces import solve_in_pieces
 from .resolution import warn_unresolved
-from .solution import Aux, Solution, Stats, StepInfo
+from .solution import Aux, Solution, StepInfo
 from .solve import Solve
+from .stats import Stats
 from .tableau import Tableau
 from .times import joined_times, output_times
 from .tolerances import flat_tolerances

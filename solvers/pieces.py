@@ -20,7 +20,8 @@ from ..engine.trace import Var
 from ..engine.tree import Tree, tree_map
 from .dense import Dense
 from .options import Options
-from .solution import Aux, Solution, Stats
+from .solution import Aux, Solution
+from .stats import Stats
 from .times import joined_times
 
 

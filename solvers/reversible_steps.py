@@ -25,8 +25,8 @@ from typing import Any
 from ..engine.backend import Array, to_number, to_xp
 from .loop import Control, Integrator
 from .options import Options
-from .solution import Stats
 from .stages import ForwardStages
+from .stats import Stats
 from .stepping import RowStep
 from .tableau import Tableau
 from .times import walking_grid

@@ -37,8 +37,8 @@ from .gradients import (
 )
 from .jit import solve_compiled
 from .options import Options
-from .solution import Stats
 from .stages import ReplayStages
+from .stats import Stats
 from .times import output_times
 from .trajectory import n_read_inside
 

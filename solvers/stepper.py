@@ -21,7 +21,7 @@ from .initial_state import initial_state, refuse_subclasses
 from .loop import Integrator
 from .method import Method
 from .options import check_method, checked_options
-from .solution import Stats
+from .stats import Stats
 from .stepping import extra_slopes, polynomial_of
 from .tableau import Tableau
 from .times import output_times, walking_grid

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import Array, namespace_of, to_xp
-from .solution import Stats
 from .stages import Stages
+from .stats import Stats
 from .tableau import FloatTableau, Tableau
 
 

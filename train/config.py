@@ -126,9 +126,13 @@ class TrainConfig:
             return []
         problem = f"`precision` = {self.precision!r} rounds the operands of float32 products on a GPU"
         if self.device == "cpu":
-            return [f"{problem}, and `device` is 'cpu', whose products are float32; use 'fp32', or device 'cuda'"]
+            return [
+                f"{problem}, and `device` is 'cpu', whose products are float32; use 'fp32', or device 'cuda'"
+            ]
         if self.dtype == "float64":
-            return [f"{problem}, and `dtype` is 'float64', which is never rounded; use 'fp32', or dtype 'float32'"]
+            return [
+                f"{problem}, and `dtype` is 'float64', which is never rounded; use 'fp32', or dtype 'float32'"
+            ]
         return []
 
     def _problem(self, name: str) -> str | None:

@@ -24,8 +24,8 @@ from ...engine.errors import SolveError
 from ..dynamics import Dynamics
 from ..loop import Control, Integrator
 from ..norms import inner
-from ..solution import Stats
 from ..stages import Stages
+from ..stats import Stats
 from ..stepping import RowStep
 from ..tableau import Tableau
 from ..trajectory import Trajectory

@@ -23,8 +23,8 @@ from ...engine.backend import Array, to_xp
 from ..checkpoints import Checkpoints
 from ..device_step import row_step
 from ..norms import inner
-from ..solution import Stats
 from ..stages import ForwardStages
+from ..stats import Stats
 from ..tableau import Tableau
 from ..trajectory import Trajectory, locate
 

@@ -15,7 +15,7 @@ import numpy as np
 from ...engine.backend import Array, namespace_of, to_number
 from ...engine.errors import DriftError
 from ..options import Options
-from ..solution import Stats
+from ..stats import Stats
 from ..tolerances import shown
 
 MOST_UNITS = 1e3

@@ -22,8 +22,8 @@ from ...engine.backend import Array, to_xp
 from ..norms import inner
 from ..options import Options
 from ..reversible_steps import ReversibleStep
-from ..solution import Stats
 from ..stages import ForwardStages
+from ..stats import Stats
 from ..trajectory import Trajectory
 from .discrete import Cotangents, adjoint_weights
 from .drift import DriftGuard, units_allowed

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...engine.backend import Array, to_number
 from ..dynamics import Dynamics
-from ..solution import Stats
+from ..stats import Stats
 from .jacobian import EagerJacobian, ReplayedJacobian
 from .linearization import EagerLinearization, ReplayedLinearization
 

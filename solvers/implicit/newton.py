@@ -10,8 +10,8 @@ import numpy as np
 
 from ...engine.backend import Array
 from ..method import Norm
-from ..solution import Stats
 from ..stages import Stages
+from ..stats import Stats
 from .linear_solvers import LinearSolver
 
 MAX_ITERATIONS = 10

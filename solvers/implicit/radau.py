@@ -15,8 +15,8 @@ from ...engine.trace import base_value
 from ...engine.tree import leaves
 from ..dynamics import Dynamics
 from ..method import AnyStep, Method, Norm
-from ..solution import Stats
 from ..stages import EagerStages, Stages
+from ..stats import Stats
 from ..step_polynomial import read_polynomial
 from .linear_solvers import DenseSolver, dense_solver
 from .newton import Contraction, round_off_size

@@ -16,7 +16,7 @@ from ..failures import (
     too_many_steps,
 )
 from ..options import Options
-from ..solution import Stats
+from ..stats import Stats
 from .active import Active
 from .step import RowsStep
 

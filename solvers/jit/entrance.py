@@ -18,7 +18,7 @@ from ..controllers import controller_for
 from ..dynamics import Dynamics
 from ..forward import Forward
 from ..options import Options
-from ..solution import Stats
+from ..stats import Stats
 from ..tableau import Tableau
 
 logger = logging.getLogger("odegrad")

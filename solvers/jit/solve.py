@@ -16,7 +16,7 @@ from ..dynamics import Dynamics
 from ..forward import MAX_KEPT_STEPS, Forward, stages_for, trust
 from ..gradients import Cotangents
 from ..options import Options
-from ..solution import Stats
+from ..stats import Stats
 from ..tableau import Tableau
 from ..times import walking_grid
 from ..trajectory import Trajectory

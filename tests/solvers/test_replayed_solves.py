@@ -15,8 +15,8 @@ from odegrad.solvers.compiled import Purpose
 from odegrad.solvers.dynamics import Dynamics
 from odegrad.solvers.loop import Integrator
 from odegrad.solvers.options import GRADIENTS, checked_options
-from odegrad.solvers.solution import Stats
 from odegrad.solvers.solve import Solve
+from odegrad.solvers.stats import Stats
 from solving import Case, network, random_case, same_bits
 from threadpoolctl import threadpool_limits
 
