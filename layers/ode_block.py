@@ -15,7 +15,8 @@ from ..engine.trace import Var, base_value
 from ..engine.tree import Tree, leaves
 from ..solvers import odeint
 from ..solvers.odeint import check_options
-from ..solvers.solution import Aux, Stats
+from ..solvers.solution import Aux
+from ..solvers.stats import Stats
 from .layer import Layer, Shape, check_mode
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from ...solvers.methods import method_named
 from ...solvers.odeint import odeint
-from ...solvers.solution import Stats, StepInfo
+from ...solvers.solution import StepInfo
+from ...solvers.stats import Stats
 from .problem import Textbook
 from .work_precision import error_of
 
