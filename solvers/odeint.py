@@ -97,7 +97,8 @@ def odeint(
             rarely as that number allows (default: the states of all steps are stored). The gradient is the same to the
             bit.
         max_steps: attempted steps after which TooManySteps is raised.
-        max_step, first_step: largest step and first one (default: chosen by a probe), in the unit of ts.
+        max_step, first_step: largest step and first one (default: chosen by a probe), in the unit of ts. They,
+            min_step and controller are for adaptive methods, and refused with fixed steps.
         min_step: smallest step that the error test may ask for; StepSizeUnderflow where it asks for less. The step to
             an end, a breakpoint or a jump may be shorter.
         norm: of the scaled error: "rms" (root mean square), "max", "leaves" (the largest root mean square of an array
@@ -110,8 +111,8 @@ def odeint(
         grid: walk exactly these times (`sol.grid` of an earlier solve) instead of choosing steps.
         controller: a name in CONTROLLERS (solvers/controllers.py): "i" (the default), "pi", "pid", "gustafsson", "pi33",
             "pi42", "h211pi", "h211b", "h312pid", "h312b", "h321", "predictive" (the default of radau5); or a
-            `PIController` or `FilterController`, which have the safety factor and the limits of growth, or what has
-            their `judge`.
+            `PIController`, `FilterController` or `PredictiveController`, which have the safety factor and the limits of
+            growth, or what has their `judge`.
         backward_rtol, backward_atol: tolerances of the backward solve of `backsolve` and `interpolated` (default: rtol,
             atol).
         drift_limit: largest distance, in units of atol + rtol |y|, between the state that `backsolve` or `reversible`

@@ -80,6 +80,19 @@ def ordered_steps(given: dict[str, Any]) -> str:
     return ""
 
 
+def of_chosen_steps(given: dict[str, Any], method: Tableau | Method) -> str:
+    """What a method with fixed steps would not look at."""
+    names = ("first_step", "max_step", "min_step", "controller")
+    unused = [f"`{name}`" for name in names if given.get(name) is not None]
+    if method.is_adaptive or not unused:
+        return ""
+    verb = "is" if len(unused) == 1 else "are"
+    return (
+        f"{', '.join(unused)} {verb} for methods that choose their steps; {method.name} takes those of `step_size` or "
+        "`grid`"
+    )
+
+
 def controller(value: Any) -> str:
     if value is None or isinstance(value, str) and value in CONTROLLERS:
         return ""

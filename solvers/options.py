@@ -158,6 +158,7 @@ def _checked_options(method: str | Tableau | Method, given: dict[str, Any]) -> O
     for name in ("breakpoints", "jump_ts"):
         given[name] = option_checks.as_stops(name, given.get(name))
     chosen = method_named(method)
+    problems.append(option_checks.of_chosen_steps(given, chosen))
     problems.append(option_checks.dense(given.get("dense", False), given["gradient"], chosen))
     given["events"] = checked_events(given.get("events"))
     problems.append(option_checks.eventful(given, chosen))

@@ -131,6 +131,14 @@ OPTIONS = {
     "max_step": ({"max_step": 0.0}, "`max_step` must be a positive number; got 0.0"),
     "first_step": ({"first_step": -0.1}, "`first_step` must be a positive number; got -0.1"),
     "step_size": ({"step_size": 0.1}, "`step_size` is for methods with fixed steps; dopri5 chooses its own"),
+    "max_step of fixed steps": (
+        {"method": "rk4", "max_step": 0.1},
+        "`max_step` is for methods that choose their steps; rk4 takes those of `step_size` or `grid`",
+    ),
+    "control of fixed steps": (
+        {"method": "adams_bashforth", "first_step": 0.1, "controller": "pi"},
+        "`first_step`, `controller` are for methods that choose their steps; adams_bashforth takes those of",
+    ),
     "step_size and grid": ({"method": "rk4", "step_size": 0.1, "grid": [0, 1]}, "exclude each other"),
     "callback": ({"callback": 3}, "`callback` must be a function of a StepInfo; got 3"),
     "controller": ({"controller": 0.9}, "a PIController or a FilterController; got 0.9"),
