@@ -148,10 +148,12 @@ def number_of(result: Any, event: Event, t: float) -> float:
         value = to_host(value)
     if np.size(value) == 1 and not isinstance(value, (str, bytes, dict)):
         try:
-            number = np.asarray(value).reshape(()).astype(np.float64, casting="safe").item()
+            given = np.asarray(value).reshape(())
+            is_claim = given.dtype.kind == "b"  # as y > 0, which is never negative: it would never happen
+            number = math.nan if is_claim else given.astype(np.float64, casting="safe").item()
         except (TypeError, ValueError):
-            number = None
-        if number is not None and math.isfinite(number):
+            number = math.nan
+        if math.isfinite(number):
             return number
     got = repr(value) if isinstance(value, (int, float, np.number)) else f"{describe(value)}: {value!r}"
     raise ArgumentError(

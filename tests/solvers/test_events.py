@@ -413,6 +413,8 @@ def test_a_solution_with_events_is_saved(tmp_path):
         (lambda t, y: math.nan, "nan"),
         (lambda t, y: y, r"f64\[2\]"),
         (lambda t, y: 1j, "1j"),
+        (lambda t, y: y[0] > 1.0, "True"),
+        (lambda t, y: False, "False"),
         (lambda t, y: "soon", "str"),
         (lambda t, y: None, "None"),
     ],
