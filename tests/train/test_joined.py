@@ -36,7 +36,7 @@ def steps(optimizer, params, grads):
     return found
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: optimizer.__class__.__name__)
 @given(
     given_shapes=st.lists(st.one_of(shapes(min_side=0), LARGE), min_size=1, max_size=5),
     dtypes=st.lists(float_dtypes, min_size=5, max_size=5),
