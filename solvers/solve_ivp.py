@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.errors import ArgumentError, ArgumentTypeError, SolveError
+from . import option_checks
 from .events import Event, checked_events
 from .method import Method
 from .methods import METHODS, SCIPY_METHODS
@@ -103,6 +104,8 @@ def solve_ivp(
         a terminal event, or -1), message, success. With status -1 the message says why, and t, y hold what was reached.
     Raises: ArgumentError (a ValueError) and ArgumentTypeError (a TypeError) for arguments; what fun raises.
     """
+    if not callable(fun):
+        raise ArgumentTypeError(f"`fun` must be a function fun(t, y, *args); got {fun!r}")
     t0, t1 = _span(t_span)
     y0 = _state(y0)
     extra = _extra(args)
@@ -243,6 +246,15 @@ def _checked(options: dict[str, Any], method: str | Tableau | Method, length: fl
             stacklevel=3,
         )
     given = {**known, **{name: value for name, value in options.items() if name in known}}
+    given["min_step"] = given["min_step"] or None
+    wrong = [option_checks.positive(name, given[name]) for name in OF_STEPS if given[name] is not None]
+    wrong += [
+        f"`{name}` must be a number, or numbers (n,); got {given[name]!r}"
+        for name in ("rtol", "atol")
+        if np.asarray(given[name]).dtype.kind not in "iuf"
+    ]
+    if any(wrong):
+        raise ArgumentError("; ".join(filter(None, wrong)))
     if np.any(np.asarray(given["rtol"]) < SMALLEST_RTOL):
         warnings.warn(f"solve_ivp: rtol is raised to {SMALLEST_RTOL:.1e}; below is round-off", stacklevel=3)
         given["rtol"] = np.maximum(given["rtol"], SMALLEST_RTOL)
@@ -252,7 +264,6 @@ def _checked(options: dict[str, Any], method: str | Tableau | Method, length: fl
         smallest = 0.0 if name == "rtol" else SMALLEST_ATOL
         value = np.maximum(given[name], smallest)
         given[name] = value if value.ndim else float(value)
-    given["min_step"] = given["min_step"] or None
     if given["first_step"] is not None and given["first_step"] > length > 0.0:
         raise ArgumentError(f"`first_step` = {given['first_step']} is longer than `t_span`, {length:g}")
     return given
