@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..engine.errors import ArgumentError
 from .digital_filter import FilterController
 
 
@@ -19,7 +20,8 @@ class PredictiveController(FilterController):
 
     Args:
         order, safety, min_factor, max_factor: as in `FilterController`, whose rules for rejected steps hold too.
-        kept: smallest and largest factor that is not worth a new size.
+        kept: smallest and largest factor that is not worth a new size, at most and at least 1.
+    Raises: ArgumentError.
     Source: Hairer & Wanner (1996), Solving ODEs II, section IV.8, equation (8.25) with the smaller of the two factors,
         and the end of the section for `kept`, there (1, 1.2); Gustafsson (1994), ACM TOMS 20, 496-517.
     """
@@ -27,6 +29,15 @@ class PredictiveController(FilterController):
     betas: tuple[float, float, float] = (2.0, -1.0, 0.0)
     alphas: tuple[float, float] = (-1.0, 0.0)
     kept: tuple[float, float] = (0.95, 1.2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kept = self.kept
+        if not (isinstance(kept, tuple) and len(kept) == 2 and 0 < kept[0] <= 1 <= kept[1] < self.max_factor):
+            raise ArgumentError(
+                f"`kept` must be two factors (low, high), 0 < low <= 1 <= high < max_factor = {self.max_factor:g}; got "
+                f"{kept!r}"
+            )
 
     def _filtered(self, error_norm: float, h: float, history: tuple[tuple[float, float], ...]) -> float:
         """Factor after an accepted step, before it is limited."""

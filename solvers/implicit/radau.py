@@ -231,7 +231,7 @@ class RadauStep:
         The collocation polynomial of degree 3 is of order 3 inside the step. Its slope is that of all stages, so that a
         multiple of `BEND` corrects its slope at the start and keeps both ends: the multiple h f + E Z gives order 4.
         That is mu times the error estimate without its factor, and with it as long as h is small; where h is not, the
-        two polynomials are less than a third of the estimate apart.
+        two polynomials are at most a quarter of the estimate apart.
         """
         xp = self.stages.xp
         coefficients = xp.outer(self._bend, self._damped_estimate())

@@ -1,6 +1,7 @@
 """Predictive step-size control: it follows errors that grow from step to step, and keeps sizes that are nearly right."""
 
 import pytest
+from odegrad.engine.errors import ArgumentError
 from odegrad.solvers import CONTROLLERS, PredictiveController
 
 
@@ -55,3 +56,9 @@ def test_sizes_that_are_nearly_right_are_kept(error, is_kept):
 def test_no_error_grows_the_step_by_the_limit(error):
     controller = PredictiveController(4)
     assert controller.judge(error, 1.0, controller.judge(0.5, 1.0)).next_h == 10.0
+
+
+@pytest.mark.parametrize("kept", [(1.2, 0.95), (0.0, 1.2), (0.95, 10.0), (0.95, float("nan")), (0.95,), None])
+def test_sizes_to_keep_are_checked(kept):
+    with pytest.raises(ArgumentError, match="`kept` must be two factors"):
+        PredictiveController(4, kept=kept)
