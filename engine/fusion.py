@@ -200,9 +200,6 @@ class RunBinder:
         self.prelude: list[Call] = []
         self.epilogue: list[Call] = []
         self.n_sums = 0
-        self.dtype = next(
-            m.dtype for s in run.steps for i in s.inputs if (m := program.metas[i]).shape == run.shape
-        )
 
     def calls(self, scalar: Callable[[int, Step], np.ndarray], compiled: Callable[[str], Any]) -> list[Call]:
         """What to call in order: copies of channel values, the loop over chunks, the ends of the sums.
@@ -271,7 +268,7 @@ class RunBinder:
         lines = []
         for function, reads, write in step.op.chunk_calls:
             if "zero" in reads and "zero" not in operands:
-                self.names["zero"] = np.zeros(self.width, self.dtype)
+                self.names["zero"] = np.zeros(self.width, self.program.metas[step.inputs[-1]].dtype)
                 operands["zero"] = "zero"
             if write == "mask":
                 self.names["T_mask"] = self._own("mask", np.bool_)

@@ -171,3 +171,18 @@ def test_truth_values_beside_a_number(rng):
 def test_small_arrays_are_not_fused(rng):
     y, _, params = drawn(rng, (8, 4, 4, 3))
     assert run_count(Replayed(normalised, 0.4, y, params)) == 0
+
+
+def test_a_run_may_read_small_operands_alone(rng):
+    y, ybar, params = drawn(rng, (70, 1, 16))
+    offsets, matrix = rng.standard_normal((64, 16)), rng.standard_normal((16, 1))
+
+    def f(t, y, w, gamma, b):
+        return y * ((y + offsets) @ matrix)[:, :1] + gamma + b + w
+
+    replayed = Replayed(f, 0.4, y, params)
+    assert run_count(replayed) > 0
+    found = replayed(0.7, y, ybar)
+    plain = interpreted(replayed, 0.7, y, ybar, params)
+    for result, expected in zip(found, plain, strict=True):
+        assert_close(result, expected, scale=norm(*plain), tol=100 * EPS64)
