@@ -154,6 +154,7 @@ class Dynamics:
         other.params_leaves = other.param_values = constants[:n_params]
         other.hidden = constants[n_params:]
         other.params_like = unflatten(self.params_like, other.params_leaves)  # none of the traced values
+        other.slope0 = self.slope0.copy()  # y0 itself where f(t, y) = y
         other.y0 = self.layout.tree(self.y0_leaves)
         return other
 

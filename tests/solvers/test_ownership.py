@@ -69,3 +69,18 @@ CHANGES = [change_outputs, change_times, change_state, change_params, change_cap
 def test_a_change_after_the_solve_does_not_change_a_bit_of_the_gradient(options, execution, change):
     options = {**options, "execution": execution}
     assert same_bits(pulled(change, **options), pulled(lambda *_: None, **options))
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("options", METHODS)
+def test_so_it_is_where_the_slope_at_the_start_is_the_state_itself(options, execution):
+    def solution(y, ts):
+        return odeint(lambda t, y: y, y, ts, execution=execution, **options).ys
+
+    def pulled(factor):
+        y0 = np.array([1.0, 2.0])
+        _, pull_back = vjp(solution, y0, np.array([0.0, 0.5, 1.0]))
+        y0 *= factor
+        return pull_back(np.ones((3, 2)))
+
+    assert same_bits(pulled(100.0), pulled(1.0))
