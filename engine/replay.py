@@ -496,12 +496,10 @@ _sources: OrderedDict[str, CodeType] = OrderedDict()
 
 def _compiled(source: str) -> CodeType:
     """Compiled once a text: sets that differ in their arrays only share the code."""
-    code = _sources.get(source)
+    code = _sources.pop(source, None)  # a thread that comes meanwhile compiles the text too
     if code is None:
         code = compile(source, "<odegrad replay>", "exec")
-        _sources[source] = code
-        while len(_sources) > 256:
-            _sources.popitem(last=False)
-    else:
-        _sources.move_to_end(source)  # the least recently used text goes first
+    _sources[source] = code  # at the end: the least recently used text goes first
+    while len(_sources) > 256:
+        _sources.popitem(last=False)
     return code
