@@ -122,16 +122,13 @@ def test_with_scipys_step_size_control_errors_are_scipys(mine, theirs, name):
 
 
 @pytest.mark.parametrize(("mine", "theirs", "last"), PAIRS)
-@pytest.mark.parametrize("name", ["A4", "B3", "C5", "D1", "E2"])
-def test_errors_are_like_those_of_scipys_method_at_the_same_tolerance(mine, theirs, last, name):
-    """1.2 times, in the geometric mean over tolerances: a single error depends on where steps happen to fall.
-
-    D3 and D4 are left out: there the error changes sign between tolerances, for SciPy at others than for us.
-    """
+@pytest.mark.parametrize("name", ["A4", "B3", "C5", "D1", "D3", "D4", "E2"])
+def test_errors_are_no_larger_than_those_of_scipys_method_at_the_same_tolerance(mine, theirs, last, name):
+    """1.2 times, at each tolerance, with the default control of step sizes."""
     rtols = [10.0**-k for k in range(3, last + 1)]
     points = measure(PROBLEMS[name], {"mine": ours(mine), "theirs": scipys(theirs)}, rtols)
     errors = np.array([p.error for p in points]).reshape(-1, 2)
-    assert np.exp(np.mean(np.log(errors[:, 0] / errors[:, 1]))) < 1.2
+    assert (errors[:, 0] <= 1.2 * errors[:, 1]).all()
 
 
 @pytest.mark.parametrize(("mine", "theirs", "last"), PAIRS)
