@@ -3,23 +3,34 @@
 #
 #     benchmarks/gpu.sh OUT [DATA_FOLDER MINUTES [PARTS_FOLDER]]
 #
-# Needs Python 3.11 or later (PYTHON=... chooses one) with NumPy, SciPy, h5py, CuPy and pytest; nvidia-cudnn-frontend,
-# torch, torchdiffeq, jax and diffrax are used where they are. Writes OUT/gpu.json and OUT/gpu.md.
+# Needs Python 3.11 or later (PYTHON=... chooses one) with NumPy, SciPy, h5py, threadpoolctl and CuPy, for its tests pytest
+# and hypothesis; pytest-xdist, nvidia-cudnn-frontend, torch, torchdiffeq, jax and diffrax are used where they are. Writes
+# OUT/gpu.json and OUT/gpu.md.
 #
 # With a DATA_FOLDER (CIFAR-10 as published) the last MINUTES train on it; the checkpoint goes to OUT/checkpoint in at most
 # 6 files of at most 15 MB. PARTS_FOLDER, the OUT/checkpoint of an earlier run, says where to go on from.
-# ONLY="card kernels" runs these parts alone. Ends with 2 where there is no GPU, with 3 where Python lacks what the
-# package cannot do without.
+# ONLY="card kernels" runs these parts alone. Ends with 2 where there is no GPU, with 3 where Python lacks what
+# nothing here can do without: the packages of the command line, plots and downloads are not needed.
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ $# -eq 2 ] || [ $# -gt 4 ]; then
-    sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
     exit 64
 fi
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=${PYTHON:-$(command -v python3.12 || command -v python3)}
+python=${PYTHON:-}
+if [ -z "$python" ]; then # the first that has CuPy: there may be one beside that of the system
+    for name in python3 python3.12; do
+        if "$name" -c 'import importlib.util as u, sys
+sys.exit(sys.version_info < (3, 11) or u.find_spec("cupy") is None)' 2>/dev/null; then
+            python=$name
+            break
+        fi
+    done
+fi
+python=${python:-python3}
 words=("$out")
 if [ $# -ge 3 ]; then
     words+=(--data "$(cd "$2" && pwd)" --minutes "$3")
@@ -34,7 +45,7 @@ fi
 
 missing=$("$python" -c '
 from importlib.util import find_spec
-needed = "numpy scipy h5py threadpoolctl tyro rich pooch PIL matplotlib".split()
+needed = "numpy scipy h5py threadpoolctl".split()
 print(*(name for name in needed if find_spec(name) is None))')
 if [ -n "$missing" ]; then
     echo "$python lacks: $missing; install them, or name another Python in PYTHON" | tee "$out/gpu.md" >&2

@@ -53,9 +53,8 @@ def parts_of(given: argparse.Namespace) -> list[Part]:
         return Part(name, python(f"benchmarks.gpu.{module or name}", *more), limit)
 
     workers = ("-n", "8") if importlib.util.find_spec("xdist") else ()
-    tests = python(
-        "pytest", "-m", "gpu", "-q", "--tb=short", "--maxfail=25", "-p", "no:cacheprovider", *workers
-    )
+    options = "-m gpu -q --tb=short --maxfail=25 --continue-on-collection-errors -p no:cacheprovider".split()
+    tests = python("pytest", *options, *workers)
     parts = [
         measured("card", 25.0, 1.0),
         measured("kernels", 60.0, 6.0),
