@@ -227,12 +227,13 @@ def raw_module(source: str, options: tuple[str, ...]) -> Any:
     return cupy_module().RawModule(code=source, options=options)
 
 
-_COMPUTE_TYPES = {"fp32": "COMPUTE_TYPE_DEFAULT", "tf32": "COMPUTE_TYPE_TF32", "bf16": "COMPUTE_TYPE_BF16"}
+# CuPy 14 takes COMPUTE_TYPE_BF16, and then computes in float32.
+_COMPUTE_TYPES = {"fp32": "COMPUTE_TYPE_DEFAULT", "tf32": "COMPUTE_TYPE_TF32", "bf16": "COMPUTE_TYPE_TF32"}
 
 
 @contextmanager
 def matrix_products_in(precision: str) -> Iterator[None]:
-    """Inside the block cuBLAS rounds the operands of CuPy's float32 products to "fp32", "tf32" or "bf16".
+    """Inside the block cuBLAS rounds the operands of CuPy's float32 products: not at all, or to TF32 in "tf32" and "bf16".
 
     CuPy has one setting for the whole process.
     """

@@ -10,6 +10,8 @@ in float32. The choice holds for float32 arrays on a GPU; NumPy's products and t
 | tf32 | 11 | 2**-10, where a kernel cuts the other bits off (2**-11 where it rounds) |
 | bf16 | 8 | 2**-8, rounded to nearest |
 
+In "bf16" that holds for convolutions; matrix products are those of "tf32", since CuPy has none in bfloat16.
+
 Source: IEEE 754 for the errors; NVIDIA, "TensorFloat-32 in the A100 GPU" (2020), for the format.
 """
 

@@ -70,7 +70,7 @@ def main() -> None:
     device: Device = given.device
     tell(benchmark="card", what="identity", **identity(device))
     tell(benchmark="card", what="copy", **copy_speed(device, 1 << (20 if given.toy else 30), given.seconds))
-    for precision in ("fp32",) if given.toy else ("fp32", "tf32", "bf16"):
+    for precision in ("fp32",) if given.toy else ("fp32", "tf32"):
         speed = product_speed(device, precision, 64 if given.toy else 8192, given.seconds)
         tell(benchmark="card", what=f"matrix product {precision}", **speed)
 
