@@ -276,7 +276,7 @@ def _sum(plan: Plan, step: Step, n: int) -> Cut | None:
 def _within(plan: Plan, step: Step, n: int) -> Cut | None:
     """Extrema and running sums along other axes than the leading one."""
     (source,), _ = _shapes(plan, step)
-    axes = step.static.get("axes") or (step.static["axis"],)
+    axes = step.static.get("axes") or (step.static.get("axis", -1),)  # argmax has a default
     inner = source is not None and all(axis % len(source) != 0 for axis in axes)
     return Cut((0,), 0) if inner and _is_cut(source, n) else None
 

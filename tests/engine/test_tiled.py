@@ -179,6 +179,19 @@ def test_means_over_parts_of_different_sizes_are_weighted(batch, rows, rng):
         check(Replayed(normalised, 0.4, y, params), y, ybar, params)
 
 
+def test_a_setting_may_be_left_to_its_default(rng):
+    y, ybar, params = drawn(rng, 12, WIDTH)
+
+    def f(t, y, *params):
+        return perceptron(t, y, *params) * ops.astype(ops.argmax(y), y.dtype)[:, None]
+
+    with cut_into(4):
+        replayed = Replayed(f, 0.4, y, params)
+        (segment,) = segments(replayed, "F")
+        assert "argmax" in [s.op.name for s in segment.steps]
+        check(replayed, y, ybar, params)
+
+
 def test_large_sums_are_made_a_part_of_the_result_at_a_time(rng):
     """The gradient of a matrix is no sum over tiles, which would cost more than the products."""
     y, ybar, params = drawn(rng, 12, 24)
