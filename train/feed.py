@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
@@ -28,12 +29,16 @@ def _ahead(jobs: Iterable[Job], uploader: Uploader) -> Generator[Sequence[Array]
     def started(job: Job) -> Upload:
         return uploader.start(job())
 
-    waiting: Future[Upload] | None = None
+    waiting: deque[Future[Upload]] = deque()
     with ThreadPoolExecutor(1, "odegrad-feed") as thread:
-        for job in jobs:
-            following = thread.submit(started, job)
-            if waiting is not None:
-                yield uploader.finish(waiting.result())
-            waiting = following
-        if waiting is not None:
-            yield uploader.finish(waiting.result())
+        try:
+            for job in jobs:
+                waiting.append(thread.submit(started, job))
+                if len(waiting) > 1:
+                    yield uploader.finish(waiting.popleft().result())
+            if waiting:
+                yield uploader.finish(waiting.popleft().result())
+        finally:  # left early: the memory of an upload must not be used again before its copies are made
+            for upload in waiting:
+                if upload.exception() is None:
+                    uploader.finish(upload.result())

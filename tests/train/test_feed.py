@@ -71,3 +71,14 @@ def test_leaving_early_ends_the_thread(fake_cupy):
     next(fed)
     fed.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("odegrad-feed")]
+
+
+def test_leaving_early_waits_for_the_copies_that_nobody_asked_for(fake_cupy):
+    """The computation does: the pool gives their memory out again."""
+    fed = feed(jobs_of(5), fake_cupy)
+    next(fed)
+    fed.close()
+    compute = fake_cupy.cuda.get_current_stream()
+    waits = [call for call in fake_cupy.calls if call[:2] == ("wait", compute)]
+    copies = [call for call in fake_cupy.calls if call[0] == "upload"]
+    assert (len(waits), len(copies)) == (2, 2 * 2)
