@@ -18,6 +18,7 @@ from .source import module
 TILE = 16
 LONGEST = 1 << 10  # of k: a tile walks along it alone
 MOST_PRODUCTS = 1 << 22  # beyond, cuBLAS is faster
+MOST_ROWS = TILE * 65535  # CUDA's limit of a grid's second size
 
 _KERNEL = """
 extern "C" __global__ void __launch_bounds__(256) product_REAL(
@@ -45,7 +46,7 @@ def product_calls(y: Array, a: Array, b: Array) -> list[Call] | None:
     if a.ndim != 2 or b.ndim != 2 or not (a.dtype == b.dtype == y.dtype) or y.dtype.name not in KINDS:
         return None
     (m, k), n = a.shape, b.shape[1]
-    if not 0 < k <= LONGEST or not 0 < m * n * k <= MOST_PRODUCTS:
+    if not 0 < k <= LONGEST or not 0 < m * n * k <= MOST_PRODUCTS or m > MOST_ROWS:
         return None
     steps = [stride // array.itemsize for array in (a, b) for stride in array.strides]
     arguments: tuple[Any, ...] = (a, b, y, *map(np.int32, (m, k, n)), *map(np.int64, steps))

@@ -187,7 +187,9 @@ def test_products(sizes, dtype, turned, rng, monkeypatch):
     assert_close(y.check(), exact, scale=scale, tol=4 * (EPS64 if dtype is np.float64 else EPS32))
 
 
-@pytest.mark.parametrize("sizes", [(300, 2000, 2), (400, 500, 500), (0, 3, 3)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(300, 2000, 2), (400, 500, 500), (0, 3, 3), (16 * 65535 + 1, 2, 1)], ids=str
+)
 def test_large_and_empty_products_are_left_to_cublas(sizes):
     m, k, n = sizes
     assert product_calls(np.empty((m, n)), np.empty((m, k)), np.empty((k, n))) is None
