@@ -112,9 +112,9 @@ class _Workers:
     def submit(self, shares: _Shares, numbers: range) -> None:
         with self._lock:
             while self._n_started < len(numbers):
-                self._n_started += 1
-                name = f"odegrad-kernel-{self._n_started}"
+                name = f"odegrad-kernel-{self._n_started + 1}"
                 threading.Thread(target=_serve, args=(self._inbox,), name=name, daemon=True).start()
+                self._n_started += 1  # only now: there may be no more threads to be had
         for number in numbers:
             self._inbox.put((shares, number))
 

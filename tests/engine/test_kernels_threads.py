@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from odegrad.engine.kernels import threads
 from odegrad.engine.kernels.scratch import scratch
 from odegrad.engine.kernels.threads import one_blas_thread, run_shares
 from odegrad.engine.kernels.tiles import cut
@@ -59,6 +60,20 @@ def test_the_error_of_a_share_reaches_the_caller_after_all_have_finished(failing
     with pytest.raises(ZeroDivisionError, match=f"share {failing}"):
         run_shares(work, 2)
     assert finished == [1 - failing]
+
+
+def test_a_thread_that_cannot_be_started_is_not_counted_on(monkeypatch):
+    """The next call would wait for it."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    workers = threads._Workers()
+    monkeypatch.setattr(threads, "_workers", workers)
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="new thread"):
+        patch.setattr(threading.Thread, "start", refuse)
+        run_shares(lambda share: None, 2)
+    assert workers._n_started == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signal to a thread")
