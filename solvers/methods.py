@@ -53,4 +53,6 @@ def method_named(name: str | Tableau | Method) -> Tableau | Method:
     known = ELSEWHERE.get(str(name).lower())
     nearest = [known] if known else get_close_matches(str(name).lower(), METHODS, n=1, cutoff=0.4)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    if isinstance(name, type) and issubclass(name, Method):
+        hint = f" Did you mean {name.__name__}()?"
     raise ArgumentError(f"`method` must be one of {', '.join(map(repr, METHODS))}; got {name!r}.{hint}")

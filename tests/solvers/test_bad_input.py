@@ -15,7 +15,7 @@ from odegrad.engine.errors import (
     NotReachedError,
     TracedValueError,
 )
-from odegrad.solvers import METHODS, Tableau
+from odegrad.solvers import METHODS, Radau5, Tableau
 from odegrad.solvers.options import GRADIENTS
 from odegrad.solvers.tableau import rationals
 
@@ -118,6 +118,7 @@ OPTIONS = {
     "atol zero": ({"atol": 0.0}, "`atol` must be a positive number; got 0.0"),
     "backward": ({"backward_rtol": -1.0}, "`backward_rtol` must be a positive number; got -1.0"),
     "method": ({"method": "dopri"}, "got 'dopri'. Did you mean 'dopri5'?"),
+    "method class": ({"method": Radau5}, "Did you mean Radau5()?"),
     "method none": (
         {"method": None},
         f"`method` must be one of {', '.join(map(repr, METHODS))}; got None",
