@@ -112,6 +112,7 @@ def test_the_command_prints_one_json_object(tmp_path, capsys):
     [
         (["lorentz"], "did you mean 'lorenz'"),
         (["A1", "--method", "dopri"], "Did you mean 'dopri5'"),
+        (["kepler", "--method", "leapfrog"], "systems of first order"),
         (["A1", "--rtol", "-1"], "`rtol` must be a positive number"),
         (["A1", "--rtols", "2"], "`rtols` must be tolerances in (0, 1); got 2.0"),
         (["A1", "--step-size", "0.1"], "`step_size` is for methods with fixed steps"),

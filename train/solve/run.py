@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...engine.errors import ArgumentError
+from ...solvers.leapfrog import Leapfrog
 from ...solvers.methods import method_named
 from ...solvers.odeint import odeint
 from ...solvers.solution import StepInfo
@@ -53,9 +55,14 @@ def solve(
     Args:
         atol: by default rtol times `problem.smallest`.
         step_size: of a method with fixed steps; by default a thousandth of the interval.
-    Raises: what `odeint` raises.
+    Raises: what `odeint` raises; ArgumentError for leapfrog.
     """
     chosen = method_named(method)
+    if isinstance(chosen, Leapfrog):
+        raise ArgumentError(
+            f"the textbook problems are systems of first order, y' = f(t, y); {chosen.name} is for x'' = a(t, x). Use 'rk4' or "
+            "an adaptive method"
+        )
     ts = fine_times(problem.ts) if chosen.is_adaptive else problem.ts
     if not chosen.is_adaptive and step_size is None:
         step_size = abs(float(problem.ts[-1] - problem.ts[0])) / _FIXED_STEPS
