@@ -37,9 +37,8 @@ class Run:
     local: frozenset[int]
 
 
-Fusible = Callable[
-    [Plan, Step], Shape | None
-]  # the shape of the arrays that a step works on, if it can join a run
+# the shape of the arrays that a step works on, if it can join a run
+Fusible = Callable[[Plan, Step], Shape | None]
 
 
 def schedule(

@@ -145,9 +145,8 @@ class Integrator:
         change = self._norm(self.stages.rows[2] - slope, y, y) / abs(h0)
         assert self.method.error_order is not None
         h = first_step(h0, f_norm, change, self.method.error_order, interval)
-        resolved = 16.0 * np.spacing(
-            max(abs(self.t0), abs(self.t1))
-        )  # t may be so large that 1e-6 is nothing
+        # t may be so large that 1e-6 is nothing
+        resolved = 16.0 * np.spacing(max(abs(self.t0), abs(self.t1)))
         return math.copysign(min(max(abs(h), resolved), abs(interval)), interval)
 
     def advance(self) -> None:
@@ -204,9 +203,8 @@ class Integrator:
     def _refuse_shorter(self, verdict: Verdict, t_next: float) -> None:
         """The error where the step just rejected cannot become shorter: `min_step` forbids it."""
         tried = abs(t_next - self.t)
-        if (
-            min(tried, abs(self._uncut_h)) > self.control.min_step
-        ):  # (t + h) - t may be larger than h, by its rounding
+        # (t + h) - t may be larger than h, by its rounding
+        if min(tried, abs(self._uncut_h)) > self.control.min_step:
             return
         if self._was_non_finite:
             raise self._non_finite(self.t, tried * self._direction, tried * self._direction)

@@ -62,9 +62,8 @@ class Solve(Primitive):
         stats: Stats | None = None,
     ) -> None:
         super().__init__("odeint", Solve.forward, is_flat=False, may_view=False)
-        del (
-            self.forward
-        )  # the method is found; an object that holds it is a cycle, and its states wait for the collector
+        # the method is found; an object that holds it is a cycle, and its states wait for the collector
+        del self.forward
         self.is_mixed = True  # the times may be on the host, whatever the state is
         self.rule = Solve.pull_back  # there is one
         self.dynamics, self.options = dynamics, options

@@ -14,9 +14,7 @@ import numpy as np
 
 from ..engine.backend import Array
 
-SMALL = (
-    1 << 12
-)  # values of a leaf that is joined with others: copies of larger ones cost more than the calls saved
+SMALL = 1 << 12  # values; copies of larger leaves cost more than the calls saved
 
 Step = Callable[..., tuple[Array, ...]]
 

@@ -201,7 +201,7 @@ def _decay_of_leaves(decay: float, decays: Callable[[Path], bool] | None, params
     """The weight decay of each leaf, in the order of `leaves`."""
     if decays is None:
         return [decay] * len(leaves(params))
-    return [decay if decays is None or decays(path) else 0.0 for path, _ in leaves_with_paths(params)]
+    return [decay if decays(path) else 0.0 for path, _ in leaves_with_paths(params)]
 
 
 def _check_options(optimizer: Any, fractions: tuple[str, ...]) -> None:
