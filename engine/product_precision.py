@@ -18,9 +18,14 @@ Source: IEEE 754 for the errors; NVIDIA, "TensorFloat-32 in the A100 GPU" (2020)
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
 
 from . import backend
 from .errors import ArgumentError
@@ -71,3 +76,18 @@ def product_precision(precision: str, *, deterministic: bool = False) -> Iterato
 def current_products() -> Products:
     """What the innermost `product_precision` on this thread said; plain float32 outside of any."""
     return getattr(_local, "products", _PLAIN)
+
+
+def plain_dot(xp: ModuleType) -> Callable[..., Any]:
+    """`xp.dot` for the weighted sums of a solver, whose operands are states, slopes and cotangents: never rounded.
+
+    CuPy has cuBLAS compute them as products of matrices, which do follow `product_precision`.
+    """
+    return np.dot if xp is np else partial(_plain_dot, xp)
+
+
+def _plain_dot(xp: ModuleType, a: backend.Array, b: backend.Array, out: backend.Array | None = None) -> Any:
+    if current_products().precision == _PLAIN.precision:
+        return xp.dot(a, b, out=out)
+    with product_precision(_PLAIN.precision):
+        return xp.dot(a, b, out=out)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..engine.backend import Array, to_xp
 from ..engine.errors import ArgumentError
+from ..engine.product_precision import plain_dot
 from .dynamics import Dynamics
 from .method import AnyStep, Method, Norm
 from .stages import Stages
@@ -152,7 +153,7 @@ class AdamsStep:
         """`y_new` = y + h sum_j weight_j slopes_j."""
         xp = self.stages.xp
         weights = (h * integrals.sum(axis=1)).astype(slopes.dtype)
-        xp.dot(to_xp(xp, weights), slopes, out=self.y_new)
+        plain_dot(xp)(to_xp(xp, weights), slopes, out=self.y_new)
         self.y_new += self.stages.rows[0]
 
     def error_estimate(self) -> Array:
@@ -176,7 +177,7 @@ class AdamsStep:
         xp = self.stages.xp
         block = xp.empty((self.order + 1, slopes.shape[1]), slopes.dtype)
         block[0] = self.stages.rows[0]
-        xp.dot(to_xp(xp, (h * integrals.T).astype(slopes.dtype)), slopes, out=block[1:])
+        plain_dot(xp)(to_xp(xp, (h * integrals.T).astype(slopes.dtype)), slopes, out=block[1:])
         return block
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:

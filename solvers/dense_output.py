@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..engine.backend import Array, to_xp
+from ..engine.product_precision import plain_dot, product_precision
 
 
 class StepMade(Protocol):
@@ -117,7 +118,7 @@ class StepPolynomials(DenseOutput):
 
     def _read(self, step: int, theta: float, h: float, out: Array) -> None:
         block = self.blocks[step]
-        self.xp.dot(self._weights([theta**j for j in range(len(block))]), block, out=out)
+        plain_dot(self.xp)(self._weights([theta**j for j in range(len(block))]), block, out=out)
 
     def _at(self, step: int, thetas: np.ndarray, h: float, derivative: bool) -> Array:
         block = self.blocks[step]
@@ -125,7 +126,8 @@ class StepPolynomials(DenseOutput):
         weights: np.ndarray = thetas[:, None] ** powers
         if derivative:
             weights = np.hstack([np.zeros((len(thetas), 1)), weights[:, :-1] * powers[1:]]) / h
-        return self._weights(weights) @ block
+        with product_precision("fp32"):
+            return self._weights(weights) @ block
 
 
 class CubicHermite(DenseOutput):
@@ -157,8 +159,9 @@ class CubicHermite(DenseOutput):
         rest = 1.0 - theta
         start = [rest * rest * (1.0 + 2.0 * theta), h * theta * rest * rest]
         end = [theta * theta * (3.0 - 2.0 * theta), -h * theta * theta * rest]
-        self.xp.dot(self._weights(start), self.blocks[step], out=out)
-        out += self.xp.dot(self._weights(end), self.blocks[step + 1])
+        dot = plain_dot(self.xp)
+        dot(self._weights(start), self.blocks[step], out=out)
+        out += dot(self._weights(end), self.blocks[step + 1])
 
     def _at(self, step: int, thetas: np.ndarray, h: float, derivative: bool) -> Array:
         theta, rest = thetas[:, None], 1.0 - thetas[:, None]
@@ -169,7 +172,8 @@ class CubicHermite(DenseOutput):
         else:
             start = np.hstack([rest * rest * (1.0 + 2.0 * theta), h * theta * rest * rest])
             end = np.hstack([theta * theta * (3.0 - 2.0 * theta), -h * theta * theta * rest])
-        return self._weights(start) @ self.blocks[step] + self._weights(end) @ self.blocks[step + 1]
+        with product_precision("fp32"):
+            return self._weights(start) @ self.blocks[step] + self._weights(end) @ self.blocks[step + 1]
 
 
 def dense_output(integrator: StepMade, *, interpolates: bool) -> DenseOutput:

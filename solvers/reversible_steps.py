@@ -93,7 +93,7 @@ class ReversibleStep(RowStep):
         super().advance(start, end, with_end=with_end)
         self.y_new = y_new
         weights = to_xp(self.stages.xp, ((end - start) * self._b).astype(self._sum.dtype))
-        return self.stages.xp.dot(weights, self._summed, out=self._sum)
+        return self.dot(weights, self._summed, out=self._sum)
 
 
 class ReversibleIntegrator(Integrator):

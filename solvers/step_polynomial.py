@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 
 from ..engine.backend import Array, to_xp
+from ..engine.product_precision import plain_dot
 
 
 def hermite_coefficients(
@@ -33,4 +34,4 @@ def read_polynomial(
         weights = powers * thetas[:, None] ** np.maximum(powers - 1, 0) / h
     else:
         weights = thetas[:, None] ** powers
-    return xp.dot(to_xp(xp, weights.astype(block.dtype)), block)
+    return plain_dot(xp)(to_xp(xp, weights.astype(block.dtype)), block)

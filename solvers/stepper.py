@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine.backend import Array, namespace_of, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.product_precision import product_precision
 from ..engine.trace import Var
 from ..engine.tree import Tree, leaves
 from .compiled import Purpose, give_back
@@ -65,7 +66,8 @@ class Step:
             raise ArgumentError(f"`t` must lie in the step from {self.t0:g} to {self.t1:g}; got {t!r}")
         block = self._polynomial()
         powers = thetas[:, None] ** np.arange(len(block))
-        rows = to_xp(namespace_of(block), powers.astype(block.dtype)) @ block
+        with product_precision("fp32"):
+            rows = to_xp(namespace_of(block), powers.astype(block.dtype)) @ block
         return self._layout.unflatten(rows if times.ndim else rows[0], times.shape)
 
 

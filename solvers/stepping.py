@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import Array, namespace_of, to_xp
+from ..engine.product_precision import plain_dot
 from .stages import Stages
 from .stats import Stats
 from .tableau import FloatTableau, Tableau
@@ -92,7 +93,7 @@ def polynomial_of(tableau: Tableau, y: Array, slopes: Array, h: float) -> Array:
     assert interpolant is not None
     block = xp.empty((interpolant.shape[1] + 1, len(y)), y.dtype)
     block[0] = y
-    xp.dot(to_xp(xp, (h * interpolant.T).astype(y.dtype)), slopes, out=block[1:])
+    plain_dot(xp)(to_xp(xp, (h * interpolant.T).astype(y.dtype)), slopes, out=block[1:])
     return block
 
 
@@ -109,6 +110,7 @@ class RowStep:
         self.n = tableau.stages
         self.n_evaluations = self.n - 1
         xp, dtype = stages.xp, stages.rows.dtype
+        self.dot = plain_dot(xp)
         self._weights = _step_weights(numbers)
         self._scaled = np.empty(self._weights.shape, dtype)  # times h; column 0 is the weight of y itself
         self._scaled[: self.n + 1, 0] = 1.0
@@ -139,8 +141,7 @@ class RowStep:
         if self.tableau.extra_c:
             self._ends, self._has_extra = (t, t_next), False
         np.multiply(self._weights[:, 1:], h, out=self._scaled[:, 1:], casting="same_kind")
-        weights = to_xp(self.stages.xp, self._scaled)
-        dot = self.stages.xp.dot
+        weights, dot = to_xp(self.stages.xp, self._scaled), self.dot
         for i in range(1, self.n if with_end or not self.tableau.fsal else self.n - 1):
             dot(weights[i, : i + 1], self._row_heads[i], out=self.stages.input(i))
             self.stages.evaluate(i, self.stage_time(i, t, t_next))
@@ -153,19 +154,19 @@ class RowStep:
         """The new state after an `advance` without the slope at the end, (n,), until the next evaluation."""
         if self.tableau.fsal:
             weights = to_xp(self.stages.xp, self._scaled[self.n - 1, : self.n])
-            self.stages.xp.dot(weights, self._row_heads[self.n - 1], out=self.stages.input(self.n - 1))
+            self.dot(weights, self._row_heads[self.n - 1], out=self.stages.input(self.n - 1))
             return self.stages.input(self.n - 1)
         return self.y_new
 
     def error_estimate(self) -> Array:
         """h sum_i b_error_i k_i of the last `advance`."""
         weights = to_xp(self.stages.xp, self._scaled[self.n + 1, 1:])
-        return self.stages.xp.dot(weights, self._slopes, out=self.error)
+        return self.dot(weights, self._slopes, out=self.error)
 
     def coarse_error_estimate(self) -> Array:
         """The same with the third set of weights, where the tableau has one; in the same buffer."""
         weights = to_xp(self.stages.xp, self._scaled[self.n + 2, 1:])
-        return self.stages.xp.dot(weights, self._slopes, out=self.error)
+        return self.dot(weights, self._slopes, out=self.error)
 
     def evaluate_extra(self) -> None:
         """The extra stages of the step made, unless they are known."""
@@ -176,7 +177,7 @@ class RowStep:
         y_new = self.y_new.copy()  # stages may share the buffer of their inputs, in which it lies
         for i, a_i in enumerate(self.tableau.as_floats().extra_a, start=self.n):
             weights = to_xp(stages.xp, np.array([1.0, *((t_next - t) * a_i)], stages.rows.dtype))
-            stages.xp.dot(weights, stages.rows[: i + 1], out=stages.input(i))
+            self.dot(weights, stages.rows[: i + 1], out=stages.input(i))
             stages.evaluate(i, self.stage_time(i, t, t_next))
         self.y_new[...] = y_new
         if self.stats is not None:
@@ -204,7 +205,7 @@ class RowStep:
         """The state (or its time derivative) at several points of the step, (m, n), as one matrix product."""
         self.evaluate_extra()
         weights = self.interpolation_weights(thetas, h, derivative=derivative).astype(self.stages.rows.dtype)
-        return self.stages.xp.dot(to_xp(self.stages.xp, weights), self.stages.rows)
+        return self.dot(to_xp(self.stages.xp, weights), self.stages.rows)
 
 
 def _step_weights(numbers: FloatTableau) -> np.ndarray:

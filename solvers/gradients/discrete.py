@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...engine.backend import Array, to_xp
+from ...engine.product_precision import plain_dot
 from ..checkpoints import Checkpoints
 from ..device_step import row_step
 from ..norms import inner
@@ -57,7 +58,7 @@ class DiscreteAdjoint:
         self.trajectory, self.states = trajectory, trajectory.states
         self.grid = np.array(trajectory.grid)
         self.n_steps = len(self.grid) - 1
-        self.step = row_step(stages, tableau)
+        self.step, self.dot = row_step(stages, tableau), plain_dot(stages.xp)
         self.n_sums = tableau.stages - 1 if tableau.fsal else tableau.stages  # stages that y1 is summed from
         self.ends = _Ends(self) if time else None
         steps, self.thetas = locate(trajectory.ts, self.grid)
@@ -97,7 +98,7 @@ class DiscreteAdjoint:
         weights = to_xp(xp, np.multiply(self._weights, h, out=self._scaled, casting="same_kind"))
         for i in range(self.n_sums - 1, -1, -1):
             seed = stages.seeds[i] if i else carry
-            xp.dot(weights[i, : self.n_sums - i], stages.bars[: self.n_sums - i], out=seed)
+            self.dot(weights[i, : self.n_sums - i], stages.bars[: self.n_sums - i], out=seed)
             if dense is not None:
                 seed += dense[i + 1]
             if i:
@@ -233,7 +234,7 @@ class DiscreteAdjoint:
         h = float(self.grid[n + 1] - self.grid[n])
         mine = slice(inside.start, inside.stop)
         weights = self.step.interpolation_weights(self.thetas[mine], h).astype(self.stages.rows.dtype)
-        bars = self.stages.xp.dot(to_xp(self.stages.xp, weights.T), self.ys_bar[mine])
+        bars = self.dot(to_xp(self.stages.xp, weights.T), self.ys_bar[mine])
         self._pull_extra(n, bars)
         return bars[: self.tableau.stages + 1]
 
@@ -309,8 +310,8 @@ class _Ends:
 
     def _along(self, bar: Array, weights: np.ndarray, slopes: Array) -> float:
         """<bar, sum_i weights_i k_i>."""
-        xp = self.adjoint.stages.xp
-        return inner(bar, xp.dot(to_xp(xp, weights.astype(slopes.dtype)), slopes[: len(weights)]))
+        on_device = to_xp(self.adjoint.stages.xp, weights.astype(slopes.dtype))
+        return inner(bar, self.adjoint.dot(on_device, slopes[: len(weights)]))
 
     def _move_interior_outputs(self) -> None:
         if self._moved:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...engine.backend import Array, to_xp
+from ...engine.product_precision import plain_dot
 from ..norms import inner
 from ..options import Options
 from ..reversible_steps import ReversibleStep
@@ -89,8 +90,9 @@ class ReversibleAdjoint:
         stages, n_sums = self.stages, self.step.n_sums
         stages.bars[0] = bar
         weights = to_xp(stages.xp, (self._weights * (end - start)).astype(bar.dtype))
+        dot = plain_dot(stages.xp)
         for i in range(n_sums - 1, -1, -1):
-            stages.xp.dot(weights[i, : n_sums - i], stages.bars[: n_sums - i], out=stages.seeds[i])
+            dot(weights[i, : n_sums - i], stages.bars[: n_sums - i], out=stages.seeds[i])
             stages.pull(i, self.step.stage_time(i, start, end))
         self.stats.nfe_backward += n_sums
         self.stats.n_vjp_state += n_sums
@@ -125,4 +127,4 @@ class ReversibleAdjoint:
         if not len(weights):
             return 0.0
         xp, slopes = self.stages.xp, self.stages.rows[1 : len(weights) + 1]
-        return inner(bar, xp.dot(to_xp(xp, weights.astype(slopes.dtype)), slopes))
+        return inner(bar, plain_dot(xp)(to_xp(xp, weights.astype(slopes.dtype)), slopes))

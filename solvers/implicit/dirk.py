@@ -9,6 +9,7 @@ import numpy as np
 
 from ...engine.backend import Array, to_xp
 from ...engine.errors import ArgumentError
+from ...engine.product_precision import plain_dot
 from ..dynamics import Dynamics
 from ..method import AnyStep, Method, Norm
 from ..stages import EagerStages, Stages
@@ -152,12 +153,12 @@ class DirkStep:
         stages, rows, xp, c = self.stages, self.stages.rows, self.stages.xp, self.numbers.c
         alpha = h * self.numbers.gamma
         np.multiply(self._weights, h, out=self._scaled[:, :, 1:], casting="same_kind")
-        weights = to_xp(xp, self._scaled)
+        weights, dot = to_xp(xp, self._scaled), plain_dot(xp)
         self.solver.prepare(alpha)
         self.newton.contraction.slowest = 0.0
         for i in range(1, self.tableau.stages):
-            xp.dot(weights[0, i, : i + 1], self._heads[i], out=self._base)
-            xp.dot(weights[1, i, : i + 1], self._heads[i], out=stages.input(i))
+            dot(weights[0, i, : i + 1], self._heads[i], out=self._base)
+            dot(weights[1, i, : i + 1], self._heads[i], out=stages.input(i))
             t_i = t_next if c[i] == 1.0 else t + float(c[i]) * h
             if not self.newton.solve(i, t_i, alpha, self._base):
                 return False
@@ -176,7 +177,7 @@ class DirkStep:
             return xp.full_like(self._end, np.inf)
         assert self.numbers.b_error is not None
         weights = (self._h * self.numbers.b_error).astype(self._end.dtype)
-        error = xp.dot(to_xp(xp, weights), self.stages.rows[1:])
+        error = plain_dot(xp)(to_xp(xp, weights), self.stages.rows[1:])
         return error if self.tableau.embedded_is_stage else self.solver.solve(error)
 
     def shift(self) -> None:
@@ -193,7 +194,7 @@ class DirkStep:
         weights = np.zeros((interpolant.shape[1] + 1, self.tableau.stages + 1), self._end.dtype)
         weights[0, 0] = 1.0
         weights[1:, 1:] = h * interpolant.T
-        return self.stages.xp.dot(to_xp(self.stages.xp, weights), self.stages.rows)
+        return plain_dot(self.stages.xp)(to_xp(self.stages.xp, weights), self.stages.rows)
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:
         """The state (or its time derivative) at several points of the step, (m, n)."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...engine.backend import Array, to_number
+from ...engine.product_precision import plain_dot
 from ..dynamics import Dynamics
 from ..stats import Stats
 from .jacobian import EagerJacobian, ReplayedJacobian
@@ -125,7 +126,7 @@ class Inverse(DenseSolver):
     def solve(self, residual: Array) -> Array:
         if not len(residual):
             return residual.copy()
-        return self.jacobian.xp.dot(self._inverse, residual)
+        return plain_dot(self.jacobian.xp)(self._inverse, residual)
 
 
 class Krylov:

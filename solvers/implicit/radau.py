@@ -11,6 +11,7 @@ import numpy as np
 
 from ...engine.backend import Array, to_xp
 from ...engine.errors import ArgumentTypeError
+from ...engine.product_precision import plain_dot
 from ...engine.trace import base_value
 from ...engine.tree import leaves
 from ..dynamics import Dynamics
@@ -170,7 +171,7 @@ class RadauStep:
         thetas = 1.0 + ratio * C
         powers = thetas[:, None] ** np.arange(1, 5) - 1.0  # row 0 is the end of that polynomial
         xp = self.stages.xp
-        xp.dot(to_xp(xp, powers.astype(self._z.dtype)), self._polynomial, out=self._z)
+        plain_dot(xp)(to_xp(xp, powers.astype(self._z.dtype)), self._polynomial, out=self._z)
 
     def _evaluate_stages(self, t: float, t_next: float) -> None:
         """Rows 2 to 4: f at the stages, an evaluation each."""
@@ -209,7 +210,7 @@ class RadauStep:
 
     def _damped(self, slope: Array) -> Array:
         alpha = slope.dtype.type(self._h / MU_REAL)
-        return self._real.solve(alpha * slope + self.stages.xp.dot(self._e, self._z))
+        return self._real.solve(alpha * slope + plain_dot(self.stages.xp)(self._e, self._z))
 
     def _slope_at(self, y: Array) -> Array:
         """f at the start of the step and another state, in the row of the first stage."""
@@ -235,7 +236,7 @@ class RadauStep:
         """
         xp = self.stages.xp
         coefficients = xp.outer(self._bend, self._damped_estimate())
-        coefficients[:3] += xp.dot(self._to_collocation, self._z)
+        coefficients[:3] += plain_dot(xp)(self._to_collocation, self._z)
         return coefficients
 
     def polynomial(self, h: float) -> Array:

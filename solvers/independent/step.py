@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...engine.backend import Array, to_host, to_xp
+from ...engine.product_precision import plain_dot
 from ..tableau import Tableau
 from .batch import Batch
 
@@ -46,7 +47,7 @@ class RowsStep:
     def _sum(self, weights: np.ndarray) -> Array:
         """sum_i weights_i k_i over the first stages, (A, n)."""
         on_device = to_xp(self.xp, weights.astype(self.batch.dtype))
-        return self.xp.dot(on_device, self._slopes[: len(weights)]).reshape(self.y.shape)
+        return plain_dot(self.xp)(on_device, self._slopes[: len(weights)]).reshape(self.y.shape)
 
     def evaluate_start(self, t: np.ndarray, chosen: np.ndarray) -> None:
         """First slopes of the rows that are `chosen` (A,), at times t (A,)."""
