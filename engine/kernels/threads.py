@@ -87,14 +87,17 @@ class _Shares:
     def wait(self) -> None:
         """Return when every share is done, whatever happens meanwhile: they write into the caller's buffers.
 
-        Ctrl-C is raised afterwards. Each share is marked before it wakes, so that a wake-up lost to the interrupt
-        cannot leave the caller waiting.
+        What a signal raises (Ctrl-C, a timeout) is raised afterwards. Each share is marked before it wakes, so that a
+        wake-up lost to the signal cannot leave the caller waiting.
         """
-        interrupt: KeyboardInterrupt | None = None
-        while not all(self._is_done):
+        interrupt: BaseException | None = None
+        is_over = False
+        while not is_over:
             try:
-                self._wake.get()
-            except KeyboardInterrupt as error:
+                while not all(self._is_done):
+                    self._wake.get()
+                is_over = True
+            except BaseException as error:  # noqa: BLE001 - raised below
                 interrupt = error
         for raised in (interrupt, *self._errors):
             if raised is not None:

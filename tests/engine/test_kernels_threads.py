@@ -77,8 +77,12 @@ def test_a_thread_that_cannot_be_started_is_not_counted_on(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signal to a thread")
-def test_an_interrupt_is_raised_after_all_shares_have_finished():
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, TimeoutError])
+def test_what_a_signal_raises_is_raised_after_all_shares_have_finished(raised):
     finished = []
+
+    def handler(number, frame):
+        raise raised
 
     def work(share):
         if share == 1:
@@ -86,8 +90,12 @@ def test_an_interrupt_is_raised_after_all_shares_have_finished():
             time.sleep(0.05)
             finished.append(share)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_shares(work, 2)
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(raised):
+            run_shares(work, 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert finished == [1]
 
 
