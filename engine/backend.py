@@ -6,9 +6,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -172,11 +174,18 @@ def await_device() -> None:
     cupy_module().cuda.get_current_stream().synchronize()
 
 
-class PrivateMemory(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PrivateMemory:
     """A stream to capture on, and a memory pool for nothing else than what is captured there."""
 
     stream: Any
     pool: Any
+
+    def __post_init__(self) -> None:
+        _private_memories.add(self)
+
+
+_private_memories: WeakSet[PrivateMemory] = WeakSet()
 
 
 def private_memory() -> PrivateMemory:
@@ -187,11 +196,11 @@ def private_memory() -> PrivateMemory:
 
 def carry_out(work: Callable[[], None], memory: PrivateMemory) -> None:
     """Call `work()` so that `memory` has what it takes, and wait for what it launches."""
-    cuda, (stream, pool) = cupy_module().cuda, memory
+    cuda = cupy_module().cuda
     cuda.get_current_stream().synchronize()
-    with stream, cuda.using_allocator(pool.malloc):
+    with memory.stream, cuda.using_allocator(memory.pool.malloc):
         work()
-        stream.synchronize()
+        memory.stream.synchronize()
 
 
 def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:
@@ -199,8 +208,8 @@ def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:
 
     What `work` raises is raised here, and nothing stays captured. It must have been carried out in this memory before.
     """
-    cuda, (stream, pool) = cupy_module().cuda, memory
-    with stream, cuda.using_allocator(pool.malloc):
+    stream = memory.stream
+    with stream, cupy_module().cuda.using_allocator(memory.pool.malloc):
         stream.begin_capture()
         try:
             work()
@@ -218,8 +227,13 @@ def start_memory_phase(xp: ModuleType) -> None:
 
 
 def memory_peak(xp: ModuleType) -> int | None:
-    """Bytes that CuPy's pool has taken from the device since `start_memory_phase`, at most; None for NumPy."""
-    return None if xp is np else xp.get_default_memory_pool().total_bytes()
+    """Bytes that CuPy's pool has taken from the device since `start_memory_phase`, at most, and those of graphs that are
+    there now; None for NumPy.
+    """
+    if xp is np:
+        return None
+    graphs = sum(memory.pool.total_bytes() for memory in list(_private_memories))
+    return xp.get_default_memory_pool().total_bytes() + graphs
 
 
 def raw_module(source: str, options: tuple[str, ...]) -> Any:

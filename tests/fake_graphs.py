@@ -147,7 +147,7 @@ class _Recorder:
         return types.SimpleNamespace(
             Stream=Stream,
             get_current_stream=lambda: current,
-            MemoryPool=lambda: types.SimpleNamespace(malloc=lambda size: None),
+            MemoryPool=lambda: types.SimpleNamespace(malloc=lambda size: None, total_bytes=lambda: 0),
             using_allocator=using_allocator,
             alloc_pinned_memory=bytearray,
             runtime=self.cupy.cuda.runtime,

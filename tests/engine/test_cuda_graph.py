@@ -63,6 +63,14 @@ def test_each_way_to_compute_products_has_its_graph(cupy):
     assert total.get().tolist() == [6.0]
 
 
+def test_what_graphs_hold_counts_as_memory(cupy):
+    before, memory = backend.memory_peak(cupy), backend.private_memory()
+    memory.pool.total_bytes = lambda: 512
+    assert backend.memory_peak(cupy) == before + 512
+    del memory
+    assert backend.memory_peak(cupy) == before
+
+
 def test_a_refused_group_is_carried_out(cupy):
     x, recorder = cupy.asarray(np.eye(2)), Recorder()
     run = RecordedGroup("g", lambda t: cupy.matmul(x, 2.0 * x, out=x), None, recorder)
