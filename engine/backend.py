@@ -152,8 +152,12 @@ def copy_on_stream(target: Array, source: np.ndarray, stream: Any) -> None:
 
 
 def page_locked(size: int) -> np.ndarray:
-    """float64 (size,) of zeros on the host, in memory that the device can copy while the host goes on."""
-    array = np.frombuffer(cupy_module().cuda.alloc_pinned_memory(8 * size), np.float64, size)
+    """float64 (size,) of zeros on the host, in memory that the device can copy while the host goes on.
+
+    Not from CuPy's pool of such memory, which would give it away while a copy that was started is still to come.
+    """
+    cuda = cupy_module().cuda
+    array = np.frombuffer(cuda.PinnedMemoryPointer(cuda.PinnedMemory(8 * size), 0), np.float64, size)
     array[:] = 0.0
     return array
 

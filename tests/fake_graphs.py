@@ -149,6 +149,7 @@ class _Recorder:
             get_current_stream=lambda: current,
             MemoryPool=lambda: types.SimpleNamespace(malloc=lambda size: None, total_bytes=lambda: 0),
             using_allocator=using_allocator,
-            alloc_pinned_memory=bytearray,
+            PinnedMemory=bytearray,
+            PinnedMemoryPointer=lambda memory, offset: memory,
             runtime=self.cupy.cuda.runtime,
         )
