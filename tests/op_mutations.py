@@ -223,6 +223,7 @@ def passing(op: Primitive) -> Iterator[None]:
 INSENSITIVE = {
     ("astype", "x"): "only its dtype is read",
     ("real", "x"): "only its dtype is read",
+    ("on_device", "x"): "only its device is read",
 }
 """Saved values whose entries a rule does not read, with the reason."""
 
