@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Forward:
     """One forward pass that was made: its dynamics, its record, and the buffers that hold what was kept for a derivative.
 
     `stages` is None once the buffers have been given back. `run` is what a solve in machine code left instead.
+    `lock` is held by the thread that pulls back: what was kept serves one at a time.
     """
 
     dynamics: Dynamics
@@ -54,6 +56,7 @@ class Forward:
     stats: Stats
     stages: ForwardStages | None = None
     run: Any = None
+    lock: Any = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def solution(self, status: str = "finished") -> Solution:
         """What was reached, on arrays of its own."""

@@ -171,7 +171,7 @@ class Solve(Primitive):
         self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
     ) -> Sequence[Any]:
         """Cotangents of (y0, ts, *constants). Where anything is traced the derivative is itself differentiated."""
-        with self._kernels():
+        with saved[-1].lock, self._kernels():
             return self._pull_back(ybar, saved, needs)
 
     def _pull_back(self, ybar: Any, saved: tuple[Any, ...], needs: tuple[bool, ...]) -> Sequence[Any]:

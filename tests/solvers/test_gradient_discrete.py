@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
-from odegrad import grad, odeint, value_and_grad
+from odegrad import grad, odeint, value_and_grad, vjp
+from odegrad.solvers import compiled, solve
+from odegrad.solvers.gradients import DiscreteAdjoint
 from solving import ADAPTIVE, METHODS, cases, distance, network, random_case, same_bits
 
 TOL = 1e-12
@@ -205,3 +210,31 @@ def test_steps_that_stretch_with_the_times_are_not_kept():
 def test_keep_auto_stays_below_its_budget():
     budget = 10 * random_case(21).y0.nbytes + 5000
     assert 0 < counts(keep="auto", keep_bytes=budget).peak_saved_bytes <= budget
+
+
+def test_threads_that_pull_back_through_one_solve_take_turns(monkeypatch):
+    """What the forward pass kept serves one at a time, and goes back to the pool once."""
+    case, meeting, found = random_case(17), threading.Barrier(2, timeout=20), {}
+
+    class Slow(DiscreteAdjoint):
+        def run(self, ys_bar):
+            time.sleep(0.05)  # the other thread begins meanwhile
+            return super().run(ys_bar)
+
+    monkeypatch.setattr(solve, "DiscreteAdjoint", Slow)
+    ys, pull_back = vjp(lambda p: odeint(network, case.y0, case.ts, p).ys, case.params)
+    compiled.pool.drop(lambda key: True)
+
+    def pull(factor):
+        meeting.wait()
+        found[factor] = pull_back(factor * np.ones_like(ys))
+
+    threads = [threading.Thread(target=pull, args=(factor,)) for factor in (1.0, 3.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for factor in (1.0, 3.0):
+        assert same_bits(found[factor], pull_back(factor * np.ones_like(ys)))
+    buffers = [id(idle.buffers) for idle in compiled.pool._idle]
+    assert len(buffers) == len(set(buffers))
