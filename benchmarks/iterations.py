@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from odegrad import odeint, ops, value_and_grad
+from odegrad.engine.backend import namespace_of
+from odegrad.engine.trace import base_value
 
 from .workloads import GROUPS, Workload
 
@@ -18,7 +20,7 @@ Iteration = Callable[[], tuple[float, list[np.ndarray], dict[str, int]]]
 
 def _conv(t: Any, x: Any, w: Any, b: Any) -> Any:
     """The constant channel apart: its response depends on the weights alone."""
-    ones = np.ones((1, *x.shape[1:3], 1), x.dtype)
+    ones = namespace_of(base_value(x)).ones((1, *x.shape[1:3], 1), x.dtype)
     response = ops.conv2d(ones, w[:, :, :1], padding=1)[0]
     return ops.conv2d(x, w[:, :, 1:], padding=1) + (t * response + b)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from odegrad.engine.backend import to_host
 from odegrad.engine.errors import CheckpointError
 from odegrad.train.checkpoint import load, save
 from odegrad.train.config import make_config
@@ -23,10 +24,12 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import __main__ as gpu  # noqa: E402
-from benchmarks.gpu import checkpoint_parts  # noqa: E402
+from benchmarks.gpu import checkpoint_parts, lorenz, solves, unet  # noqa: E402
 from benchmarks.gpu.__main__ import Part, json_lines, run  # noqa: E402
 from benchmarks.gpu.bars import BARS  # noqa: E402
+from benchmarks.gpu.device import Device  # noqa: E402
 from benchmarks.gpu.report import Findings, PartResult  # noqa: E402
+from benchmarks.workloads import conv_net, toy  # noqa: E402
 
 PARTS = ["card", "kernels", "solves", "lorenz", "unet"]
 
@@ -43,6 +46,36 @@ def test_a_part_runs_at_toy_size(name):
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines and {line["benchmark"] for line in lines} == {name}
     assert all(line["median_s"] > 0 for line in lines if "method" in line)
+
+
+def small(name):
+    return conv_net(name, (2, 4, 4, 32), 2, 1e-2, "float32") if name == "conv-w5" else toy()["mlp-4"]()
+
+
+@pytest.mark.parametrize("gradient", ["discrete", "backsolve"])
+@pytest.mark.parametrize("name", ["conv-w5", "mlp-4"])
+def test_workloads_on_a_device_are_those_of_the_host(fake_cupy, name, gradient):
+    losses = [
+        solves.ours(small(name), Device(xp, device), gradient)()[0]
+        for xp, device in ((np, "cpu"), (fake_cupy, "cuda"))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_the_network_on_a_device_is_that_of_the_host(fake_cupy):
+    problems = [unet.Problem(Device(*place), toy=True) for place in ((np, "cpu"), (fake_cupy, "cuda"))]
+    losses = [unet.ours(problem, problem.block)() for problem in problems]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_lorenz_systems_on_a_device_are_those_of_the_host(fake_cupy, independent):
+    y0 = lorenz.starts(8, "float64")
+    ends = [
+        to_host(lorenz.ours(y0, Device(*place), independent=independent)())
+        for place in ((np, "cpu"), (fake_cupy, "cuda"))
+    ]
+    np.testing.assert_allclose(*ends, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
