@@ -53,8 +53,11 @@ def parts_of(given: argparse.Namespace) -> list[Part]:
         return Part(name, python(f"benchmarks.gpu.{module or name}", *more), limit)
 
     workers = ("-n", "8") if importlib.util.find_spec("xdist") else ()
-    options = "-m gpu -q --tb=short --maxfail=25 --continue-on-collection-errors -p no:cacheprovider".split()
-    tests = python("pytest", *options, *workers)
+    options = (
+        "-m gpu -q --tb=short --maxfail=25 --continue-on-collection-errors -p no:cacheprovider "
+        "-W default::DeprecationWarning"  # of versions that are newer than those it was written with
+    )
+    tests = python("pytest", *options.split(), *workers)
     parts = [
         measured("card", 25.0, 1.0),
         measured("kernels", 60.0, 6.0),

@@ -56,27 +56,30 @@ def ours(given: Workload, device: Device, gradient: str) -> Iteration:
     return run
 
 
-def peers(given: Workload, device: Device, precision: str) -> dict[str, Iteration]:
-    """What is installed; a peer that fails is left out, with a line that says why."""
-    found: dict[str, Iteration] = {}
-    _set_precision(precision)
+def peers(given: Workload, device: Device) -> list[Callable[[], dict[str, Iteration]]]:
+    """What makes them, the quickest to make first; {} where one is not installed."""
     on_torch = partial(torch_iterations, given, 1, device=device.name)
-    makers = [partial(on_torch), partial(on_torch, compiles=True), partial(diffrax_iterations, given)]
-    for make in makers if device.name == "cuda" else makers[:1]:
+    makers = [on_torch, partial(on_torch, compiles=True), partial(diffrax_iterations, given)]
+    return makers if device.name == "cuda" else makers[:1]
+
+
+def working(given: Workload, make: Callable[[], dict[str, Iteration]]) -> dict[str, Iteration]:
+    """The peers that `make` makes; one that fails is left out, with a line that says why."""
+    found: dict[str, Iteration] = {}
+    try:
+        made = make()
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with a peer is its result
+        tell(benchmark="solves", workload=given.name, peer_failed=repr(error))
+        return found
+    for name, iteration in made.items():
+        if name == "torchdiffeq backprop, compiled":
+            continue  # no bar is about it, and compiling takes half a minute
         try:
-            made = make()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a peer is its result
-            tell(benchmark="solves", workload=given.name, peer_failed=repr(error))
-            continue
-        for name, iteration in made.items():
-            if name == "torchdiffeq backprop, compiled":
-                continue  # no bar is about it, and compiling takes half a minute
-            try:
-                iteration()
-            except Exception as error:  # noqa: BLE001
-                tell(benchmark="solves", workload=given.name, method=name, peer_failed=repr(error))
-            else:
-                found[name] = iteration
+            iteration()
+        except Exception as error:  # noqa: BLE001
+            tell(benchmark="solves", workload=given.name, method=name, peer_failed=repr(error))
+        else:
+            found[name] = iteration
     return found
 
 
@@ -99,14 +102,24 @@ def _set_precision(precision: str) -> None:
 
 
 def measure(given: Workload, device: Device, precision: str, seconds: float) -> None:
-    """A line a method, and the ratios that the bars are about."""
-    methods: dict[str, Iteration] = {
-        f"odegrad {g}": ours(given, device, g) for g in ("discrete", "backsolve")
-    }
+    """A line a method, and the ratios that the bars are about, after each kind of peer: compiling takes long."""
+    methods = {f"odegrad {g}": ours(given, device, g) for g in ("discrete", "backsolve")}
+    _set_precision(precision)
+    makers = peers(given, device)
     with product_precision(precision):
-        methods |= peers(given, device, precision)
-        counts = check(given, methods)
-        times = device.timed(methods, seconds=seconds)
+        for make in makers:
+            found = working(given, make)
+            if found or make is makers[0]:
+                compare(given, device, precision, methods | found, seconds / len(makers))
+            methods.pop("odegrad backsolve", None)
+
+
+def compare(
+    given: Workload, device: Device, precision: str, methods: dict[str, Iteration], seconds: float
+) -> None:
+    """Check, time and tell."""
+    counts = check(given, methods)
+    times = device.timed(methods, seconds=seconds)
     for name, found in times.items():
         tell(
             benchmark="solves", workload=given.name, method=name, sizes=list(given.y0.shape), precision=precision,
