@@ -382,7 +382,9 @@ class Binder:
 
         for slot, target in targets:
             if slot not in direct:
-                code.calls([(xp.copyto, (target, array_of(slot)), {})])
+                # A GPU has all numbers as float64.
+                casting = {"casting": "unsafe"} if slot in self.plan.weak else {}
+                code.calls([(xp.copyto, (target, array_of(slot)), casting)])
         for slot, target in self.accumulate.get(group, ()):
             if slot in self.added:
                 continue

@@ -171,3 +171,14 @@ def test_recomputed_steps_have_the_bits_of_kept_ones(device, problem):
         for keep in ("all", "none")
     ]
     assert np.array_equal(bars[0].get(), bars[1].get())
+
+
+@pytest.mark.parametrize("number", [3, True, 2.5], ids=repr)
+def test_numbers_beside_the_slope_keep_their_type(device, problem, number):
+    y0, _ = problem
+    seen = [
+        odeint(lambda t, y: (-y, {"n": number}), xp.asarray(y0), [0.0, 1.0], has_aux=True).aux.values["n"]
+        for xp in (np, device)
+    ]
+    assert seen[1].dtype == seen[0].dtype
+    np.testing.assert_array_equal(seen[1].get(), seen[0])
