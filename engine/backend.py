@@ -286,6 +286,11 @@ def device_number() -> int:
     return sys.modules["cupy"].cuda.runtime.getDevice()
 
 
+def place_of(xp: ModuleType) -> tuple[Any, ...]:
+    """The module, and of CuPy the device and the stream of this thread: buffers that stay there are used in order."""
+    return (xp,) if xp is np else (xp, device_number(), current_stream())
+
+
 def device_address(array: Array) -> int:
     """Where the first element of a CuPy array lies in the GPU's memory."""
     return array.data.ptr

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_number
+from ..engine.backend import Array, place_of, to_number
 from ..engine.errors import ImpureDynamicsError, SolveError
 from ..engine.jit.layout import Unsupported
 from ..engine.trace import base_value
@@ -139,7 +139,7 @@ def stages_for(
     if options.execution == "eager":
         return EagerStages(dynamics, purpose, *counts), None
     compiled = compiled_for(dynamics, purpose)
-    key = (dynamics.xp, *counts)
+    key = (place_of(dynamics.xp), *counts)
     try:
         stages = checkout(compiled, key, lambda: ReplayStages(compiled, dynamics, purpose, *counts))
     except Unsupported as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, is_array, namespace_of, to_xp
+from ..engine.backend import Array, is_array, namespace_of, place_of, to_xp
 from ..engine.errors import NeuralODEError, SolveError
 from ..engine.jit.layout import Unsupported
 from ..engine.kernels.precision import accepting
@@ -316,7 +316,7 @@ def _evaluations(
         return ReplayEvaluations(compiled, dynamics.layout, n_stages, xp)
 
     try:
-        evaluations = checkout(compiled, (xp, n_stages), build)
+        evaluations = checkout(compiled, (place_of(xp), n_stages), build)
     except Unsupported:
         return EagerEvaluations(dynamics, purpose, n_stages)
     evaluations.load(dynamics)

@@ -504,6 +504,8 @@ class Stream:
     ) -> None:
         self.is_non_blocking = non_blocking
 
+    ptr = property(id)
+
     def __enter__(self) -> Stream:
         self.cupy.calls.append(("enter", self))
         return self

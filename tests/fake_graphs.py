@@ -105,6 +105,8 @@ class _Recorder:
             def __init__(self, non_blocking: bool = False) -> None:
                 self.non_blocking = non_blocking
 
+            ptr = property(id)
+
             def __enter__(self) -> Stream:
                 return self
 

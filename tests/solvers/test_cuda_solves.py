@@ -182,3 +182,16 @@ def test_numbers_beside_the_slope_keep_their_type(device, problem, number):
     ]
     assert seen[1].dtype == seen[0].dtype
     np.testing.assert_array_equal(seen[1].get(), seen[0])
+
+
+def test_buffers_stay_on_their_stream(cupy, problem, monkeypatch):
+    """On another one they could be written to before what was launched on the first is done."""
+    y0, params = (moved(cupy, tree) for tree in problem)
+    odeint(f, y0, [0.0, 1.0], params)
+    once, first, other = pool.nbytes, cupy.cuda.get_current_stream(), cupy.cuda.Stream()
+    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: other)
+    odeint(f, y0, [0.0, 1.0], params)
+    assert pool.nbytes == 2 * once
+    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: first)
+    odeint(f, y0, [0.0, 1.0], params)
+    assert pool.nbytes == 2 * once
