@@ -3,7 +3,8 @@
 A step at a time, every product and every chain goes over the whole batch, and BLAS hands each product to threads of its
 own, which wait for each other. A tile instead goes through all steps of a row-wise segment (`row_wise`) on one thread,
 with BLAS at one thread: what it makes is still in cache when it is read, and threads meet once a segment. Results that
-nothing outside of the segment reads exist for one tile at a time.
+nothing outside of the segment reads exist for one tile at a time. That gains where rows are short and many. Wide layers
+spend their time in products, which BLAS divides better than tiles, each of which packs the matrix for itself.
 
 Products with a transposed array, the parameter gradients, are sums over the batch: small ones are summed tile by tile,
 large ones are cut into rows of the result, which need no sum at all.
@@ -32,7 +33,9 @@ CACHE_BYTES = 1 << 19  # of the arrays of one tile: half of an L2 cache, the oth
 FEWEST_ROWS = 128  # of a tile: BLAS packs the whole matrix anew for each
 FEWEST_OUTPUTS = 64  # rows of the result of a product that is divided on its own
 FEWEST_FLOPS = 1.5e7  # of the products of a segment, 0.15 ms: below, waking a thread costs what it saves
-BLAS_DIVIDES = 2 * 2**18  # flops of a product from which OpenBLAS divides it among threads
+MOST_FLOPS_A_VALUE = (
+    64.0  # of products, for each value that the steps make: above, chains in cache gain too little
+)
 SMALL_SUM = 1 << 14  # values: larger sums over tiles cost more than the products that they add
 LANES_A_THREAD = 2  # a thread that is held up leaves lanes to the others
 
@@ -73,7 +76,7 @@ Piece = Step | Run | Tiled
 def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
     """The steps of a group, those that gain from it gathered into tiled segments, and what remains into fused runs."""
     n = batch_size(plan)
-    if not is_large(plan, group) or not has_rows_for_all(n):
+    if not may_have_tiles(plan) or not has_rows_for_all(n):
         return list(schedule(plan, group))
     rows, n_threads = rows_in(plan, n), blas_threads()
     pending: Sequence[Step] = plan.steps[group]
@@ -92,9 +95,18 @@ def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
     return [_dealt(plan, group, piece, n_threads) for piece in ordered]
 
 
-def is_large(plan: Plan, group: str) -> bool:
-    """Whether the products of a group are worth dividing."""
-    return sum(_flops(plan.program, step) for step in plan.steps[group]) >= FEWEST_FLOPS
+def may_have_tiles(plan: Plan) -> bool:
+    """Whether any group may be bound tile by tile: the first one, which computes the function, decides for all."""
+    return is_worth_tiles(plan.program, plan.steps[plan.order[1]])
+
+
+def is_worth_tiles(program: Program, steps: Iterable[Step]) -> bool:
+    """Whether a function has enough to divide, and enough beside its products for tiles to gain from the cache."""
+    flops = values = 0
+    for step in steps:
+        flops += _flops(program, step)
+        values += math.prod(program.metas[step.output].shape)
+    return FEWEST_FLOPS <= flops <= MOST_FLOPS_A_VALUE * values
 
 
 def has_rows_for_all(n: int) -> bool:
@@ -103,16 +115,11 @@ def has_rows_for_all(n: int) -> bool:
 
 
 def replaces_blas_threads(program: Program, n: int) -> bool:
-    """Whether a replay of this function of n rows is better off with BLAS at one thread throughout.
+    """Whether tiles divide what is large in a replay of this function of n rows, so that BLAS needs one thread only.
 
-    BLAS's threads wait for the next product by spinning. They take turns with the threads of tiles, and with whatever
-    else runs: with all cores busy, a product on two threads takes as long as a time slice, some 30 ms instead of 0.1. So
-    BLAS is left its threads only for products that are worth dividing and that tiles do not divide among all threads.
+    BLAS's threads wait for the next product by spinning, on the cores that the threads of tiles need.
     """
-    flops = [_flops(program, step) for step in program.steps]
-    if max(flops, default=0) < BLAS_DIVIDES:
-        return False
-    return sum(flops) < FEWEST_FLOPS or has_rows_for_all(n)
+    return n >= FEWEST_ROWS and is_worth_tiles(program, program.steps) and has_rows_for_all(n)
 
 
 def _wants(plan: Plan, step: Step, cut: Cut) -> bool:

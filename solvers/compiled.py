@@ -13,7 +13,7 @@ from ..engine.errors import NeuralODEError
 from ..engine.kernels.threads import blas_threads
 from ..engine.partition import Plan, partition
 from ..engine.program import Program, optimise
-from ..engine.tiled import is_large
+from ..engine.tiled import may_have_tiles
 from .buffer_pool import BufferPool
 from .dynamics import Dynamics
 
@@ -59,9 +59,9 @@ class Compiled:
     is_trusted: bool = False
 
     @cached_property
-    def is_large(self) -> bool:
-        """Whether the buffers of a group are bound tile by tile."""
-        return any(is_large(self.plan, group) for group in self.plan.order)
+    def may_have_tiles(self) -> bool:
+        """Whether its buffers depend on the number of threads."""
+        return may_have_tiles(self.plan)
 
     def is_saved(self, slots: Sequence[int]) -> bool:
         """Whether the pull-back reads any of these slots after the slope is done."""
@@ -95,7 +95,7 @@ def checkout(compiled: Compiled, method: Any, build: Callable[[], Any]) -> Any:
 
     Tiles are cut for a number of threads, and the bits of their sums belong to it.
     """
-    key = compiled, method, blas_threads() if compiled.is_large else 0
+    key = compiled, method, blas_threads() if compiled.may_have_tiles else 0
     buffers = pool.take(key, build)
     buffers.pool_key = key
     return buffers

@@ -1,5 +1,6 @@
 """Tiled segments: the values of the whole program wherever it is cut, with bits that repeat, on as many threads as there are."""
 
+import math
 import threading
 from unittest.mock import patch
 
@@ -26,7 +27,8 @@ WIDTH = 4
 
 def cut_into(rows, tiles_for=lambda plan, segment, n_threads: 1 << 30):
     """Within it every segment is cut into parts of this many rows or a few more, however small it is."""
-    sizes = {"FEWEST_ROWS": rows, "FEWEST_OUTPUTS": rows, "SMALL_SUM": 1 << 20, "FEWEST_FLOPS": 0.0}
+    sizes = {"FEWEST_ROWS": rows, "FEWEST_OUTPUTS": rows, "SMALL_SUM": 1 << 20, "FEWEST_FLOPS": 0.0,
+             "MOST_FLOPS_A_VALUE": math.inf}  # fmt: skip
     return patch.multiple(tiled, **sizes, _tiles_for=tiles_for)
 
 
@@ -205,7 +207,7 @@ def test_large_sums_are_made_a_part_of_the_result_at_a_time(rng):
 def test_a_gradient_of_few_rows_is_divided_among_as_many_threads_as_it_can(rng):
     """BLAS is at one thread then."""
     y, _, params = drawn(rng, 4096, 256, np.float32)
-    with patch.object(tiled, "blas_threads", lambda: 16):
+    with patch.multiple(tiled, blas_threads=lambda: 16, MOST_FLOPS_A_VALUE=math.inf):
         found = segments(Replayed(perceptron, 0.4, y, params), "Q")
     assert [len(piece.bounds) for piece in found] == [4, 4]
 
@@ -264,12 +266,12 @@ def test_what_mixes_rows_is_left_whole(f, rng):
 
 
 def test_float32_agrees_with_float64_at_full_size(rng):
-    """The sizes from which tiles are worthwhile."""
-    y, ybar, params = drawn(rng, 256, 192, np.float32)
+    """Sizes at which tiles are worthwhile."""
+    y, ybar, params = drawn(rng, 2048, 48, np.float32)
     with threadpool_limits(2, user_api="blas"):
         replayed = Replayed(perceptron, 0.4, y, params)
         found = replayed(0.7, y, ybar)
-    assert len(segments(replayed)) == 4  # slope, state cotangent, and a gradient of each matrix
+    assert len(segments(replayed)) == 3  # slope, state cotangent, and the gradients as sums over tiles
     double = [x.astype(np.float64) for x in (y, ybar, *params)]
     expected = interpreted(replayed, 0.7, double[0], double[1], double[2:])
     for single, exact in zip(found, expected, strict=True):
@@ -280,12 +282,11 @@ def test_float32_agrees_with_float64_at_full_size(rng):
 @pytest.mark.parametrize(
     "batch, width, n_threads, n_tiles",
     [
-        (256, 64, 2, []),  # too small
-        (256, 1024, 2, [2, 2]),  # matrices beyond the cache: one tile a thread
-        (256, 1024, 1, []),
-        (256, 1024, 16, []),  # too few rows for all threads: BLAS divides columns, too
-        (4096, 512, 16, [16, 16]),
-        (4096, 64, 1, [12, 14]),  # 6 and 7 MiB in tiles of half a MiB
+        (256, 32, 2, []),  # too small
+        (4096, 256, 2, []),  # nearly all of it products: BLAS divides them better
+        (4096, 64, 2, [12, 14]),  # 6 and 7 MiB in tiles of half a MiB
+        (4096, 64, 1, [12, 14]),
+        (4096, 64, 64, []),  # too few rows for all threads: BLAS divides columns, too
     ],
 )
 def test_the_tiles_of_slope_and_state_cotangent(batch, width, n_threads, n_tiles, rng):
@@ -298,13 +299,14 @@ def test_the_tiles_of_slope_and_state_cotangent(batch, width, n_threads, n_tiles
 @pytest.mark.parametrize(
     "batch, width, n_threads, is_held",
     [
-        (20, 50, 2, False),  # BLAS does not divide such products
-        (256, 64, 2, True),  # it would, for less than its threads may cost
-        (256, 1024, 2, True),  # tiles do
-        (256, 1024, 16, False),  # BLAS is wanted
+        (20, 50, 2, False),
+        (256, 64, 2, False),  # nothing is large
+        (256, 1024, 2, False),  # BLAS divides what is
+        (4096, 64, 2, True),  # tiles do
+        (4096, 64, 64, False),  # too few rows for tiles on all threads
     ],
 )
-def test_blas_is_held_at_one_thread_where_tiles_divide_what_is_large(batch, width, n_threads, is_held, rng):
+def test_blas_is_held_at_one_thread_where_tiles_divide(batch, width, n_threads, is_held, rng):
     y, _, params = drawn(rng, batch, width)
     program = Replayed(perceptron, 0.4, y, params).recording.program
     with patch.object(tiled, "blas_threads", lambda: n_threads):
@@ -416,9 +418,9 @@ def test_a_small_solve_meets_no_thread_and_leaves_blas_alone(rng):
 
 
 @pytest.mark.parametrize("execution, n_threads", [("replay", 1), ("eager", 2)])
-def test_a_solve_of_products_that_blas_divides_keeps_it_at_one_thread(execution, n_threads, rng):
+def test_a_solve_in_tiles_keeps_blas_at_one_thread(execution, n_threads, rng):
     """In replay; eager evaluation has no tiles that would use the other threads."""
-    y, _, params = drawn(rng, 256, 64)
+    y, _, params = drawn(rng, 4096, 48)
     seen = set()
     threads.blas_threads()
 
