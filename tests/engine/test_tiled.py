@@ -267,7 +267,7 @@ def test_what_mixes_rows_is_left_whole(f, rng):
 
 def test_float32_agrees_with_float64_at_full_size(rng):
     """Sizes at which tiles are worthwhile."""
-    y, ybar, params = drawn(rng, 2048, 48, np.float32)
+    y, ybar, params = drawn(rng, 4096, 32, np.float32)
     with threadpool_limits(2, user_api="blas"):
         replayed = Replayed(perceptron, 0.4, y, params)
         found = replayed(0.7, y, ybar)
@@ -284,9 +284,9 @@ def test_float32_agrees_with_float64_at_full_size(rng):
     [
         (256, 32, 2, []),  # too small
         (4096, 256, 2, []),  # nearly all of it products: BLAS divides them better
-        (4096, 64, 2, [12, 14]),  # 6 and 7 MiB in tiles of half a MiB
-        (4096, 64, 1, [12, 14]),
-        (4096, 64, 64, []),  # too few rows for all threads: BLAS divides columns, too
+        (8192, 32, 2, [12, 14]),  # 6 and 7 MiB in tiles of half a MiB
+        (8192, 32, 1, [12, 14]),
+        (8192, 32, 128, []),  # too few rows for all threads: BLAS divides columns, too
     ],
 )
 def test_the_tiles_of_slope_and_state_cotangent(batch, width, n_threads, n_tiles, rng):
@@ -302,8 +302,8 @@ def test_the_tiles_of_slope_and_state_cotangent(batch, width, n_threads, n_tiles
         (20, 50, 2, False),
         (256, 64, 2, False),  # nothing is large
         (256, 1024, 2, False),  # BLAS divides what is
-        (4096, 64, 2, True),  # tiles do
-        (4096, 64, 64, False),  # too few rows for tiles on all threads
+        (8192, 32, 2, True),  # tiles do
+        (8192, 32, 128, False),  # too few rows for tiles on all threads
     ],
 )
 def test_blas_is_held_at_one_thread_where_tiles_divide(batch, width, n_threads, is_held, rng):
@@ -420,7 +420,7 @@ def test_a_small_solve_meets_no_thread_and_leaves_blas_alone(rng):
 @pytest.mark.parametrize("execution, n_threads", [("replay", 1), ("eager", 2)])
 def test_a_solve_in_tiles_keeps_blas_at_one_thread(execution, n_threads, rng):
     """In replay; eager evaluation has no tiles that would use the other threads."""
-    y, _, params = drawn(rng, 4096, 48)
+    y, _, params = drawn(rng, 8192, 32)
     seen = set()
     threads.blas_threads()
 
