@@ -17,6 +17,7 @@ and, when made for a derivative,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from .compiled import Compiled, Purpose
 from .dynamics import Dynamics
 
 
-class Stages:
+class Stages(ABC):
     """What the two kinds have in common; see above for the rest."""
 
     xp: Any
@@ -41,13 +42,13 @@ class Stages:
     n_extra: int = 0
     fsal: bool
 
-    def input(self, index: int) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def input(self, index: int) -> Array: ...
 
-    def evaluate(self, index: int, t: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def evaluate(self, index: int, t: float) -> None: ...
 
-    def shift(self) -> None:
+    def shift(self) -> None:  # noqa: B027 - most kinds have nothing to do
         """The slope at the end of a step becomes the first of the next; nothing to do where only its value counts."""
 
 
@@ -58,8 +59,8 @@ class ForwardStages(Stages):
     bars: Array
     param_bars: list[Array]
 
-    def aux(self, index: int) -> list[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def aux(self, index: int) -> list[Any]: ...
 
     def bar_row(self, index: int) -> int:
         """The stages that a step sums lie behind each other, the last one first; then come the slope at its end and the
@@ -70,11 +71,11 @@ class ForwardStages(Stages):
             return index + 1
         return n - self.fsal - index
 
-    def pull(self, index: int, t: float) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def pull(self, index: int, t: float) -> None: ...
 
-    def time_bar(self, index: int, t: float) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def time_bar(self, index: int, t: float) -> float: ...
 
     def hold(self) -> Any:
         """The buffers of the step just made, which are then not written again; None where nothing can be kept."""
@@ -82,7 +83,7 @@ class ForwardStages(Stages):
 
     def use(self, held: Any) -> None:
         """Make held buffers current."""
-        raise NotImplementedError
+        raise AssertionError("nothing was held")
 
     def held_nbytes(self) -> int:
         """Bytes that one held step costs."""

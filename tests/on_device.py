@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from cuda_on_cpu import on_cpu
+from fake_cupy import FakeCupy
+from fake_graphs import install
 from odegrad.engine.cuda.replay import CudaWorkspace
 from odegrad.engine.partition import partition
 from odegrad.engine.program import Recording, optimise, record
@@ -74,3 +77,11 @@ class OnDevice:
         """The program interpreted on the host."""
         with np.errstate(all="ignore"):
             return self.program.run([t, y, *self.params, *ybar], self.recording.hidden)
+
+
+def with_kernels(device_xp: Any, monkeypatch: Any) -> Any:
+    """The module itself; of the stand-in for CuPy, kernels run on the CPU from now on."""
+    if isinstance(device_xp, FakeCupy):
+        on_cpu(monkeypatch)
+        install(device_xp, monkeypatch)
+    return device_xp

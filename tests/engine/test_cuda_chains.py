@@ -7,9 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from cuda_on_cpu import needs_compiler, on_cpu
+from cuda_on_cpu import needs_compiler
 from fake_cupy import FakeCupy
-from fake_graphs import install
 from nvrtc import ARCHITECTURES, compile_or_skip
 from odegrad import ops
 from odegrad.engine.cuda import chain_sums, chains, products, replay
@@ -17,7 +16,7 @@ from odegrad.engine.cuda.chain_sums import Axes, Sharing, common_axes
 from odegrad.engine.fusion import Run
 from odegrad.engine.jit import Unsupported
 from odegrad.engine.primitive import Primitive
-from on_device import OnDevice
+from on_device import OnDevice, with_kernels
 from oracles import EPS32, EPS64, assert_close, norm
 
 
@@ -31,10 +30,7 @@ class Nothing:
 @pytest.fixture
 def cupy(device_xp, monkeypatch):
     """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
-    if isinstance(device_xp, FakeCupy):
-        on_cpu(monkeypatch)
-        install(device_xp, monkeypatch)
-    return device_xp
+    return with_kernels(device_xp, monkeypatch)
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cuda_on_cpu import Guarded, needs_compiler, on_cpu
-from fake_cupy import FakeCupy
 from fake_graphs import install
 from odegrad import ops
 from odegrad.engine.cuda import source
 from odegrad.engine.cuda.products import product_calls
 from odegrad.engine.ops.normalization import hat_slopes
-from on_device import OnDevice
+from on_device import OnDevice, with_kernels
 from oracles import EPS32, EPS64, assert_close, norm
 
 pytestmark = needs_compiler
@@ -20,10 +19,7 @@ pytestmark = needs_compiler
 @pytest.fixture
 def cupy(device_xp, monkeypatch):
     """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
-    if isinstance(device_xp, FakeCupy):
-        on_cpu(monkeypatch)
-        install(device_xp, monkeypatch)
-    return device_xp
+    return with_kernels(device_xp, monkeypatch)
 
 
 @pytest.fixture

@@ -143,19 +143,21 @@ def test_a_solve_reads_one_scalar_a_step_attempted(device_xp):
     assert reads == AT_THE_START + attempts(sol.stats)
 
 
+def stats_of_gradient(device_xp, gradient):
+    """The counts of a solve and its pull-back."""
+    found = []
+
+    def loss(y0, w):
+        found.append(odeint(f, y0, TS, w, gradient=gradient))
+        return loss_of(found[0].ys)
+
+    grad(loss, argnums=(0, 1))(device_xp.asarray(Y0), device_xp.asarray(W))
+    return found[0].stats
+
+
 @pytest.mark.parametrize("gradient", ["discrete", "tape"])
 def test_pulling_steps_back_reads_nothing(device_xp, gradient):
-    def whole():
-        found = []
-
-        def loss(y0, w):
-            found.append(odeint(f, y0, TS, w, gradient=gradient))
-            return loss_of(found[0].ys)
-
-        grad(loss, argnums=(0, 1))(device_xp.asarray(Y0), device_xp.asarray(W))
-        return found[0].stats
-
-    stats, reads = reads_of(whole)
+    stats, reads = reads_of(lambda: stats_of_gradient(device_xp, gradient))
     assert reads == AT_THE_START + attempts(stats)
 
 
@@ -166,17 +168,7 @@ def test_a_backward_solve_reads_one_scalar_a_step_attempted(device_xp, gradient)
     state at the end of each stretch with the one stored.
     """
 
-    def whole():
-        found = []
-
-        def loss(y0, w):
-            found.append(odeint(f, y0, TS, w, gradient=gradient))
-            return loss_of(found[0].ys)
-
-        grad(loss, argnums=(0, 1))(device_xp.asarray(Y0), device_xp.asarray(W))
-        return found[0].stats
-
-    stats, reads = reads_of(whole)
+    stats, reads = reads_of(lambda: stats_of_gradient(device_xp, gradient))
     backward = stats.n_accepted_backward + stats.n_rejected_backward
     arrivals = 2 if gradient == "backsolve" else 0
     assert reads == AT_THE_START + attempts(stats) + backward + (1 + 2 + 3 + len(TS)) + arrivals
