@@ -72,7 +72,7 @@ def epochs(config: TrainConfig) -> list[dict[str, Any]]:
         trainer = TimedTrainer(config, run)
         with ExitStack() as stack:
             for owner, name, part in (
-                (loop, "clip_groups", "optimizer"),
+                (loop, "clip_factors", "optimizer"),
                 (type(trainer.optimizer), "update", "optimizer"),
                 (Model, "score", "evaluation"),
             ):

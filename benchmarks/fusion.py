@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from odegrad.engine.fused_kernels import CHOICE
+from odegrad.engine.jit.choice import CHOICE
 from odegrad.solvers.dynamics import Dynamics
 from threadpoolctl import threadpool_limits
 

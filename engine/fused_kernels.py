@@ -4,7 +4,7 @@ As NumPy calls, each step of a `Run` makes a pass over a chunk in cache. A kerne
 the threads and the order of every sum in common with `RunBinder`, so that arithmetic gives the same bits either way.
 What a kernel does not know (functions of the C library, mixed dtypes) is left to `RunBinder`.
 
-`ODEGRAD_FUSION=numpy` does without kernels, `ODEGRAD_FUSION=numba` asks for them: it is an error if numba is missing.
+`ODEGRAD_FUSION` does without kernels or asks for them (`jit/choice.py`).
 Kernels are compiled once for each kind of chain, whatever the sizes (about half a second), and kept on disk.
 """
 
@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError
 from .fusion import ChunkLoop, Run, RunBinder, Scratch, each_sample, sum_target
+from .jit.choice import imported, maker_if_chosen
 from .jit.layout import Unsupported
 from .jit.runs import SIZES, run_text
 from .primitive import Call
@@ -28,7 +27,6 @@ from .program import Program, Step
 
 logger = logging.getLogger("odegrad")
 
-CHOICE = "ODEGRAD_FUSION"  # the environment variable: numpy, numba, or empty for numba where it is installed
 WIDTH = 512  # values of the innermost loop: some ten operands a channel of this length stay in the L1 cache
 NARROW = 32  # below this one neither vector instructions nor sums in separate lanes come about
 _ENTRY = ctypes.CFUNCTYPE(
@@ -58,24 +56,17 @@ def run_calls(
 
 def _compiler() -> Callable[[str, Any], Any] | None:
     """What compiles the text of a run for a dtype; None where runs are left to NumPy."""
-    choice = os.environ.get(CHOICE, "")
-    if choice not in ("", "numpy", "numba"):
-        raise ArgumentError(f"{CHOICE} must be numpy, numba or empty; got {choice!r}")
-    found = None if choice == "numpy" else _numba()
-    if choice == "numba" and found is None:
-        raise ArgumentError(f"{CHOICE}=numba, but numba cannot be imported: pip install 'odegrad[jit]'")
-    return found
+    return maker_if_chosen(_numba)
 
 
 @cache
 def _numba() -> Callable[[str, Any], Any] | None:
-    try:
+    def import_it() -> Callable[[str, Any], Any]:
         from .jit.streams import run_kernel
-    except ImportError as error:
-        if error.name != "numba":  # installed, but not for this Python or NumPy
-            logger.warning("odegrad: elementwise chains are left to NumPy: %s", error)
-        return None
-    return run_kernel
+
+        return run_kernel
+
+    return imported("elementwise chains", import_it)
 
 
 class KernelBinder(RunBinder):

@@ -24,11 +24,12 @@ def leaves(tree: Tree) -> list[Any]:
     pending = [tree]
     while pending:
         node = pending.pop()
-        children = _children(node)
-        if children is None:
+        if isinstance(node, dict):
+            pending.extend([node[key] for key in sorted(node, reverse=True)])
+        elif isinstance(node, (list, tuple)):
+            pending.extend(reversed(node))
+        elif node is not None:
             found.append(node)
-        else:
-            pending.extend(child for _, child in reversed(children))
     return found
 
 
@@ -55,8 +56,10 @@ def unflatten(like: Tree, values: Iterable[Any]) -> Tree:
 
 def _rebuild(like: Tree, source: Iterator[Any]) -> Tree:
     if isinstance(like, dict):
-        rebuilt = {key: _rebuild(like[key], source) for key in sorted(like)}
-        return {key: rebuilt[key] for key in like}
+        rebuilt = dict.fromkeys(like)  # keeps the order of `like`
+        for key in sorted(like):
+            rebuilt[key] = _rebuild(like[key], source)
+        return rebuilt
     if isinstance(like, (list, tuple)):
         children = [_rebuild(child, source) for child in like]
         if isinstance(like, list):

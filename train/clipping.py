@@ -10,7 +10,7 @@ import numpy as np
 
 from ..engine.backend import to_host
 from ..engine.errors import ArgumentError
-from ..engine.tree import Path, Tree, leaves_with_paths, unflatten
+from ..engine.tree import Path, Tree, leaves, leaves_with_paths, unflatten
 from .config import TrainConfig
 
 
@@ -55,9 +55,23 @@ def clip(grads: Tree, max_norm: float, selects: Callable[[Path], bool] = is_any)
 def clip_groups(grads: Tree, groups: Iterable[Group]) -> tuple[Tree, dict[str, float]]:
     """`clip` for one group after the other, each on what the groups before it left.
 
-    Each leaf is squared once and multiplied once at most, whatever the number of groups: what a group does to its leaves
-    is known from a number for each.
     Returns: (tree, group name -> norm that the group had just before its own clipping).
+    """
+    factors, norms = clip_factors(grads, groups)
+    if all(factor == 1.0 for factor in factors):
+        return grads, norms
+    clipped = (
+        leaf if factor == 1.0 else np.multiply(leaf, factor, out=np.empty_like(leaf))
+        for leaf, factor in zip(leaves(grads), factors, strict=True)
+    )
+    return unflatten(grads, clipped), norms
+
+
+def clip_factors(grads: Tree, groups: Iterable[Group]) -> tuple[list[float], dict[str, float]]:
+    """What `clip_groups` multiplies each leaf with, in the order of `leaves`, and the norms that it returns.
+
+    Each leaf is squared once, whatever the number of groups: what a group does to its leaves is known from a number for
+    each. An optimiser takes the factors as its `scales` and multiplies where it reads the gradient anyway.
     """
     entries = list(leaves_with_paths(grads))
     squares = _square_sums([leaf for _, leaf in entries])
@@ -71,13 +85,7 @@ def clip_groups(grads: Tree, groups: Iterable[Group]) -> tuple[Tree, dict[str, f
         if math.isfinite(norm) and norm > max_norm:
             for k in chosen:
                 factors[k] *= max_norm / norm
-    if all(factor == 1.0 for factor in factors):
-        return grads, norms
-    clipped = (
-        leaf if factor == 1.0 else np.multiply(leaf, factor, out=np.empty_like(leaf))
-        for (_, leaf), factor in zip(entries, factors, strict=True)
-    )
-    return unflatten(grads, clipped), norms
+    return factors, norms
 
 
 def make_groups(config: TrainConfig) -> tuple[Group, ...]:
@@ -90,10 +98,10 @@ def make_groups(config: TrainConfig) -> tuple[Group, ...]:
     return tuple(Group(name, bound or math.inf, selects) for name, bound, selects in bounds)
 
 
-def _square_sums(leaves: Sequence[Any]) -> list[float]:
-    """Sum of squares of each leaf, in float64; those on a device are read at once."""
+def _square_sums(arrays: Sequence[Any]) -> list[float]:
+    """Sum of squares of each array, in float64; those on a device are read at once."""
     sums = []
-    for leaf in leaves:
+    for leaf in arrays:
         wide = leaf.reshape(-1).astype(np.float64, copy=False)
         sums.append(wide @ wide)
     return to_host(np.stack(sums)).tolist() if sums else []

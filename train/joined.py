@@ -19,10 +19,13 @@ SMALL = 1 << 12  # values; copies of larger leaves cost more than the calls save
 Step = Callable[..., tuple[Array, ...]]
 
 
-def step_leaves(step: Step, columns: Sequence[Sequence[Array]], settings: Sequence[Any]) -> list[list[Array]]:
+def step_leaves(
+    step: Step, n_results: int, columns: Sequence[Sequence[Array]], settings: Sequence[Any]
+) -> list[list[Array]]:
     """step(setting, *arrays) for each leaf; `step` is elementwise and returns new arrays like those it is given.
 
     Args:
+        n_results: how many arrays it returns.
         columns: the leaves of each argument; those of one leaf have one shape and dtype.
         settings: hashable, one a leaf.
     Returns: the leaves of each result. Small ones on NumPy are views of common arrays.
@@ -39,7 +42,7 @@ def step_leaves(step: Step, columns: Sequence[Sequence[Array]], settings: Sequen
         parts = [_parted(array, [columns[0][k] for k in chosen]) for array in flat]
         for k, *leaf in zip(chosen, *parts, strict=True):
             stepped[k] = leaf
-    return [list(column) for column in zip(*stepped, strict=True)]
+    return [[leaf[k] for leaf in stepped] for k in range(n_results)]
 
 
 def _parted(flat: Array, like: Sequence[Array]) -> list[Array]:

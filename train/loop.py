@@ -23,7 +23,7 @@ from ..engine.transforms import value_and_grad
 from ..engine.tree import Tree
 from ..layers import solves
 from . import checkpoint, metrics
-from .clipping import clip_groups, make_groups
+from .clipping import clip_factors, make_groups
 from .config import TrainConfig
 from .data import (
     Dataset,
@@ -185,7 +185,7 @@ class Trainer:
         key = random.fold_in(self._key(DROPOUT), state.step)
         (loss, (logits, seen)), gradient = self.gradient(state.weights, state.stats, x, labels, key)
         loss = float(to_number(loss))
-        gradient, norms = clip_groups(gradient, self.groups)
+        scales, norms = clip_factors(gradient, self.groups)
         if not math.isfinite(loss) or not math.isfinite(norms["weights"]):
             raise NonFiniteDynamics(
                 f"training: loss {loss} with gradient norm {norms['weights']:.3e} in step {state.step} (epoch "
@@ -193,7 +193,7 @@ class Trainer:
                 step=state.step, loss=loss,
             )  # fmt: skip
         weights, optimizer = self.optimizer.update(
-            gradient, state.optimizer, state.weights, self.learning_rate(state.step)
+            gradient, state.optimizer, state.weights, self.learning_rate(state.step), scales
         )
         return replace(
             state,

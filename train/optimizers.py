@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,11 +24,19 @@ from ..engine.tree import (
 )
 from .config import TrainConfig
 from .joined import step_leaves
+from .one_pass import one_pass
 
 # NumPy functions below dispatch on their arguments (__array_ufunc__, __array_function__), so CuPy arrays stay on
 # their device. Updates fill fresh arrays with `out=`: nothing given is written to, a 0-d array stays an array.
 
 Leaves = list[Array]
+
+
+class Setting(NamedTuple):
+    """What leaves differ in: weight decay, and the factor of the gradient."""
+
+    decay: float
+    scale: float
 
 
 class Optimizer(Protocol):
@@ -37,8 +45,15 @@ class Optimizer(Protocol):
     def init(self, params: Tree) -> Tree:
         """The state before the first update, in the dtype and on the device of `params`."""
 
-    def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
-        """(params, state) after one step of learning rate `lr`; `grads` matches `params` leaf by leaf."""
+    def update(
+        self, grads: Tree, state: Tree, params: Tree, lr: float, scales: Sequence[float] | None = None
+    ) -> tuple[Tree, Tree]:
+        """(params, state) after one step of learning rate `lr`.
+
+        Args:
+            grads: matches `params` leaf by leaf.
+            scales: a factor for each leaf of `grads` in the order of `leaves`, as `clip_factors` finds them.
+        """
 
 
 @dataclass(frozen=True)
@@ -68,22 +83,33 @@ class SGD:
         _check_params(params)
         return {"velocity": tree_map(np.zeros_like, params)} if self.momentum else {}
 
-    def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
-        """One step; cost: copies of all leaves, and 2 new arrays."""
+    def update(
+        self, grads: Tree, state: Tree, params: Tree, lr: float, scales: Sequence[float] | None = None
+    ) -> tuple[Tree, Tree]:
+        """One step; cost: copies of all leaves, and 2 new arrays; in large arrays one pass where numba is installed."""
         _check_grads(grads, params)
-        decay = _decay_of_leaves(self.weight_decay, self.decays, params)
         columns = [leaves(params), leaves(grads)]
         if self.momentum:
             columns.append(leaves(state["velocity"]))
-        new_params, *velocity = (
-            unflatten(params, column) for column in step_leaves(partial(self._step, lr), columns, decay)
-        )
+        settings = _settings(self.weight_decay, self.decays, params, scales, len(columns[0]))
+        stepped = step_leaves(partial(self._step, lr), len(columns) - 1, columns, settings)
+        new_params, *velocity = (unflatten(params, column) for column in stepped)
         return new_params, {"velocity": velocity[0]} if self.momentum else {}
 
-    def _step(self, lr: float, decay: float, p: Array, g: Array, *velocity: Array) -> tuple[Array, ...]:
-        """(p,), or (p, v) with momentum."""
-        if decay:
-            g = _sum(_product(p, decay), g)
+    def _step(self, lr: float, setting: Setting, *arrays: Array) -> tuple[Array, ...]:
+        """(p, g) to (p,), or (p, g, v) to (p, v) with momentum."""
+        kernel = one_pass("momentum" if self.momentum else "sgd", arrays[0])
+        if kernel is None:
+            return self._numpy_step(lr, setting, *arrays)
+        ahead = self.momentum if self.nesterov else 0.0
+        return kernel(arrays, (setting.scale, setting.decay, -lr, self.momentum, ahead))
+
+    def _numpy_step(
+        self, lr: float, setting: Setting, p: Array, g: Array, *velocity: Array
+    ) -> tuple[Array, ...]:
+        g = _scaled(g, setting.scale)
+        if setting.decay:
+            g = _sum(_product(p, setting.decay), g)
         if not velocity:
             return (_sum(_product(g, -lr), p),)
         v = _sum(_product(velocity[0], self.momentum), g)
@@ -124,30 +150,48 @@ class Adam:
             "v": tree_map(np.zeros_like, params),
         }
 
-    def update(self, grads: Tree, state: Tree, params: Tree, lr: float) -> tuple[Tree, Tree]:
-        """One step; cost: copies of all leaves and 3 new arrays, on a device one launch and 3 new blocks."""
+    def update(
+        self, grads: Tree, state: Tree, params: Tree, lr: float, scales: Sequence[float] | None = None
+    ) -> tuple[Tree, Tree]:
+        """One step; cost: copies of all leaves and 3 new arrays, in large ones one pass where numba is installed; on a
+        device one launch and 3 new blocks.
+        """
         _check_grads(grads, params)
         count = int(state["count"]) + 1
-        decay = _decay_of_leaves(self.weight_decay, self.decays, params)
         columns = (leaves(params), leaves(grads), leaves(state["m"]), leaves(state["v"]))
-        stepped = self._steps(columns, decay, lr, count)
+        settings = _settings(self.weight_decay, self.decays, params, scales, len(columns[0]))
+        stepped = self._steps(columns, settings, lr, count)
         new_params, m, v = (unflatten(params, column) for column in stepped)
         return new_params, {"count": np.asarray(count, np.int64), "m": m, "v": v}
 
     def _steps(
-        self, columns: tuple[Leaves, Leaves, Leaves, Leaves], decay: list[float], lr: float, count: int
+        self, columns: tuple[Leaves, Leaves, Leaves, Leaves], settings: list[Setting], lr: float, count: int
     ) -> Iterable[Sequence[Array]]:
         """The leaves of (params, m, v) from those of (params, grads, m, v); on a device by one kernel for all."""
         if namespace_of(*columns[0]) is not np and fits_adamw(*columns):
+            params, grads, m, v = columns
+            scaled = [_scaled(g, setting.scale) for g, setting in zip(grads, settings, strict=True)]
             numbers = AdamNumbers(lr, self.beta1, self.beta2, self.eps, count, self.is_decoupled)
-            return adamw(*columns, decay, numbers)
-        return step_leaves(partial(self._step, lr, count), columns, decay)
+            return adamw(params, scaled, m, v, [setting.decay for setting in settings], numbers)
+        return step_leaves(partial(self._step, lr, count), 3, columns, settings)
 
-    def _step(
-        self, lr: float, count: int, decay: float, p: Array, g: Array, m: Array, v: Array
+    def _step(self, lr: float, count: int, setting: Setting, *arrays: Array) -> tuple[Array, ...]:
+        """(p, g, m, v) to (p, m, v)."""
+        kernel = one_pass("adam", arrays[0])
+        if kernel is None:
+            return self._numpy_step(lr, count, setting, *arrays)
+        shrink, pull = (1.0 - lr * setting.decay, 0.0) if self.is_decoupled else (1.0, setting.decay)
+        beta1, beta2 = self.beta1, self.beta2
+        root, rate = math.sqrt(1.0 - beta2**count), -lr / (1.0 - beta1**count)
+        numbers = (setting.scale, shrink, pull, beta1, 1.0 - beta1, beta2, 1.0 - beta2, root, self.eps, rate)
+        return kernel(arrays, numbers)
+
+    def _numpy_step(
+        self, lr: float, count: int, setting: Setting, p: Array, g: Array, m: Array, v: Array
     ) -> tuple[Array, ...]:
-        if decay:
-            p, g = self._decay(p, g, decay, lr)
+        g = _scaled(g, setting.scale)
+        if setting.decay:
+            p, g = self._decay(p, g, setting.decay, lr)
         m = _sum(_product(m, self.beta1), _product(g, 1.0 - self.beta1))
         squares = np.square(g, out=np.empty_like(g))
         squares *= 1.0 - self.beta2
@@ -197,11 +241,26 @@ def _sum(fresh: Array, x: Array) -> Array:
     return fresh
 
 
-def _decay_of_leaves(decay: float, decays: Callable[[Path], bool] | None, params: Tree) -> list[float]:
-    """The weight decay of each leaf, in the order of `leaves`."""
+def _scaled(g: Array, scale: float) -> Array:
+    return g if scale == 1.0 else _product(g, scale)
+
+
+def _settings(
+    decay: float,
+    decays: Callable[[Path], bool] | None,
+    params: Tree,
+    scales: Sequence[float] | None,
+    n_leaves: int,
+) -> list[Setting]:
+    """Of each leaf, in the order of `leaves`."""
+    if scales is None:
+        scales = [1.0] * n_leaves
+    elif len(scales) != n_leaves:
+        raise ArgumentError(f"`scales` must have a number for each of {n_leaves} leaves; got {len(scales)}")
     if decays is None:
-        return [decay] * len(leaves(params))
-    return [decay if decays(path) else 0.0 for path, _ in leaves_with_paths(params)]
+        return [Setting(decay, scale) for scale in scales]
+    chosen = [decay if decays(path) else 0.0 for path, _ in leaves_with_paths(params)]
+    return [Setting(*pair) for pair in zip(chosen, scales, strict=True)]
 
 
 def _check_options(optimizer: Any, fractions: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ LINES = {
     "iteration": 4,
     "memory": 10,
     "norm_cost": 4,
-    "optimizers": 5,
+    "optimizers": 7 if find_spec("numba") else 5,
     "plain_solve": 2,
     "replay": 2,
     "tiled": 2,

@@ -16,9 +16,10 @@ from kernel_texts import FUNCTIONS as NUMPYS
 from odegrad import ops
 from odegrad.engine import fused_kernels, fusion
 from odegrad.engine.errors import ArgumentError
-from odegrad.engine.fused_kernels import CHOICE, KernelBinder
+from odegrad.engine.fused_kernels import KernelBinder
 from odegrad.engine.fusion import Run
 from odegrad.engine.jit import Unsupported
+from odegrad.engine.jit.choice import CHOICE
 from odegrad.engine.jit.runs import SIZES
 from odegrad.engine.ops import wide
 from oracles import EPS32, EPS64, assert_close, norm

@@ -22,7 +22,7 @@ OPTIMIZERS = [
 LARGE = st.sampled_from([(SMALL,), (SMALL - 1,), (3, SMALL), (SMALL, 1)])
 
 
-def step_each(step, columns, settings):
+def step_each(step, n_results, columns, settings):
     """The plain path: a leaf at a time."""
     return zip(*(step(*leaf) for leaf in zip(settings, *columns, strict=True)), strict=True)
 
@@ -67,14 +67,14 @@ def test_small_leaves_are_stepped_in_one_call(sizes, n_calls):
         calls.append(x.size)
         return (x + setting,)
 
-    (found,) = step_leaves(step, [[np.zeros(size) for size in sizes]], [1.0] * len(sizes))
+    (found,) = step_leaves(step, 1, [[np.zeros(size) for size in sizes]], [1.0] * len(sizes))
     assert len(calls) == n_calls
     assert [leaf.size for leaf in found] == sizes and all((leaf == 1.0).all() for leaf in found)
 
 
 def test_leaves_of_other_settings_and_dtypes_are_kept_apart():
     columns = [[np.zeros(2), np.zeros(2, np.float32), np.zeros(2)]]
-    (found,) = step_leaves(lambda setting, x: (x + setting,), columns, [1.0, 1.0, 2.0])
+    (found,) = step_leaves(lambda setting, x: (x + setting,), 1, columns, [1.0, 1.0, 2.0])
     assert [(leaf.dtype.name, leaf[0]) for leaf in found] == [
         ("float64", 1.0),
         ("float32", 1.0),

@@ -167,6 +167,18 @@ def test_the_same_seed_gives_the_same_weights(short):
     assert distance(first, second) == 0.0
 
 
+@pytest.mark.parametrize("name", ["clip_weights", "clip_gamma"])
+def test_a_step_along_a_clipped_gradient_is_no_longer_than_the_bound(short, name):
+    config = replace(
+        short, optimizer="sgd", momentum=0.0, weight_decay=0.0, schedule="constant", lr=1.0, dtype="float64",
+        **{name: 1e-3},
+    )  # fmt: skip
+    before, moved = (dict(leaves_with_paths(after(config, n).weights)) for n in (0, 1))
+    chosen = [path for path in before if name == "clip_weights" or path[-1] == "gamma"]
+    length = np.sqrt(sum(((moved[path] - before[path]) ** 2).sum() for path in chosen))
+    assert length == pytest.approx(1e-3, rel=1e-9)
+
+
 def test_another_seed_gives_other_weights(short):
     first, second = (after(replace(short, seed=seed), 0).weights for seed in (0, 1))
     assert distance(first, second) > 0.1

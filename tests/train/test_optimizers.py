@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from odegrad.engine.errors import ArgumentError, ArgumentTypeError
-from odegrad.engine.tree import leaves, leaves_with_paths
+from odegrad.engine.tree import leaves, leaves_with_paths, unflatten
 from odegrad.train.config import TrainConfig
 from odegrad.train.optimizers import SGD, Adam, AdamW, make_optimizer
 
@@ -164,6 +164,30 @@ def test_float32_follows_float64(optimizer):
             params, state = optimizer.update(grads_like(params, seed), state, params, 0.01)
         finals[dtype] = params["block"][0]["w"]
     np.testing.assert_allclose(finals[np.float32], finals[np.float64], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ALL, ids=repr)
+def test_scales_multiply_the_leaves_of_the_gradient(optimizer):
+    params = params_tree()
+    grads, state = grads_like(params, 1), optimizer.init(params)
+    scales = [1.0, 0.5, 3.0, 0.25]
+    scaled = unflatten(grads, map(np.asarray, map(np.multiply, leaves(grads), scales)))
+    expected = leaves(optimizer.update(scaled, state, params, 0.1))
+    found = leaves(optimizer.update(grads, state, params, 0.1, scales))
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_a_scale_for_each_leaf_is_asked_for():
+    with pytest.raises(ArgumentError, match="each of 2 leaves; got 1"):
+        SGD().update([np.ones(2)] * 2, {}, [np.ones(2)] * 2, 0.1, [1.0])
+
+
+@pytest.mark.parametrize("optimizer", ALL, ids=repr)
+@pytest.mark.parametrize("empty", [{}, [], {"a": None, "b": ()}, None], ids=repr)
+def test_a_tree_without_leaves_stays_as_it_is(optimizer, empty):
+    state = optimizer.init(empty)
+    moved, new_state = optimizer.update(empty, state, empty, 0.1)
+    assert moved == empty and new_state.keys() == state.keys()
 
 
 def test_a_gradient_of_another_structure_is_listed_leaf_by_leaf():
