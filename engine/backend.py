@@ -276,6 +276,18 @@ def cudnn_module() -> ModuleType | None:
     return cudnn
 
 
+@cache
+def cublaslt_module() -> ModuleType | None:
+    """The bindings of cublasLt in nvmath-python with a library that can be loaded, or None."""
+    try:
+        from nvmath.bindings import cublasLt
+
+        cublasLt.get_version()
+    except (ImportError, OSError, RuntimeError):  # no package, no driver, or no library that fits the driver
+        return None
+    return cublasLt
+
+
 def current_stream() -> int:
     """The address of the CUDA stream that CuPy's calls on this thread go to."""
     return sys.modules["cupy"].cuda.get_current_stream().ptr

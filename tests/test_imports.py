@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "solvers", "layers", "train")  # each may import itself and those before it
 MAY_NAME_CUPY = "odegrad.engine.backend"
-DEVICE = {"cudnn", "cupy", "cupy_backends", "cupyx", "nvidia"}  # of a GPU
+DEVICE = {"cudnn", "cupy", "cupy_backends", "cupyx", "nvidia", "nvmath"}  # of a GPU
 LATE = {"PIL", "cupy", "h5py", "llvmlite", "matplotlib", "numba", "pooch", "rich", "scipy", "tyro"}
 
 

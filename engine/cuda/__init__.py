@@ -4,6 +4,6 @@ A launch function takes CuPy arrays, row-major and of one dtype, and writes into
 of `engine/ops` are the oracle of every kernel.
 """
 
-from . import convolution, max_pool, moments  # give primitives their kernels
+from . import convolution, cublaslt, max_pool, moments  # give primitives their kernels
 
-__all__ = ["convolution", "max_pool", "moments"]
+__all__ = ["convolution", "cublaslt", "max_pool", "moments"]

@@ -1,7 +1,8 @@
 """Products of small matrices: y (m, n) = a (m, k) @ b (k, n), of any strides, float32 or float64.
 
-Where matrices are small a product costs its launch, and cuBLAS cannot be captured into a graph by CuPy. A block of 16 x 16
-threads makes a tile of y; it walks along k with a tile of each operand in shared memory, and adds up in order.
+Where matrices are small a product costs its launch, and CuPy's calls of cuBLAS cannot be captured into a graph (larger
+products: `cublaslt`). A block of 16 x 16 threads makes a tile of y; it walks along k with a tile of each operand in shared
+memory, and adds up in order.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ extern "C" __global__ void __launch_bounds__(256) product_REAL(
 TEXT = TYPES + "".join(_KERNEL.replace("REAL", real) for real in KINDS.values())
 
 
+def is_small(a: Array, b: Array) -> bool:
+    """Whether a @ b, of two matrices, is a product for the kernel."""
+    if a.ndim != 2 or b.ndim != 2 or a.dtype != b.dtype or a.dtype.name not in KINDS:
+        return False
+    (m, k), n = a.shape, b.shape[1]
+    return 0 < k <= LONGEST and 0 < m * n * k <= MOST_PRODUCTS and m <= MOST_ROWS
+
+
 def product_calls(y: Array, a: Array, b: Array) -> list[Call] | None:
     """The launch that writes a @ b into y (row-major); None for what is better left to cuBLAS."""
-    if a.ndim != 2 or b.ndim != 2 or not (a.dtype == b.dtype == y.dtype) or y.dtype.name not in KINDS:
+    if not is_small(a, b) or y.dtype != a.dtype:
         return None
     (m, k), n = a.shape, b.shape[1]
-    if not 0 < k <= LONGEST or not 0 < m * n * k <= MOST_PRODUCTS or m > MOST_ROWS:
-        return None
     steps = [stride // array.itemsize for array in (a, b) for stride in array.strides]
     arguments: tuple[Any, ...] = (a, b, y, *map(np.int32, (m, k, n)), *map(np.int64, steps))
     kernel = module(TEXT).get_function(f"product_{KINDS[y.dtype.name]}")

@@ -17,6 +17,7 @@ from typing import Any
 from ..backend import Array
 from .gather import Phase, image_rows, overlapping, with_border
 from .geometry import Pair
+from .products import matmul_into
 from .scratch import scratch
 from .tiles import Tile, cut, for_each_tile
 
@@ -75,7 +76,7 @@ def narrow_window_product(
     planes = _planes(xp, padded, (count[0], count[1]), taps, stride)
     pixels = image_rows(xp, part, product.dtype).reshape(n, -1, n_wide)
     terms = scratch(xp, "terms", (n, *product.shape), product.dtype)
-    xp.matmul(planes, pixels, out=terms)
+    matmul_into(xp, planes, pixels, terms)
     xp.sum(terms, axis=0, out=product)
 
 
@@ -106,10 +107,10 @@ def _from_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array, str
     planes = _planes(xp, padded, (count[0], count[1]), phase.taps, stride)
     shape = (n, planes.shape[2], n_target)
     if target.flags.c_contiguous:
-        xp.matmul(planes.transpose(0, 2, 1), phase.matrix, out=target.reshape(shape))
+        matmul_into(xp, planes.transpose(0, 2, 1), phase.matrix, target.reshape(shape))
     else:
         product = scratch(xp, "product", shape, target.dtype)
-        xp.matmul(planes.transpose(0, 2, 1), phase.matrix, out=product)
+        matmul_into(xp, planes.transpose(0, 2, 1), phase.matrix, product)
         target[...] = product.reshape(target.shape)
 
 
@@ -120,7 +121,7 @@ def _to_planes(xp: ModuleType, padded: Array, phase: Phase, target: Array) -> No
     n_pixels, n_source = pixels.shape
     by_tap = phase.matrix.reshape(taps_h * taps_w, n_source, n_target).transpose(0, 2, 1)
     products = scratch(xp, "planes", (taps_h * taps_w, n_target, n_pixels), target.dtype)
-    xp.matmul(by_tap.reshape(-1, n_source), pixels.T, out=products.reshape(-1, n_pixels))
+    matmul_into(xp, by_tap.reshape(-1, n_source), pixels.T, products.reshape(-1, n_pixels))
     total = scratch(xp, "product", (n_target, n_pixels), target.dtype)
     reach = n_pixels - (taps_h - 1) * width - (taps_w - 1)  # behind it no tap is left of the end
     sums = total[:, :reach]

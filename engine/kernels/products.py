@@ -8,6 +8,7 @@ where the operands are in cache. Measured by `benchmarks/conv.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -21,6 +22,27 @@ _FEWEST_SUMMED = 48  # the same for a sum over the rows, whose pieces must be ad
 _COLUMNS = 64  # a matrix of too many columns is taken this many at a time
 
 
+Product = Callable[[Array, Array, Array], None]  # (a, b, out): writes a @ b into out
+
+_on_device: Product | None = None
+
+
+def on_device(product: Product) -> Product:
+    """Register what computes the products of CuPy arrays here, in the place of `cupy.matmul`."""
+    global _on_device
+    assert _on_device is None, "two ways to multiply on a device"
+    _on_device = product
+    return product
+
+
+def matmul_into(xp: ModuleType, a: Array, b: Array, out: Array) -> None:
+    """out (..., m, n) = a (..., m, k) @ b (..., k, n)."""
+    if xp is np or _on_device is None:
+        xp.matmul(a, b, out=out)
+    else:
+        _on_device(a, b, out)
+
+
 def rows_times(xp: ModuleType, rows: Array, matrix: Array, out: Array) -> None:
     """out (M, N) = rows (M, K) @ matrix (K, N). Rows may lie apart; values in a row side by side."""
     width = matrix.shape[1]
@@ -28,7 +50,7 @@ def rows_times(xp: ModuleType, rows: Array, matrix: Array, out: Array) -> None:
         width = min(width, _COLUMNS)
     piece = _piece(matrix.shape[0], width)
     if xp is not np or piece < _FEWEST_ROWS or piece >= rows.shape[0]:
-        xp.matmul(rows, matrix, out=out)
+        matmul_into(xp, rows, matrix, out)
         return
     whole = rows.shape[0] - rows.shape[0] % piece
     for first in range(0, matrix.shape[1], width):
@@ -45,7 +67,7 @@ def summed_over_rows(xp: ModuleType, left: Array, right: Array, out: Array) -> N
     width = right.shape[1]
     piece = _piece(depth, width)
     if xp is not np or piece < _FEWEST_SUMMED or piece >= n_rows:
-        xp.matmul(left.T, right, out=out)
+        matmul_into(xp, left.T, right, out)
         return
     n_pieces = n_rows // piece
     whole = n_pieces * piece
