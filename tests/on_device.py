@@ -19,8 +19,8 @@ from replaying import joint_program
 class OnDevice:
     """f(t, y, *params) -> one array, or several.
 
-    Groups: F, and with `pulls` S (cotangent of y) and Q (those of the parameters). Called with (t, y, ybar) it gives all
-    results as NumPy arrays; `plainly` interprets the same program on the host.
+    Groups: F, and with `pulls` S (cotangent of y) and Q (those of the parameters), which is in S without `apart`. Called
+    with (t, y, ybar) it gives all results as NumPy arrays; `plainly` interprets the same program on the host.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class OnDevice:
         params: list[Any],
         *,
         pulls: bool = True,
+        apart: bool = True,
     ) -> None:
         names = ["t", "y", *(f"p{k}" for k in range(len(params)))]
         with np.errstate(all="ignore"):
@@ -40,6 +41,8 @@ class OnDevice:
         self.program = program = (joint_program if pulls else optimise)(self.recording.program)
         outputs, n = program.outputs, len(params)
         groups = {"F": outputs[:1], "S": outputs[1:2], "Q": outputs[2:]} if pulls else {"F": outputs}
+        if pulls and not apart:
+            groups = {"F": outputs[:1], "S": outputs[1:]}
         given = {"F": [program.inputs[1]], "S": [program.inputs[-1]]} if pulls else {"F": [program.inputs[1]]}
         self.plan = partition(program, groups, given, time=program.inputs[0])
         self.workspace = CudaWorkspace(self.plan, cupy)

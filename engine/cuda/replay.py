@@ -27,8 +27,9 @@ from .chains import Chain, chain_of, chain_shape, separated, slot_strides
 from .graph import RecordedGroup, Recorder
 from .numbers import Numbers
 from .products import product_calls
+from .recompute import reads_of, with_recomputation
 from .scalar_functions import FUNCTIONS, KINDS, TYPES
-from .source import module
+from .source import EXACT, module
 
 # Beside elementwise ones, steps whose launches read nothing of the host: CuPy's copies and reductions. CuPy itself refuses
 # to record cuBLAS, for products that have no kernel here.
@@ -49,26 +50,30 @@ class CudaWorkspace(Workspace):
         super().__init__(plan, xp)
 
     def _schedules(self) -> dict[str, list[Piece]]:
-        plan, strides = self.plan, slot_strides(self.plan)
-        names: dict[str, str] = {}
+        plan = self.plan
         found: dict[str, list[Piece]] = {PROLOGUE: list(plan.steps[PROLOGUE])}
         for group in plan.order[1:]:
             found[group] = []
             for whole in schedule(plan, group, chain_shape):
                 found[group] += [whole] if isinstance(whole, Step) else separated(plan, group, whole)
-            for piece in found[group]:
-                if isinstance(piece, Run):
-                    chain = chain_of(plan, piece, strides, self.numbers.in_kernel)
-                    name = names.setdefault(chain.text, f"chain_{len(names)}")
-                    self._chains[id(piece)] = name, chain
-        texts = [text.replace("@", name) for text, name in names.items()]
-        self.text = "\n".join([FUNCTIONS, FOLD, self.numbers.text, *texts])
-        self.module = module(self.text)
-        self.fill_numbers = self.numbers.update(self.module)
-        self.schedules = found
+        self.plan, self.schedules = with_recomputation(plan, found)
+        self._write_chains()
         reasons = {group: self.unrecordable(group) for group in plan.order[1:]}
         self.recorder.refused.update({group: reason for group, reason in reasons.items() if reason})
-        return found
+        return self.schedules
+
+    def _write_chains(self) -> None:
+        """One text with the kernels of all runs; equal ones are one kernel."""
+        strides, names = slot_strides(self.plan), {}  # type: ignore[var-annotated]
+        for piece in (piece for pieces in self.schedules.values() for piece in pieces):
+            if isinstance(piece, Run):
+                chain = chain_of(self.plan, piece, strides, self.numbers.in_kernel)
+                name = names.setdefault(chain.text, f"chain_{len(names)}")
+                self._chains[id(piece)] = name, chain
+        texts = [text.replace("@", name) for text, name in names.items()]
+        self.text = "\n".join([FUNCTIONS, FOLD, self.numbers.text, *texts])
+        self.module = module(self.text, EXACT)
+        self.fill_numbers = self.numbers.update(self.module)
 
     def binder(
         self, arrays: dict[int, Array], accumulate: Mapping[str, Targets], weight: Array | None = None
@@ -86,8 +91,8 @@ class CudaWorkspace(Workspace):
 
     def reads_time(self, group: str) -> bool:
         """Whether a group needs numbers that depend on time."""
-        slots = {slot for step in self.plan.steps[group] for slot in step.inputs}
-        return any(self.numbers.is_timed(slot) for slot in slots.union(self.plan.outputs[group]))
+        slots = set(self.plan.outputs[group]).union(*map(reads_of, self.schedules[group]))
+        return any(self.numbers.is_timed(slot) for slot in slots)
 
     def unrecordable(self, group: str) -> str | None:
         """Why the launches of a group would not serve again as they are, at another time and with other values; None if

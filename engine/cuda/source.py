@@ -30,6 +30,7 @@ from ..backend import Array
 from ..errors import ArgumentTypeError
 
 OPTIONS = ("--std=c++17",)
+EXACT = (*OPTIONS, "--fmad=false")  # a * b + c is rounded twice, as by NumPy, whatever kernel it is in
 VECTOR_BYTES = 16
 MOST_THREADS = 1024  # in a block, on every card
 
@@ -123,9 +124,9 @@ def _kernel(source: Source, name: str, dtype: str, macros: tuple[tuple[str, int]
 
 
 @cache
-def module(text: str) -> Any:
+def module(text: str, options: tuple[str, ...] = OPTIONS) -> Any:
     """The CuPy module of a complete text; `get_function(name)` gives its kernels."""
-    return backend.raw_module(text, OPTIONS)
+    return backend.raw_module(text, options)
 
 
 def pack_size(dtype: Any) -> int:

@@ -13,6 +13,7 @@ from nvrtc import ARCHITECTURES, compile_or_skip
 from odegrad import ops
 from odegrad.engine.cuda import chain_sums, chains, products, replay
 from odegrad.engine.cuda.chain_sums import Axes, Sharing, common_axes
+from odegrad.engine.cuda.source import EXACT
 from odegrad.engine.fusion import Run
 from odegrad.engine.jit import Unsupported
 from odegrad.engine.primitive import Primitive
@@ -36,7 +37,7 @@ def cupy(device_xp, monkeypatch):
 @pytest.fixture
 def texts_only(fake_cupy, monkeypatch):
     """The stand-in for CuPy, where nothing is compiled."""
-    monkeypatch.setattr(replay, "module", lambda text: Nothing())
+    monkeypatch.setattr(replay, "module", lambda text, options=(): Nothing())
     monkeypatch.setattr(products, "module", lambda text: Nothing())
     return fake_cupy
 
@@ -247,11 +248,11 @@ def test_generated_text_compiles_for_cards(architecture, dtype, rng):
     fake = FakeCupy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", fake)
-        patch.setattr(replay, "module", lambda text: Nothing())
+        patch.setattr(replay, "module", lambda text, options=(): Nothing())
         patch.setattr(Primitive, "fits_cuda", lambda *_: False)
         devices = [OnDevice(fake, f, 0.4, y, params) for f in (normalised, summing, masked)]
     for device in devices:
-        assert compile_or_skip(device.workspace.text, architecture)
+        assert compile_or_skip(device.workspace.text, architecture, EXACT)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
