@@ -24,9 +24,9 @@ class CaptureError(RuntimeError):
     """What cannot be part of a graph."""
 
 
-def install(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
+def install(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """Give the stand-in streams that capture, graphs, memory pools and copies that do not wait."""
-    recorder = _Recorder(cupy)
+    recorder = Recorder(cupy)
     monkeypatch.setattr(cupy, "cuda", recorder.cuda())
     launch = CpuKernel.__call__
     monkeypatch.setattr(CpuKernel, "__call__", recorder.noting(lambda kernel, *_: kernel.name, launch))
@@ -53,9 +53,12 @@ def install(cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*OPERATORS, *METHODS]:
         monkeypatch.setattr(ndarray, name, recorder.refusing(name, getattr(ndarray, name)))
     monkeypatch.setattr(FakeCupy, "_computed", compute)
+    return recorder
 
 
-class _Recorder:
+class Recorder:
+    """What happens on streams; `nodes` are names and works of what a stream captures, None while none does."""
+
     def __init__(self, cupy: FakeCupy) -> None:
         self.cupy = cupy
         self.nodes: list[tuple[str, Any]] | None = None  # while a stream captures
