@@ -14,6 +14,7 @@ import numpy as np
 from ..engine.backend import Array, place_of, to_number
 from ..engine.errors import ImpureDynamicsError, SolveError
 from ..engine.jit.layout import Unsupported
+from ..engine.product_precision import OPERAND_ERRORS, current_products
 from ..engine.trace import base_value
 from .checkpoints import Checkpoints
 from .compiled import Compiled, Purpose, checkout, compiled_for, give_back
@@ -171,8 +172,7 @@ def trust(
     norm = stages.xp.linalg.norm
     scale, distance = to_number(norm(plain)), to_number(norm(replayed - plain))
     if np.isfinite(scale):
-        # Normalisation by a small variance magnifies round-off a thousandfold; another function is further away.
-        if not distance <= float(np.finfo(y.dtype).eps) ** (1 / 3) * scale:
+        if not distance <= _round_off(stages.xp, y.dtype) * scale:
             raise ImpureDynamicsError(
                 f"f(t, y) called on plain arrays differs from its own trace by {distance:.3e} (norm of the slope "
                 f"{scale:.3e}) at t={t:.6g}. f must be a pure function of its arguments: no random numbers, no "
@@ -180,6 +180,17 @@ def trust(
                 distance=distance,
             )
     compiled.is_trusted = True
+
+
+def _round_off(xp: Any, dtype: Any) -> float:
+    """How far two evaluations of one slope may be apart, relative to it; another function is further away.
+
+    Normalisation by a small variance magnifies round-off a thousandfold. Where products round their operands, a product that
+    f computes by CuPy itself may be rounded less than that of the replay.
+    """
+    rounds_operands = xp is not np and dtype == np.float32
+    operands = OPERAND_ERRORS[current_products().precision] if rounds_operands else 0.0
+    return max(float(np.finfo(dtype).eps) ** (1 / 3), 4 * operands)
 
 
 def begin_rows(stages: ForwardStages, dynamics: Dynamics, stats: Stats) -> None:

@@ -1,5 +1,7 @@
 """Programs with products by cublasLt, captured as CUDA graphs: on the CPU, with the stand-ins for CuPy and cublasLt."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from cuda_on_cpu import needs_compiler, on_cpu
@@ -9,6 +11,7 @@ from odegrad import odeint, ops, value_and_grad
 from odegrad.engine import backend
 from odegrad.engine.cuda import cublaslt, cublaslt_plans, products
 from odegrad.engine.cuda.replay import CudaWorkspace
+from odegrad.engine.errors import ImpureDynamicsError
 from odegrad.engine.primitive import Primitive
 from odegrad.engine.product_precision import product_precision
 from odegrad.solvers import stages
@@ -145,3 +148,18 @@ def test_steps_and_their_pull_backs_are_captured(cupy, rng, monkeypatch, name, c
     assert any(
         "cublasLt" in call[1] and "stage_sum" in call[1] for call in cupy.calls if call[0] == "captured"
     )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_function_is_told_from_rounded_operands(cupy, rng, monkeypatch, precision):
+    """A replay in bfloat16 is compared with products that CuPy may have rounded less: one percent is no other function."""
+    monkeypatch.setattr(stages, "CudaWorkspace", CudaWorkspace)
+    monkeypatch.setattr(backend, "matrix_products_in", lambda precision: np.errstate())
+    y0 = cupy.asarray(rng.standard_normal((3, 2)).astype(np.float32))
+
+    def f(t, y):
+        return y * (1.01 if type(y) is cupy.ndarray else 1.0)
+
+    differs = pytest.raises(ImpureDynamicsError) if precision == "fp32" else nullcontext()
+    with product_precision(precision), differs:
+        odeint(f, y0, [0.0, 0.1], rtol=0.1, atol=0.1)
