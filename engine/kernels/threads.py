@@ -22,12 +22,20 @@ from threadpoolctl import ThreadpoolController
 
 Share = Callable[[int], None]
 
-_local = threading.local()
+
+class _Local(threading.local):
+    """Of each thread: whether it is at work on a share, and how many blocks with one thread of BLAS it is inside of."""
+
+    is_share = False
+    n_held = 0
+
+
+_local = _Local()
 
 
 def is_share() -> bool:
     """Whether this thread is at work on a share: its kernels then divide nothing themselves."""
-    return getattr(_local, "is_share", False)
+    return _local.is_share
 
 
 class _BlasLimit:
@@ -46,20 +54,40 @@ class _BlasLimit:
                 self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
             if self._n_inside == 0:
                 self._before = [library.num_threads or 1 for library in self._libraries]
+            self._n_inside += 1  # before BLAS is told, and after it in `leave`: a fork may come in between
+            if self._n_inside == 1:
                 self._set([1] * len(self._before))
-            self._n_inside += 1
             return max(self._before, default=1)
 
     def leave(self) -> None:
         with self._lock:
-            self._n_inside -= 1
-            if self._n_inside == 0:
+            if self._n_inside == 1:
                 self._set(self._before)
+            self._n_inside -= 1
+
+    def renew(self, n_inside: int) -> None:
+        """In a forked child, whose only thread is inside of so many blocks: the others never leave theirs."""
+        self._lock = threading.Lock()
+        was_held, self._n_inside = self._n_inside > 0, n_inside
+        if was_held and n_inside == 0:
+            self._set(self._before)
 
     def _set(self, numbers: list[int]) -> None:
         for library, number, before in zip(self._libraries or [], numbers, self._before, strict=True):
             if before > 1:
-                library.set_num_threads(number)
+                _set_threads(library, number)
+
+
+def _set_threads(library: Any, number: int) -> None:
+    """Set the number of threads of the process, whichever thread set it before.
+
+    OpenBLAS has one number for all; from 3.8 on threadpoolctl leaves it to the thread that set it first, and silently
+    does nothing in the others. Who leaves last, though, may be another than who entered first.
+    """
+    of_nobody = getattr(library, "clear_controlling_thread", lambda force: None)
+    of_nobody(force=True)
+    library.set_num_threads(number)
+    of_nobody(force=True)
 
 
 class _Shares:
@@ -135,8 +163,9 @@ _workers = _Workers()
 
 def _forget_threads() -> None:
     """After a fork the child has none of the threads, and the locks may have been held."""
-    global _blas, _workers
-    _blas, _workers = _BlasLimit(), _Workers()
+    global _workers
+    _workers = _Workers()
+    _blas.renew(max(0, _local.n_held))
 
 
 if hasattr(os, "register_at_fork"):
@@ -153,10 +182,15 @@ class one_blas_thread:  # noqa: N801  used like a function: with one_blas_thread
 
     def __enter__(self) -> int:
         self._held = None if is_share() else _blas  # a share is inside of a block already
-        return self._held.enter() if self._held is not None else 1
+        if self._held is None:
+            return 1
+        n_threads = self._held.enter()
+        _local.n_held += 1
+        return n_threads
 
     def __exit__(self, *raised: object) -> None:
         if self._held is not None:
+            _local.n_held -= 1
             self._held.leave()
 
 

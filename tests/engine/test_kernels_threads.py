@@ -120,6 +120,40 @@ def test_overlapping_holders_restore_what_was_before_the_first():
         assert blas_threads() == before
 
 
+def test_holders_on_several_threads_leave_in_any_order():
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with one_blas_thread():
+            entered.set()
+            leave.wait()
+
+    with threadpool_limits(2):
+        before = blas_threads()
+        other = threading.Thread(target=hold)
+        with one_blas_thread():
+            other.start()
+            entered.wait()
+        assert set(blas_threads()) == {1}
+        leave.set()
+        other.join()
+        assert blas_threads() == before
+
+
+def test_a_thread_holds_blas_that_another_one_set():
+    inside = []
+
+    def hold():
+        with one_blas_thread():
+            inside.extend(blas_threads())
+
+    with threadpool_limits(2):
+        other = threading.Thread(target=hold)
+        other.start()
+        other.join()
+        assert set(inside) == {1} and set(blas_threads()) == {2}
+
+
 def test_blas_is_released_after_an_error():
     before = blas_threads()
     with pytest.raises(KeyError), one_blas_thread():
@@ -147,6 +181,50 @@ with threadpool_limits(2):
 def test_a_forked_child_starts_its_own_threads():
     """In a process of its own, so that the threads of the test runner are not forked."""
     result = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=20)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+FORKING_UNDER_A_LIMIT = """
+import os, sys, threading, warnings
+import numpy as np
+from contextlib import nullcontext
+from odegrad.engine.kernels.threads import one_blas_thread
+from threadpoolctl import threadpool_info, threadpool_limits
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+def hold(entered, leave):
+    with one_blas_thread():
+        entered.set()
+        leave.wait()
+
+with threadpool_limits(2):
+    entered, leave = threading.Event(), threading.Event()
+    other = threading.Thread(target=hold, args=(entered, leave))
+    if sys.argv[1] != "mine":
+        other.start()
+        entered.wait()
+    with one_blas_thread() if sys.argv[1] != "others" else nullcontext():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of any fork of a process with threads
+        child = os.fork()
+        inside = blas_threads()
+    after = blas_threads()
+    if child == 0:
+        with one_blas_thread() as n_threads:
+            again = blas_threads()
+        found = inside, after, n_threads, again, blas_threads()
+        os._exit(0 if found == (({2} if sys.argv[1] == "others" else {1}), {2}, 2, {1}, {2}) else 3)
+    leave.set()
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("holder", ["others", "mine", "both"])
+def test_blas_is_as_free_in_a_forked_child_as_the_thread_that_forked_left_it(holder):
+    command = [sys.executable, "-c", FORKING_UNDER_A_LIMIT, holder]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (result.returncode, result.stderr) == (0, "")
 
 
