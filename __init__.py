@@ -19,6 +19,7 @@ from .engine.errors import (
     StiffnessWarning,
     TooManySteps,
 )
+from .engine.jitted import jit
 from .engine.ops import where
 from .engine.product_precision import product_precision
 from .solvers import Event, Solution, odeint, solve_ivp
@@ -41,6 +42,7 @@ __all__ = [
     "errors",
     "grad",
     "hvp",
+    "jit",
     "jvp",
     "layers",
     "load",

@@ -329,6 +329,15 @@ def base_value(value: Any) -> Any:
     return value
 
 
+def is_inside_program(value: Any) -> bool:
+    """Whether a program is being traced with this value in it."""
+    while type(value) is Var:
+        if value.trace.is_program:
+            return True
+        value = value.value
+    return False
+
+
 def shape_of(value: Any) -> tuple[int, ...]:
     """Shape of an array, a number or a Var."""
     return getattr(base_value(value), "shape", ())

@@ -21,6 +21,7 @@ from .initial_state import initial_state, refuse_subclasses
 from .method import Method
 from .options import Options, check_method, check_outputs, checked_options
 from .pieces import solve_in_pieces
+from .recorded import with_what_is_recorded
 from .resolution import warn_unresolved
 from .solution import Aux, Solution, StepInfo
 from .solve import Solve
@@ -170,7 +171,8 @@ def odeint(
         return solve_independent(dynamics, options, times, is_traced=type(ts) is Var)
 
     if not options.events and not options.jump_ts:
-        return _solve(f, y0, ts, times, params, options, Stats(), has_aux=has_aux)
+        solution = _solve(f, y0, ts, times, params, options, Stats(), has_aux=has_aux)
+        return with_what_is_recorded(solution, ts)
 
     def solve(y0: Tree, ts: Any, options: Options, stats: Stats) -> Solution:
         if options.jump_ts:
@@ -179,7 +181,7 @@ def odeint(
 
     if options.events:
         return solve_with_events(f, solve, y0, ts, times, params, options, has_aux=has_aux)
-    return solve(y0, ts, options, Stats())
+    return with_what_is_recorded(solve(y0, ts, options, Stats()), ts)
 
 
 def _solve(

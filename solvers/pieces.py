@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
-from ..engine.errors import ArgumentError
-from ..engine.trace import Var
+from ..engine.errors import ArgumentError, NeuralODEError
+from ..engine.trace import Var, is_inside_program
 from ..engine.tree import Tree, tree_map
 from .dense import Dense
 from .options import Options
@@ -70,6 +70,11 @@ def solve_in_pieces(
 
     A piece that ends at an event is the last. Whatever ends a piece early carries the solution from ts[0] on.
     """
+    if is_inside_program(ts):
+        raise NeuralODEError(
+            "with `jump_ts` output times cannot be traced (under `jit`, or in the f of another solve): the trace would freeze "
+            "which of them lie before a jump; make `ts` a constant"
+        )
     pieces = pieces_of(times, options.jump_ts)
     found: list[Solution] = []
     for k, piece in enumerate(pieces):

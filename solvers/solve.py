@@ -16,7 +16,7 @@ from ..engine.kernels.precision import accepting
 from ..engine.kernels.threads import one_blas_thread
 from ..engine.primitive import PRIMITIVES, Primitive
 from ..engine.tiled import replaces_blas_threads
-from ..engine.trace import Var, saved_bytes
+from ..engine.trace import Var, is_inside_program, saved_bytes
 from ..engine.transforms import vjp
 from .compiled import Purpose, checkout, compiled_for, give_back
 from .dense_output import DenseOutput
@@ -37,6 +37,7 @@ from .gradients import (
 )
 from .jit import solve_compiled
 from .options import Options
+from .recorded import recorded_pull_back
 from .stages import ReplayStages
 from .stats import Stats
 from .times import output_times
@@ -72,6 +73,7 @@ class Solve(Primitive):
         self._stats = stats
         is_differentiated = [_is_differentiated(value) for value in args]
         self.is_differentiated = any(is_differentiated)
+        self.is_recorded = self.is_differentiated and any(is_inside_program(value) for value in args)
         if self.is_differentiated and not options.is_tableau:
             raise NeuralODEError(
                 f"a solve with method={options.method.name!r} has no derivative; differentiate through an explicit "
@@ -94,8 +96,9 @@ class Solve(Primitive):
             )
 
     def structure(self) -> tuple[Any, ...]:
-        """Equal for solves that do the same with equal arguments."""
-        return self.dynamics.program.key, self.options.key
+        """Equal for solves that do the same with equal arguments, and leave nothing behind for a pull-back in a program."""
+        alike = (self.dynamics.program.key, self.options.key)
+        return (*alike, id(self)) if self.is_recorded else alike
 
     def _purpose(self, needs: Sequence[bool]) -> Purpose:
         """The program that the derivative with respect to these arguments needs."""
@@ -161,11 +164,12 @@ class Solve(Primitive):
         """The arguments and the forward pass; of arrays the copies that the forward pass owns."""
         done = self.done
         assert done is not None
+        ys = output if self.is_recorded else None
         if not self.is_differentiated:
-            return (*args, done)
+            return (*args, ys, done)
         first = [arg.copy() if is_array(arg) else arg for arg in args[:2]]
         pairs = zip(args[2:], done.dynamics.constants(), strict=True)
-        return (*first, *(own if is_array(arg) else arg for arg, own in pairs), done)
+        return (*first, *(own if is_array(arg) else arg for arg, own in pairs), ys, done)
 
     def pull_back(
         self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
@@ -175,10 +179,17 @@ class Solve(Primitive):
             return self._pull_back(ybar, saved, needs)
 
     def _pull_back(self, ybar: Any, saved: tuple[Any, ...], needs: tuple[bool, ...]) -> Sequence[Any]:
-        *args, done = saved
+        *args, ys, done = saved
         gradient = self.options.gradient
-        if any(type(value) is Var for value in (ybar, *args)):
-            self._refuse_higher((ybar, *args))
+        given = [value for value in (ybar, *args) if type(value) is Var]
+        if given and all(value.trace.is_program for value in given):
+
+            def pull_back(ybar: Array, *args: Any) -> Sequence[Any]:
+                return self.pull_back(ybar, (*args, None, self.done), {}, needs)
+
+            return recorded_pull_back(pull_back, ybar, ys, args)
+        if given:
+            self._refuse_higher(given)
             return self._pull_by_walking(done, ybar, args, needs)
         if gradient == "tape" or (gradient == "discrete" and done.trajectory.states is None):
             return self._pull_by_walking(done, ybar, args, needs)
@@ -197,10 +208,10 @@ class Solve(Primitive):
         return bars
 
     def _refuse_higher(self, values: Sequence[Any]) -> None:
-        if any(type(value) is Var and value.trace.is_program for value in values):
+        if any(is_inside_program(value) for value in values):
             raise NeuralODEError(
-                "a derivative of a solve is taken inside a function that is being traced (the f of another solve): the "
-                "trace would freeze the steps of this moment; take it outside of f"
+                "a second derivative of a solve is taken inside a function that is being traced (the f of another solve, or "
+                "what `jit` records): the trace would freeze the steps of this moment; take it outside"
             )
         if self.options.gradient not in ("tape", "discrete"):
             raise NeuralODEError(

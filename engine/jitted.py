@@ -1,0 +1,223 @@
+"""`jit`: a function of arrays recorded at its first call, and replayed in buffers of its own at later ones.
+
+What a training step does besides its solve (the loss, the derivative by the tape, checks of arguments, recording f) is
+Python that does the same every time. Recorded once, solves and their pull-backs included, it is a row of NumPy calls.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .backend import is_array, namespace_of
+from .cuda.replay import CudaWorkspace
+from .errors import ArgumentError, ArgumentTypeError
+from .jit.layout import Unsupported
+from .partition import partition
+from .program import Program, optimise, record
+from .replay import StageSet, Workspace
+from .trace import NUMBERS, Var
+from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
+
+logger = logging.getLogger("odegrad")
+
+MAX_KINDS = 32  # of arguments, that one function remembers
+_GROUP = "run"
+
+
+def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -> Callable[..., Tree]:
+    """A function that does what f did in its first call, with new values, and without calling f again.
+
+        step = odegrad.jit(odegrad.value_and_grad(loss))
+
+    f is called once for each kind of arguments (structure, shapes, dtypes); what it did to arrays is recorded, with every
+    solve and every derivative inside of it, and replayed by later calls. A solve still chooses its steps anew.
+
+    Args:
+        f: function of trees of arrays and Python numbers that returns a tree of these. It must be pure: everything else it
+            reads (global and captured arrays and numbers) stays as it was in the first call, and what it does besides
+            (printing, counting) happens in that call only. It may not branch on values.
+        static_argnums: positions of arguments that are not traced, hashable: f is recorded for each value of them. Strings
+            and truth values are never traced.
+    Returns: the function. Its results are new arrays. Called inside a derivative or another trace it is f itself.
+    Raises: TracedValueError for what a trace cannot see; ArgumentTypeError for results that are no arrays (statistics of a
+        solve); what f raises in its first call; in later ones what its solves raise.
+    Cost: the buffers of a replay, kept as long as the function, for the latest 32 kinds of arguments.
+    """
+    if not callable(f):
+        raise ArgumentTypeError(f"`jit` takes a function; got {type(f).__name__}")
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    known: OrderedDict[Hashable, _Replay] = OrderedDict()
+    lock = threading.Lock()
+
+    @functools.wraps(f)
+    def jitted(*args: Tree, **kwargs: Tree) -> Tree:
+        args, of_traced, fixed = _without_static(f, args, numbers)
+        values = leaves((args, kwargs))
+        if any(type(value) is Var for value in values):
+            return of_traced(*args, **kwargs)
+        key = (fixed, _kind((args, kwargs)))
+        with lock:
+            replay = known.get(key)
+            if replay is not None:
+                known.move_to_end(key)
+        if replay is not None:
+            return replay(values)
+        replay, result = _recorded(of_traced, args, kwargs)
+        if replay is not None:
+            with lock:
+                known[key] = replay
+                while len(known) > MAX_KINDS:
+                    known.popitem(last=False)
+        return result
+
+    return jitted
+
+
+def _without_static(
+    f: Callable[..., Tree], args: tuple[Tree, ...], numbers: tuple[int, ...]
+) -> tuple[tuple[Tree, ...], Callable[..., Tree], Hashable]:
+    """The other arguments, f as a function of them, and the static ones."""
+    if not numbers:
+        return args, f, ()
+    if any(not -len(args) <= n < len(args) for n in numbers):
+        raise ArgumentError(
+            f"`static_argnums` {numbers} does not fit a call with {len(args)} positional arguments"
+        )
+    positions = {n % len(args) for n in numbers}
+    fixed = tuple((n, args[n]) for n in sorted(positions))
+    for n, value in fixed:
+        try:
+            hash(value)
+        except TypeError as error:
+            raise ArgumentTypeError(
+                f"argument {n} is static, and must be hashable; got {type(value).__name__}"
+            ) from error
+
+    def of_others(*others: Tree, **kwargs: Tree) -> Tree:
+        full = list(others)
+        for n, value in fixed:
+            full.insert(n, value)
+        return f(*full, **kwargs)
+
+    return tuple(arg for n, arg in enumerate(args) if n not in positions), of_others, fixed
+
+
+def _kind(tree: Tree) -> Any:
+    """What arguments have in common that are replayed alike; strings and truth values count with their value."""
+    if is_array(tree):
+        return type(tree), tree.shape, tree.dtype
+    if isinstance(tree, dict):
+        return dict, tuple((key, _kind(tree[key])) for key in tree)
+    if isinstance(tree, (list, tuple)):
+        return type(tree), tuple(map(_kind, tree))
+    if isinstance(tree, np.generic):
+        return type(tree)
+    return type(tree) if _is_number(tree) else (type(tree), tree)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in NUMBERS and type(value) is not bool
+
+
+def _is_traced(leaf: Any) -> bool:
+    return is_array(leaf) or isinstance(leaf, np.generic) or _is_number(leaf)
+
+
+def _recorded(
+    f: Callable[..., Tree], args: tuple[Tree, ...], kwargs: dict[str, Tree]
+) -> tuple[_Replay | None, Tree]:
+    """The replay of f and the result of this call; None where f depends on the values of a derivative outside of it."""
+    given = (args, kwargs)
+    flat = leaves(given)
+    places = [k for k, leaf in enumerate(flat) if _is_traced(leaf)]
+    names = [path_name(path) for path, _ in leaves_with_paths(given)]
+
+    def of_leaves(*values: Any) -> Tree:
+        full = list(flat)
+        for place, value in zip(places, values, strict=True):
+            full[place] = value
+        new_args, new_kwargs = unflatten(given, full)
+        return f(*new_args, **new_kwargs)
+
+    traced = [np.asarray(flat[k]) if isinstance(flat[k], np.generic) else flat[k] for k in places]
+    recording = record(of_leaves, traced, [names[k] for k in places])
+    if any(type(value) is Var for value in recording.hidden):
+        return None, f(*args, **kwargs)
+    for path, leaf in leaves_with_paths(recording.result):
+        if type(leaf) is not Var and not _is_traced(leaf):
+            raise ArgumentTypeError(
+                f"a function under `jit` must return arrays and numbers; got {type(leaf).__name__} at "
+                f"{path_name(path)!r}. Leave it out, or take it from a call without `jit`"
+            )
+    like = unflatten(recording.result, (0 for _ in recording.values))
+    constants = [value.copy() if is_array(value) else value for value in recording.hidden]
+    results = [np.array(value) if isinstance(value, np.generic) else value for value in recording.values]
+    results = [value.copy() if is_array(value) else value for value in results]
+    return _Replay(optimise(recording.program), constants, traced, places, like), unflatten(like, results)
+
+
+class _Replay:
+    """A recorded function with its buffers: called with the leaves of its arguments, it returns new results.
+
+    A thread at a time: others wait.
+    """
+
+    def __init__(
+        self, program: Program, constants: list[Any], traced: Sequence[Any], places: list[int], like: Tree
+    ) -> None:
+        self._like, self._places = like, places
+        self._program, self._constants = program, constants
+        self._lock = threading.Lock()
+        self._numbers = [k for k, value in enumerate(traced) if not is_array(value)]
+        self._run: Callable[[Any], None] | None = None
+        try:
+            self._bind(namespace_of(*(value for value in traced if is_array(value))), traced)
+        except Unsupported as error:
+            logger.info(
+                "odegrad: a function under `jit` is interpreted: no replay on this device of %s", error
+            )
+
+    def _bind(self, xp: Any, traced: Sequence[Any]) -> None:
+        program, metas = self._program, self._program.metas
+        arrays = [slot for slot in program.inputs if metas[slot].dtype is not None]
+        plan = partition(program, {_GROUP: program.outputs}, {_GROUP: arrays})
+        self._workspace = Workspace(plan) if xp is np else CudaWorkspace(plan, xp)
+        buffers = {slot: xp.empty(metas[slot].shape, metas[slot].dtype) for slot in arrays}
+        self._buffers = [(program.inputs.index(slot), buffer) for slot, buffer in buffers.items()]
+        self._results = [xp.empty(metas[s].shape, metas[s].dtype or metas[s].number) for s in program.outputs]
+        self._load(traced)
+        targets = list(zip(program.outputs, self._results, strict=True))
+        self._run = StageSet(self._workspace, buffers, {_GROUP: targets}).run[_GROUP]
+
+    def _load(self, traced: Sequence[Any]) -> None:
+        """Give captured values and numbers."""
+        values = dict(zip(self._program.hidden, self._constants, strict=True))
+        values.update((self._program.inputs[k], traced[k]) for k in self._numbers)
+        self._workspace.load(values)
+
+    def __call__(self, values: Sequence[Any]) -> Tree:
+        """The result of f; `values` are the leaves of all arguments."""
+        traced = [values[place] for place in self._places]
+        with self._lock:
+            return unflatten(self._like, self._outputs(traced))
+
+    def _outputs(self, traced: Sequence[Any]) -> list[Any]:
+        if self._run is None:
+            return self._program.run(traced, self._constants)
+        for k, buffer in self._buffers:
+            buffer[...] = traced[k]
+        if self._numbers:
+            self._load(traced)
+        self._run(None)
+        metas = self._program.metas
+        return [
+            result.copy() if metas[slot].dtype is not None else result.item()
+            for slot, result in zip(self._program.outputs, self._results, strict=True)
+        ]

@@ -1,0 +1,223 @@
+"""`jit`: what is replayed is what the function does, with the values of now, in arrays of the caller's own."""
+
+import threading
+
+import numpy as np
+import pytest
+from odegrad import errors, grad, hvp, jit, ops, value_and_grad
+from odegrad.engine import jitted
+from odegrad.engine.cuda.replay import CudaWorkspace
+from odegrad.engine.tree import leaves
+from on_device import with_kernels
+
+RNG = np.random.default_rng(11)
+A, B = RNG.standard_normal((2, 3)), RNG.standard_normal((2, 3))
+CAPTURED = np.arange(3.0)
+
+FUNCTIONS = {
+    "elementwise": lambda x: np.sin(x) * 2.0 - x,
+    "a tree": lambda x: {"b": (x @ x.T, np.sum(x)), "a": [x * x]},
+    "the argument itself": lambda x: x,
+    "the same twice": lambda x: (x + 1.0, x + 1.0),
+    "constants": lambda x: (np.ones(2), 3.0, x * CAPTURED),
+    "a gradient": grad(lambda x: np.sum(np.tanh(x) ** 2)),
+    "a value and a gradient": value_and_grad(lambda x: np.sum(np.tanh(x @ np.ones((3, 2))))),
+    "a Hessian times a vector": lambda x: hvp(lambda y: np.sum(y**4), (x,), (np.ones((2, 3)),)),
+}
+
+
+def counted(f):
+    """f, and the list that grows with each call."""
+    calls = []
+
+    def counting(*args, **kwargs):
+        calls.append(args)
+        return f(*args, **kwargs)
+
+    return counting, calls
+
+
+def same(found, expected):
+    pairs = zip(leaves(found), leaves(expected), strict=True)
+    return all(np.allclose(a, b, rtol=1e-14, atol=0.0) and np.shape(a) == np.shape(b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_replay_does_what_the_function_does(name):
+    f = FUNCTIONS[name]
+    replayed = jit(f)
+    for x in (A, B, A):
+        assert same(replayed(x), f(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_dtypes_of_results_are_those_of_the_function(dtype):
+    f = jit(lambda x: (x * 2.0, ops.real(x), x.shape[0] * 1.0))
+    for _ in range(2):
+        assert [np.asarray(y).dtype for y in f(A.astype(dtype))] == [
+            dtype,
+            A.astype(dtype).real.dtype,
+            np.float64,
+        ]
+
+
+def test_the_function_is_called_once_for_each_kind_of_arguments():
+    f, calls = counted(lambda x: x * 2.0)
+    replayed = jit(f)
+    for x in (A, B, A[:1], B[:1], A.astype(np.float32), {"x": A}["x"]):
+        replayed(x)
+    assert len(calls) == 3
+
+
+def test_structures_are_told_apart():
+    f, calls = counted(lambda tree: sum(leaves(tree)))
+    replayed = jit(f)
+    for tree in ([A, B], (A, B), {"x": A, "y": B}, [A, [B]], {"x": A, "z": B}):
+        assert same(replayed(tree), A + B)
+    assert len(calls) == 5
+
+
+def test_numbers_are_traced_and_stay_weak():
+    f, calls = counted(lambda x, s, n: (x * s, s * 2.0, x**2 * n))
+    replayed = jit(f)
+    for s, n in ((2.0, 1), (0.5, 3), (-1.0, 4)):
+        assert same(replayed(A.astype(np.float32), s, n), f(A.astype(np.float32), s, n))
+        assert replayed(A.astype(np.float32), s, n)[0].dtype == np.float32
+    assert len(calls) == 1 + 3
+
+
+def test_strings_and_truth_values_are_part_of_the_kind():
+    f = jit(lambda x, how, is_squared=False: ops.sum(x * x if is_squared else x) if how == "sum" else x)
+    assert f(A, "sum") == pytest.approx(A.sum())
+    assert f(A, "sum", is_squared=True) == pytest.approx((A * A).sum())
+    assert same(f(A, "whole"), A)
+    assert f(B, "sum") == pytest.approx(B.sum())
+
+
+def test_static_arguments_may_decide_what_is_recorded():
+    f, calls = counted(lambda n, x: sum(x**k for k in range(n)))
+    replayed = jit(f, static_argnums=0)
+    for n in (2, 3, 2):
+        assert same(replayed(n, A), f(n, A))
+    assert len(calls) == 2 + 3
+
+
+def test_what_is_captured_stays_as_it_was():
+    captured = np.ones(3)
+    f = jit(lambda x: x * captured)
+    f(A)
+    captured[:] = 7.0
+    assert same(f(B), B)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_results_belong_to_the_caller(call):
+    f = jit(lambda x: (x, 2.0 * x, CAPTURED))
+    given = A.copy()
+    for _ in range(call):
+        results = f(given)
+    for result in results:
+        result[...] = np.nan
+    assert np.isfinite(given).all() and np.isfinite(CAPTURED).all()
+    assert same(f(B), (B, 2.0 * B, CAPTURED))
+
+
+def test_inside_a_derivative_it_is_the_function_itself():
+    f = jit(lambda x: np.sum(np.tanh(x) ** 2))
+    f(A)
+    assert same(grad(f)(A), 2.0 * np.tanh(A) / np.cosh(A) ** 2)
+
+
+def test_a_value_of_an_outer_derivative_that_is_captured_keeps_its_derivative():
+    def product(w):
+        scaled = jit(lambda x: x * w)
+        return np.sum(scaled(A)) + np.sum(scaled(B))
+
+    assert grad(product)(3.0) == pytest.approx(A.sum() + B.sum())
+
+
+def test_it_can_be_replayed_inside_of_another():
+    inner = jit(lambda x: x * 2.0)
+    outer = jit(lambda x: inner(x) + 1.0)
+    inner(A)
+    assert same([outer(A), outer(B)], [2.0 * A + 1.0, 2.0 * B + 1.0])
+
+
+def test_threads_take_turns():
+    f = jit(lambda x: np.tanh(x @ x.T) @ x)
+    arguments = [RNG.standard_normal((30, 30)) for _ in range(4)]
+    f(arguments[0])
+    wrong = []
+
+    def work(x):
+        expected = np.tanh(x @ x.T) @ x
+        wrong.extend(k for k in range(50) if not np.allclose(f(x), expected, rtol=1e-10))
+
+    threads = [threading.Thread(target=work, args=(x,)) for x in arguments]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_keywords_and_the_name_of_the_function():
+    def halved(x, *, by=2.0):
+        """Doc."""
+        return x / by
+
+    f = jit(halved)
+    assert same([f(A), f(B, by=4.0)], [A / 2.0, B / 4.0])
+    assert (f.__name__, f.__doc__) == ("halved", "Doc.")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "match"),
+    [
+        (lambda: jit(3), errors.ArgumentTypeError, "takes a function; got int"),
+        (
+            lambda: jit(lambda x: "text")(A),
+            errors.ArgumentTypeError,
+            "must return arrays and numbers; got str",
+        ),
+        (lambda: jit(lambda x: x if x.sum() > 0 else -x)(A), errors.TracedValueError, "branch"),
+        (lambda: jit(lambda x: x, static_argnums=1)(A), errors.ArgumentError, "1 positional"),
+        (lambda: jit(lambda x: x, static_argnums=0)([A]), errors.ArgumentTypeError, "hashable; got list"),
+    ],
+)
+def test_misuse(wrong, error, match):
+    with pytest.raises(error, match=match):
+        wrong()
+
+
+def test_what_the_function_raises_leaves_nothing_behind():
+    def f(x):
+        if len(calls) == 1:
+            raise OSError("not yet")
+        return x + 1.0
+
+    f, calls = counted(f)
+    replayed = jit(f)
+    with pytest.raises(OSError, match="not yet"):
+        replayed(A)
+    assert same(replayed(B), B + 1.0)
+
+
+def test_on_a_device(xp):
+    _check_on(xp)
+
+
+def test_with_kernels_on_a_device(device_xp, monkeypatch):
+    monkeypatch.setattr(jitted, "CudaWorkspace", CudaWorkspace)
+    _check_on(with_kernels(device_xp, monkeypatch))
+
+
+def _check_on(xp):
+    f = jit(value_and_grad(lambda x: ops.sum(ops.square(ops.tanh(x @ xp.asarray(np.ones((3, 2))))))))
+    plain = value_and_grad(lambda x: np.sum(np.tanh(x @ np.ones((3, 2))) ** 2))
+    for x in (A, B):
+        value, gradient = f(xp.asarray(x))
+        assert type(gradient) is type(xp.asarray(x))
+        expected = plain(x)
+        assert float(value) == pytest.approx(float(expected[0]))
+        assert np.allclose(gradient if xp is np else gradient.get(), expected[1])

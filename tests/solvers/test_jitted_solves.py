@@ -1,0 +1,210 @@
+"""Solves under `jit`: each replay chooses its steps anew, and pulls back through those."""
+
+import gc
+import importlib.util
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from odegrad import Event, errors, grad, hvp, jit, odeint, value_and_grad, vjp
+from odegrad.engine.tree import leaves
+from oracles import assert_close
+from solving import random_case
+
+GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+EXECUTIONS = ("replay", "eager", pytest.param("compiled", marks=needs_numba))
+Y = np.random.default_rng(2).standard_normal((2, 3))
+START = np.abs(Y)
+
+
+def close(found, expected, tol):
+    """Relative to the largest entry."""
+    assert_close(found, expected, scale=float(np.max(np.abs(expected))), tol=tol)
+
+
+def decay(t, y, rate):
+    return -rate * y * np.abs(y)
+
+
+def differentiated(**options):
+    """The loss and its gradient in y0, the parameters and times: of a case of `random_case`."""
+    case = random_case(3)
+
+    def loss(y0, params, ts):
+        return case.loss(y0, params, ts, **options)
+
+    return case, value_and_grad(loss, argnums=(0, 1, 2))
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_losses_and_gradients_are_those_without(gradient, execution):
+    case, plain = differentiated(gradient=gradient, execution=execution)
+    replayed = jit(plain)
+    for factor in (1.0, 5.0, 0.3):  # other steps each time
+        arguments = factor * case.y0, case.params, case.ts / (1.0 + factor)
+        for found, expected in zip(leaves(replayed(*arguments)), leaves(plain(*arguments)), strict=True):
+            close(found, expected, tol=1e-12)
+
+
+def test_a_replay_takes_other_steps_than_the_recording():
+    calls = []
+
+    def f(t, y):
+        return decay(t, y, 1.0)
+
+    def solved(y):
+        return odeint(f, y, [0.0, 1.0], callback=lambda step: calls.append(step.t)).ys[-1]
+
+    replayed = jit(solved)
+    counts = []
+    for factor in (0.01, 300.0):
+        calls.clear()
+        close(replayed(factor * Y), factor * Y / (1.0 + factor * np.abs(Y)), tol=1e-3)
+        counts.append(len(calls))
+    assert counts[1] > counts[0] + 3
+
+
+def test_two_solves_of_one_problem_have_each_their_own_pull_back():
+    def product(y, rate):
+        first, second = (odeint(decay, y, [0.0, 1.0], rate).ys[-1] for _ in range(2))
+        return np.sum(first) * np.sum(second**2)
+
+    plain = grad(product, argnums=(0, 1))
+    replayed = jit(plain)
+    for factor in (1.0, 2.0):
+        for found, expected in zip(replayed(factor * Y, 0.7), plain(factor * Y, 0.7), strict=True):
+            close(found, expected, tol=1e-12)
+
+
+def test_a_cotangent_that_depends_on_nothing_waits_for_the_solve():
+    replayed = jit(grad(lambda y: np.sum(odeint(decay, y, [0.0, 1.0], 1.0).ys[-1])))
+    for factor in (1.0, 3.0):
+        close(replayed(factor * Y), 1.0 / (1.0 + factor * np.abs(Y)) ** 2, tol=1e-4)
+
+
+def test_a_second_pull_back_through_one_solve():
+    def both(y):
+        ys, pull_back = vjp(lambda y: odeint(decay, y, [0.0, 1.0], 1.0).ys[-1], y)
+        return pull_back(ys)[0], pull_back(2.0 * ys)[0]
+
+    replayed = jit(both)
+    for factor in (1.0, 3.0):
+        first, second = replayed(factor * Y)
+        close(second, 2.0 * first, tol=1e-14)
+        close(first, both(factor * Y)[0], tol=1e-14)
+
+
+def test_a_time_that_is_an_argument():
+    def end(t1):
+        return np.sum(odeint(decay, START, [0.0, t1], 1.0).ys[-1])
+
+    replayed = jit(value_and_grad(end))
+    for t1 in (np.array(1.0), np.array(0.2)):
+        value, slope = replayed(t1)
+        assert value == pytest.approx(np.sum(START / (1.0 + t1 * START)), rel=1e-4)
+        assert slope == pytest.approx(-np.sum(START**2 / (1.0 + t1 * START) ** 2), rel=1e-4)
+
+
+def test_jumps_are_walked_piece_by_piece():
+    def f(t, y):
+        return -y * np.where(t > 0.5, 3.0, 1.0)
+
+    replayed = jit(grad(lambda y: np.sum(odeint(f, y, [0.0, 1.0], jump_ts=[0.5]).ys[-1])))
+    for factor in (1.0, 2.0):
+        close(replayed(factor * Y), np.full_like(Y, np.exp(-2.0)), tol=1e-4)
+
+
+def test_a_failure_of_a_replay_is_that_of_the_solve():
+    def f(t, y):
+        return y * y
+
+    replayed = jit(lambda y: odeint(f, y, [0.0, 1.0]).ys)
+    replayed(np.array([0.5]))
+    with pytest.raises(errors.SolveError) as caught:
+        replayed(np.array([2.0]))  # 2 / (1 - 2 t)
+    assert caught.value.t == pytest.approx(0.5, abs=1e-3)
+    close(replayed(np.array([0.5]))[-1], [1.0], tol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["grid", "stats", "aux"])
+def test_what_only_a_replay_knows_is_refused(name):
+    def f(t, y):
+        return -y, np.sum(y)
+
+    for take in (lambda found: found, lambda found: found.ts):
+        with pytest.raises(
+            errors.TracedValueError, match=f"`{name}` of a solve inside a function that is being traced"
+        ):
+            jit(lambda y, take=take: take(getattr(odeint(f, y, [0.0, 1.0], has_aux=True), name)))(Y)
+
+
+def test_times_that_are_arguments_are_no_constants_of_the_solution():
+    with pytest.raises(errors.TracedValueError, match="`ts` of a solve"):
+        jit(lambda ts: np.sum(odeint(decay, Y, ts, 1.0).ts[:]))(np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("f", "match"),
+    [
+        (
+            lambda y: hvp(lambda z: np.sum(odeint(decay, z, [0.0, 1.0], 1.0).ys ** 2), (y,), (y,)),
+            "second derivative",
+        ),
+        (lambda y: odeint(decay, y, [0.0, 1.0], 1.0, dense=True).ys, "dense=True"),
+        (lambda y: odeint(decay, y, [0.0, y[0, 0]], 1.0, jump_ts=[0.5]).ys, "jump_ts"),
+        (lambda y: odeint(decay, y, [0.0, 1.0], 1.0, events=[Event(lambda t, y: y[0, 0])]).ys, "events"),
+    ],
+    ids=["second derivative", "dense", "jumps at traced times", "events"],
+)
+def test_what_would_freeze_is_refused(f, match):
+    with pytest.raises(errors.NeuralODEError, match=match):
+        jit(f)(np.abs(Y))
+
+
+def test_a_gradient_inside_of_dynamics():
+    """y' = -grad of |z(0.3)|^2 / 2 with z' = -z from y, which is -exp(-0.6) y."""
+
+    def f(t, y):
+        return grad(lambda y: -0.5 * np.sum(odeint(lambda s, z: -z, y, [0.0, 0.3]).ys[-1] ** 2))(y)
+
+    for factor in (1.0, 3.0):
+        close(odeint(f, factor * Y, [0.0, 1.0]).ys[-1], factor * Y * np.exp(-np.exp(-0.6)), tol=1e-4)
+
+
+def test_threads_pull_back_their_own_solves():
+    _, plain = differentiated()
+    case, shared = differentiated()
+    replayed = jit(shared)
+    scales = (0.3, 1.0, 3.0)
+    expected = {scale: plain(scale * case.y0, case.params, case.ts) for scale in scales}
+    wrong = []
+
+    def work(scale):
+        for _ in range(20):
+            found = replayed(scale * case.y0, case.params, case.ts)
+            pairs = zip(leaves(found), leaves(expected[scale]), strict=True)
+            wrong.extend(scale for a, b in pairs if not np.allclose(a, b, rtol=1e-10))
+
+    replayed(case.y0, case.params, case.ts)
+    threads = [threading.Thread(target=work, args=(scale,)) for scale in scales]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_function_that_is_dropped_is_collected_with_its_buffers():
+    def loss(y):
+        return np.sum(odeint(decay, y, [0.0, 1.0], 1.0).ys)
+
+    replayed = jit(grad(loss))
+    replayed(Y)
+    replayed(Y)
+    watched = weakref.ref(replayed)
+    del replayed
+    gc.collect()
+    assert watched() is None
