@@ -17,6 +17,7 @@ import numpy as np
 
 from . import ops
 from .errors import NotReachedError
+from .forking import free_in_child
 from .primitive import PRIMITIVES
 from .trace import Operation, Static, Trace, base_value, describe, new_trace
 from .transforms import vjp
@@ -218,7 +219,7 @@ def record(
 
 
 _recorded: OrderedDict[Key, Program] = OrderedDict()
-_lock = threading.Lock()
+_lock = free_in_child(threading.Lock())
 
 
 def _program_of(

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..engine.forking import free_in_child
+
 MAX_IDLE_BYTES = 2**31  # of all idle buffers together, the ones given back last excepted
 
 
@@ -18,12 +20,13 @@ class _Idle(NamedTuple):
 class BufferPool:
     """Buffers by what they are good for; the least recently used ones are dropped beyond a number of bytes.
 
-    The set that was given back last always stays: a training loop finds its buffers again whatever their size.
+    The set that was given back last always stays: a training loop finds its buffers again whatever their size. A pool lives
+    as long as the process.
     """
 
     def __init__(self, max_bytes: int = MAX_IDLE_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = free_in_child(threading.Lock())
         self._idle: list[_Idle] = []  # least recently used first; a handful
 
     def take(self, key: Any, build: Callable[[], Any]) -> Any:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ..engine.errors import NeuralODEError
+from ..engine.forking import free_in_child
 from ..engine.kernels.threads import blas_threads
 from ..engine.partition import Plan, partition
 from ..engine.program import Program, optimise
@@ -70,7 +71,7 @@ class Compiled:
 
 pool = BufferPool()
 _known: OrderedDict[Any, Compiled] = OrderedDict()
-_lock = threading.Lock()
+_lock = free_in_child(threading.Lock())
 
 
 def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:

@@ -17,7 +17,9 @@ import numba
 import numpy as np
 from numba import cfunc
 
-_lock = threading.Lock()  # numba's setting is one for the whole process
+from ..forking import free_in_child
+
+_lock = free_in_child(threading.Lock())  # numba's setting is one for the whole process
 logger = logging.getLogger("odegrad")
 FOLDER = "ODEGRAD_CACHE_DIR"  # the environment variable that moves the files
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ...engine.backend import Array
+from ...engine.forking import free_in_child
 from ..compiled import Compiled, Purpose, checkout, compiled_for, give_back
 from ..controllers import controller_for
 from ..dynamics import Dynamics
@@ -26,7 +27,7 @@ from .loops import loop
 from .machine import Kernels, Machine
 
 _kernels: WeakKeyDictionary[Compiled, Kernels] = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = free_in_child(threading.Lock())
 
 
 class Run:
