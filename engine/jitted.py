@@ -111,15 +111,16 @@ def _without_static(
 
 def _kind(tree: Tree) -> Any:
     """What arguments have in common that are replayed alike; strings and truth values count with their value."""
-    if is_array(tree):
-        return type(tree), tree.shape, tree.dtype
+    kind = type(tree)
+    if kind is np.ndarray:
+        return tree.shape, tree.dtype
     if isinstance(tree, dict):
-        return dict, tuple((key, _kind(tree[key])) for key in tree)
+        return kind, tuple([(key, _kind(value)) for key, value in tree.items()])
     if isinstance(tree, (list, tuple)):
-        return type(tree), tuple(map(_kind, tree))
-    if isinstance(tree, np.generic):
-        return type(tree)
-    return type(tree) if _is_number(tree) else (type(tree), tree)
+        return kind, tuple([_kind(child) for child in tree])
+    if is_array(tree):
+        return kind, tree.shape, tree.dtype
+    return kind if _is_number(tree) or isinstance(tree, np.generic) else (kind, tree)
 
 
 def _is_number(value: Any) -> bool:

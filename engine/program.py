@@ -19,7 +19,7 @@ from . import ops
 from .errors import NotReachedError
 from .forking import free_in_child
 from .primitive import PRIMITIVES
-from .trace import Operation, Static, Trace, base_value, describe, new_trace
+from .trace import Operation, Static, Trace, Var, apply, base_value, describe, evaluate, new_trace
 from .transforms import vjp
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
 
@@ -120,8 +120,10 @@ class Program:
         slots: dict[int, Any] = dict(self.baked)
         slots.update(zip(self.inputs, arguments, strict=True))
         slots.update(zip(self.hidden, hidden, strict=True))
+        # a trace costs as much as a small operation: only values of one are offered to it
+        call = apply if any(type(value) is Var for value in slots.values()) else evaluate
         for op, inputs, output, static in self.steps:
-            slots[output] = op(*(slots[slot] for slot in inputs), **static)
+            slots[output] = call(op, tuple([slots[slot] for slot in inputs]), static)
         return [slots[slot] for slot in self.outputs]
 
     def vjp(self, wanted: Sequence[int], n_results: int | None = None) -> Program:
