@@ -13,6 +13,7 @@ from ..engine.errors import NeuralODEError
 from ..engine.forking import free_in_child
 from ..engine.kernels.threads import blas_threads
 from ..engine.partition import Plan, partition
+from ..engine.primitive import PRIMITIVES
 from ..engine.program import Program, optimise
 from ..engine.tiled import may_have_tiles
 from .buffer_pool import BufferPool
@@ -75,7 +76,12 @@ _lock = free_in_child(threading.Lock())
 
 
 def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
-    """The compiled program of this structure and purpose; made at first use, the least recently used one is dropped."""
+    """The compiled program of this structure and purpose; made at first use, the least recently used one is dropped.
+
+    One that calls another solve is made anew for each: the operation holds that solve's arrays, and they would live on.
+    """
+    if not all(PRIMITIVES.get(step.op.name) is step.op for step in dynamics.program.steps):
+        return _compile(dynamics, purpose)
     key = (dynamics.program.key, dynamics.n_slopes, purpose)
     with _lock:
         compiled = _known.get(key)

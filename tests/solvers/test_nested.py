@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -64,6 +66,24 @@ def test_gradients_through_nested_solves(options):
 def test_a_replayed_derivative_through_a_nested_solve_is_refused(gradient):
     with pytest.raises(errors.NeuralODEError, match="calls odeint itself.*gradient='tape'"):
         grad(lambda w: np.sum(odeint(nested(w), Y0, [0, 1], gradient=gradient).ys))(np.eye(3))
+
+
+@pytest.mark.parametrize(("size", "differentiated"), [(5, False), (6, True)])
+def test_a_nested_solve_leaves_no_arrays_behind(size, differentiated):
+    """Not even the first of its structure, which no other test has."""
+
+    def solved():
+        w, y0 = np.eye(size), np.ones((1, size))
+
+        def end(y0):
+            return np.sum(odeint(nested(w), y0, [0, 1], gradient="tape").ys[-1])
+
+        (grad(end) if differentiated else end)(y0)
+        return weakref.ref(w), weakref.ref(y0)
+
+    references = solved()
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
 
 
 def test_a_second_derivative_of_a_solve_inside_dynamics_is_refused():
