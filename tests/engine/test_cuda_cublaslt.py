@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 import pytest
-from cuda_on_cpu import Guarded
+from cuda_on_cpu import Guarded, on_cpu
 from fake_cublaslt import FakeCublasLt
 from odegrad.engine import backend
 from odegrad.engine.cuda import cublaslt, cublaslt_plans, products
@@ -16,6 +16,7 @@ from odegrad.engine.product_precision import product_precision
 from oracles import EPS32, EPS64, assert_close, norm
 from rounded_products import rounded
 
+MOST_PRODUCTS = products.MOST_PRODUCTS
 EPS = {np.float32: EPS32, np.float64: EPS64}
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 
@@ -35,7 +36,10 @@ def use(monkeypatch, fake):
 
 @pytest.fixture
 def lt(monkeypatch):
-    return use(monkeypatch, FakeCublasLt())
+    """A library that has an algorithm for everything: nothing is left to CuPy."""
+    lt = use(monkeypatch, FakeCublasLt())
+    yield lt
+    assert None not in cublaslt_plans.library().plans.values()
 
 
 def _narrowed(x):
@@ -56,6 +60,10 @@ class _nothing:  # noqa: N801  in the place of a context of CuPy's
 
 def drawn(rng, *shape, dtype=np.float64):
     return rng.standard_normal(shape).astype(dtype)
+
+
+def multiplied(rng, m=3, k=4, n=2, dtype=np.float64):
+    return cublaslt.matmul_cublaslt(drawn(rng, m, k, dtype=dtype), drawn(rng, k, n, dtype=dtype))
 
 
 def assert_product(found, a, b, scale_of=1.0):
@@ -171,9 +179,29 @@ def test_a_matrix_for_the_whole_stack_is_read_where_it_is(lt, rng):
     assert (problem.count, problem.first.stack_step, problem.second.stack_step) == (5, 0, 12)
 
 
-def test_nothing_is_copied_for_a_transpose(lt, rng, monkeypatch):
+@pytest.mark.parametrize("lie", ["by rows", "by columns", "with gaps", "with gaps, by columns"])
+def test_what_lies_by_rows_or_by_columns_is_not_copied(lt, rng, monkeypatch, lie):
     monkeypatch.setattr(np, "ascontiguousarray", None)
-    a, b = drawn(rng, 3, 5).T, _inside(drawn(rng, 4, 3), (1, 2)).T
+    a, b = LIES[lie](drawn(rng, 5, 3)), LIES[lie](drawn(rng, 3, 4))
+    assert_product(cublaslt.matmul_cublaslt(a, b), a, b)
+
+
+def test_operands_rounded_to_bfloat16_lie_as_before(lt, rng, monkeypatch):
+    monkeypatch.setattr(cublaslt, "FEWEST_NARROWED", 2)
+    with product_precision("bf16"):
+        cublaslt.matmul_cublaslt(*(drawn(rng, *shape, dtype=np.float32).T for shape in ((3, 5), (4, 3))))
+    [problem] = cublaslt_plans.plans_in_use()
+    assert problem.turned == (True, True)
+
+
+def test_a_column_with_gaps_is_not_copied(lt, rng, monkeypatch):
+    monkeypatch.setattr(np, "ascontiguousarray", None)
+    a, b = drawn(rng, 6, 2)[:, ::2], drawn(rng, 2, 5)[::2]
+    assert_product(cublaslt.matmul_cublaslt(a, b), a, b)
+
+
+def test_a_stack_that_runs_backwards(lt, rng):
+    a, b = drawn(rng, 4, 5, 3)[::-1], drawn(rng, 4, 3, 2)
     assert_product(cublaslt.matmul_cublaslt(a, b), a, b)
 
 
@@ -204,9 +232,9 @@ def test_bfloat16_wherever_operands_lie(lt, rng, monkeypatch, lie):
 
 def test_few_rows_or_columns_are_tf32_in_bf16(lt, rng):
     with product_precision("bf16"):
-        for shape in ((2, 600), (600, 2)):
-            cublaslt.matmul_cublaslt(*(drawn(rng, *s, dtype=np.float32) for s in (shape, shape[::-1])))
-    assert [run["kind"] for run in lt.runs] == ["tf32", "bf16"]
+        for m, n in ((2, 600), (600, 2), (600, 512)):
+            multiplied(rng, m, 3, n, np.float32)
+    assert [run["kind"] for run in lt.runs] == ["tf32", "tf32", "bf16"]
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
@@ -225,10 +253,6 @@ def test_deterministic_sums_are_added_up_apart(lt, rng, deterministic, reduction
 
 
 # --- plans ---
-
-
-def multiplied(rng, m=3, k=4, n=2, dtype=np.float64):
-    return cublaslt.matmul_cublaslt(drawn(rng, m, k, dtype=dtype), drawn(rng, k, n, dtype=dtype))
 
 
 def aligned(shape, offset):
@@ -333,8 +357,7 @@ def test_what_cublaslt_is_not_asked(lt, arrays):
     "sizes, expected", [((128, 128, 128), False), ((2, 2000, 2), True), ((300, 300, 300), True)]
 )
 def test_small_products_are_a_kernel(lt, monkeypatch, sizes, expected):
-    monkeypatch.undo()
-    monkeypatch.setattr(backend, "cublaslt_module", lambda: lt)
+    monkeypatch.setattr(products, "MOST_PRODUCTS", MOST_PRODUCTS)
     m, k, n = sizes
     assert cublaslt.fits(np.ones((m, k)), np.ones((k, n))) is expected
 
@@ -374,12 +397,33 @@ def test_products_of_kernels_are_cublaslts(lt, rng):
     assert len(lt.runs) == 1
 
 
-@pytest.mark.parametrize("has_package", [True, False])
-def test_other_products_of_kernels_are_cupys(lt, rng, monkeypatch, has_package):
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_small_products_of_kernels_are_a_launch_where_results_have_no_gaps(lt, rng, monkeypatch, is_apart):
+    on_cpu(monkeypatch)
+    monkeypatch.setattr(backend, "device_address", lt.address_of)
+    monkeypatch.setattr(products, "MOST_PRODUCTS", 1000)
+    a, b, out = drawn(rng, 5, 3), drawn(rng, 3, 4), np.full((5, 8), np.nan)[:, :4]
+    out = out if is_apart else np.full((5, 4), np.nan)
+    cublaslt.matmul_into(a, b, out)
+    assert_product(out, a, b)
+    assert not lt.runs
+
+
+OTHERS = {
+    "complex": (complex, complex, True),
+    "into another dtype": (np.float32, np.float64, True),
+    "without the package": (np.float64, np.float64, False),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_products_of_kernels_are_cupys(rng, monkeypatch, case):
+    dtype, of_result, has_package = OTHERS[case]
+    lt = use(monkeypatch, FakeCublasLt())
     if not has_package:
         monkeypatch.setattr(backend, "cublaslt_module", lambda: None)
-    a = drawn(rng, 5, 4) + (1j if has_package else 0.0)
-    out = np.empty((5, 5), a.dtype)
+    a = drawn(rng, 5, 4, dtype=dtype)
+    out = np.full((5, 5), np.nan, of_result)
     cublaslt.matmul_into(a, a.T, out)
-    np.testing.assert_allclose(out, a @ a.T, rtol=1e-13)
+    assert_close(out, a @ a.T, scale=norm(a) ** 2, tol=10 * EPS32)
     assert not lt.runs
