@@ -31,7 +31,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,8 +78,7 @@ class Matrix(NamedTuple):
     stack_step: int = 0
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """What a plan is made for.
 
     Attributes:

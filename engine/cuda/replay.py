@@ -32,7 +32,7 @@ from .scalar_functions import FUNCTIONS, KINDS, TYPES
 from .source import EXACT, module
 
 # Beside elementwise ones, steps whose launches read nothing of the host: CuPy's copies and reductions. CuPy itself refuses
-# to record cuBLAS, for products that have no kernel here.
+# to record cuBLAS, for products that are neither a kernel's (`products`) nor cublasLt's (`cublaslt`).
 RECORDABLE = frozenset("matmul max mean_leading min reshape sum take unbroadcast".split())
 COMMON = TYPES + FOLD + FINISH + hats.TEXT  # kernels that are the same for all programs
 
