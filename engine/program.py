@@ -187,7 +187,7 @@ class Program:
         width = max((len(step.op.name) for step in self.steps), default=0)
         for step in self.steps:
             read = " ".join(map(str, step.inputs))
-            static = "".join(f"  {name}={value}" for name, value in step.static.items())
+            static = "".join(f"  {name}={_shown(value)}" for name, value in step.static.items())
             lines.append(
                 f"{step.output:5d} = {step.op.name:{width}} {read:12} {self.metas[step.output]}{static}"
             )
@@ -359,6 +359,12 @@ def steps_for(steps: Iterable[Step], outputs: Iterable[int]) -> list[Step]:
 def _replace(program: Program, **changes: Any) -> Program:
     fields = {name: getattr(program, name) for name in program.__dataclass_fields__}
     return Program(**{**fields, **changes})
+
+
+def _shown(value: Any) -> str:
+    """A setting as it is printed: what fills more than a line (the structure of a solve) says nothing there."""
+    text = str(value)
+    return text if len(text) <= 60 else "..."
 
 
 def _kind(value: Any) -> Any:

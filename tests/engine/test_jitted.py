@@ -104,10 +104,10 @@ def test_static_arguments_may_decide_what_is_recorded():
 
 def test_what_is_captured_stays_as_it_was():
     captured = np.ones(3)
-    f = jit(lambda x: x * captured)
-    f(A)
+    f = jit(lambda x, s: x * captured * s)
+    f(A, 1.0)
     captured[:] = 7.0
-    assert same(f(B), B)
+    assert same(f(B, 2.0), 2.0 * B)
 
 
 @pytest.mark.parametrize("call", [1, 2])
