@@ -162,11 +162,6 @@ def page_locked(size: int) -> np.ndarray:
     return array
 
 
-def start_upload(target: Array, source: np.ndarray) -> None:
-    """Start to copy page-locked memory into a CuPy array of its size, in the order of the current stream."""
-    target.data.copy_from_host_async(source.ctypes.data, source.nbytes)
-
-
 def start_download(target: np.ndarray, source: Array) -> None:
     """Start to copy a CuPy array into page-locked memory of its size; `await_device` before it is read."""
     source.data.copy_to_host_async(target.ctypes.data, target.nbytes)
@@ -199,12 +194,13 @@ def private_memory() -> PrivateMemory:
 
 
 def carry_out(work: Callable[[], None], memory: PrivateMemory) -> None:
-    """Call `work()` so that `memory` has what it takes, and wait for what it launches."""
+    """Call `work()` so that `memory` has what it takes, in the order of the current stream. The host does not wait."""
     cuda = cupy_module().cuda
-    cuda.get_current_stream().synchronize()
+    current = cuda.get_current_stream()
+    memory.stream.wait_event(current.record())
     with memory.stream, cuda.using_allocator(memory.pool.malloc):
         work()
-        memory.stream.synchronize()
+    current.wait_event(memory.stream.record())
 
 
 def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:

@@ -1,7 +1,7 @@
 """CUDA graphs for the stand-in for CuPy: a captured stream writes launches down, a graph carries them out.
 
-`calls` of the stand-in tells what happened, in order: ("capture",), ("captured", launches), ("launch",), ("wait",). While
-a stream captures, products are refused, as CuPy refuses cuBLAS, and so is waiting and whatever reads on the host.
+`calls` of the stand-in tells what happened, in order: ("capture",), ("captured", launches), ("launch",), ("wait",), and
+("after", stream) where a stream waits for another one, with the host going on. While a stream captures, products are refused, as CuPy refuses cuBLAS, and so is waiting and whatever reads on the host.
 """
 
 from __future__ import annotations
@@ -87,17 +87,12 @@ class Recorder:
     def pointer(self, array: ndarray) -> Any:
         address, nbytes = array._host.ctypes.data, array.nbytes
 
-        def from_host(source: int, size: int) -> None:
-            assert size == nbytes
-            ctypes.memmove(address, source, size)
-
         def to_host(target: int, size: int) -> None:
             assert size == nbytes
             ctypes.memmove(target, address, size)
 
         return types.SimpleNamespace(
             ptr=address,
-            copy_from_host_async=self.noting(lambda *_: "upload", from_host),
             copy_to_host_async=self.noting(lambda *_: "download", to_host),
         )
 
@@ -120,6 +115,12 @@ class Recorder:
                 if recorder.nodes is not None:
                     raise CaptureError("the host waits while a stream captures")
                 recorder.cupy.calls.append(("wait",))
+
+            def record(self) -> Any:
+                return self
+
+            def wait_event(self, event: Any) -> None:
+                recorder.cupy.calls.append(("after", event))
 
             def begin_capture(self, mode: Any = None) -> None:
                 assert self.non_blocking, "the default stream cannot capture"

@@ -1,8 +1,7 @@
 """A row of launches captured once as a CUDA graph, and launched again as one.
 
 What is captured takes its memory from a pool of its own (`backend.private_memory`): a graph keeps addresses, and the memory
-behind them must never be given to anyone else. Numbers cross in page-locked memory: the copies are part of the
-graph.
+behind them must never be given to anyone else.
 """
 
 from __future__ import annotations
@@ -12,34 +11,13 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from .. import backend
-from ..backend import Array, PrivateMemory
+from ..backend import PrivateMemory
 from ..product_precision import Products, current_products
 
 logger = logging.getLogger("odegrad")
 
-
-class Mailbox:
-    """Numbers that cross between the host and the device without a wait: the host's side is page-locked.
-
-    Attributes:
-        host: float64 (n,), NumPy.
-        device: float64 (n,), CuPy.
-    """
-
-    def __init__(self, xp: Any, size: int) -> None:
-        self.host = backend.page_locked(size)
-        self.device: Array = xp.zeros(size, np.float64)
-
-    def send(self) -> None:
-        """Start to copy from the host to the device."""
-        backend.start_upload(self.device, self.host)
-
-    def fetch(self) -> None:
-        """Start to copy from the device to the host."""
-        backend.start_download(self.host, self.device)
+MOST_GRAPHS = 256  # of one kind of steps; a solve that keeps its steps has one for each
 
 
 class Graph:
@@ -110,4 +88,49 @@ class RecordedGroup:
             logger.debug("odegrad: `%s` is launched kernel by kernel: %s", self._name, error)
             return None
         self._graphs[products] = graph
+        return graph
+
+
+class RecordedSteps:
+    """Rows of launches on different buffers: carried out at the first use, captured at the second, launched from then on.
+
+    Args:
+        recorder: whose memory they work in.
+        what: they are, for the line in the log that says why they cannot be captured.
+    Attributes:
+        is_refused: whether they are launched kernel by kernel.
+    """
+
+    def __init__(self, recorder: Recorder, what: str) -> None:
+        self._recorder, self._what = recorder, what
+        self._graphs: dict[Any, Graph | None] = {}  # None: carried out once
+        self.is_refused = False
+
+    def run(self, key: Any, work: Callable[[], None]) -> None:
+        """Carry out `work`, which launches the same whenever it is called, on the buffers that `key` stands for."""
+        key = key, current_products()
+        if self.is_refused:
+            work()
+        elif key not in self._graphs:
+            if len(self._graphs) >= MOST_GRAPHS:
+                self._graphs.clear()
+            self._graphs[key] = None
+            backend.carry_out(work, self._recorder.memory)
+        else:
+            graph = self._graphs[key] or self._captured(key, work)
+            (work if graph is None else graph.launch)()
+
+    def refuse(self, reason: str) -> None:
+        """From now on they are launched kernel by kernel."""
+        if not self.is_refused:
+            logger.info("odegrad: %s are launched kernel by kernel: %s", self._what, reason)
+        self.is_refused = True
+
+    def _captured(self, key: Any, work: Callable[[], None]) -> Graph | None:
+        try:
+            graph = Graph(work, self._recorder.memory)
+        except Exception as error:  # noqa: BLE001 - CuPy raises errors of many kinds
+            self.refuse(str(error) or type(error).__name__)
+            return None
+        self._graphs[key] = graph
         return graph

@@ -2,8 +2,8 @@
 
 For a step y1 = y + h sum_i b_i k_i, k_i = f(t + c_i h, Y_i), Y_i = y + h sum_j a_ij k_j, with the cotangent lam of y1:
     kbar_i = h (b_i lam + sum_{j > i} a_ji Ybar_j),   Ybar_i = (df/dy)^T kbar_i,   ybar = lam + sum_i Ybar_i
-from the last stage to the first, parameters collecting (df/dparams)^T kbar_i. Every stage with a cotangent needs its
-pull-back, also one with b_i = 0.
+from the last stage to the first (`adjoint_step.py`), parameters collecting (df/dparams)^T kbar_i. Every stage with a
+cotangent needs its pull-back, also one with b_i = 0.
 
 The slope at an accepted time serves the step that ends there (first same as last, dense output) and the one that begins
 there: its cotangent is collected from both and pulled back once.
@@ -22,6 +22,7 @@ import numpy as np
 from ...engine.backend import Array, to_xp
 from ...engine.product_precision import plain_dot
 from ..checkpoints import Checkpoints
+from ..device_adjoint import adjoint_step
 from ..device_step import row_step
 from ..norms import inner
 from ..stages import ForwardStages
@@ -63,15 +64,14 @@ class DiscreteAdjoint:
         self.ends = _Ends(self) if time else None
         steps, self.thetas = locate(trajectory.ts, self.grid)
         self._first_outputs = steps.searchsorted(np.arange(self.n_steps + 1)).tolist()
-        self._weights = adjoint_weights(tableau)
-        self._scaled = np.empty(self._weights.shape, stages.bars.dtype)  # times h
+        self.adjoint = adjoint_step(stages, self.step, adjoint_weights(tableau))
         self._is_held = False  # whether the stages in hand are those the forward solve kept
 
     def run(self, ys_bar: Array) -> Cotangents:
         """Pull the cotangents (T, n) of the outputs back."""
         stages = self.stages
         self.ys_bar = ys_bar
-        lam, carry = stages.bars[0], stages.xp.zeros_like(stages.bars[0])
+        lam, carry = stages.bars[0], self.adjoint.carry
         lam[...] = 0
         last = self.n_steps - 1
         self._load(last, with_end=True)
@@ -81,7 +81,7 @@ class DiscreteAdjoint:
             carry += dense[self.tableau.stages]
             self._pull_slope(carry, self.tableau.stages - 1, self.n_steps)
         for n in range(last, -1, -1):
-            self._sweep(n, dense, carry)
+            self._sweep(n, dense)
             dense = self._move_back(n, carry)
             if n:
                 lam += self._outputs_at_end(n - 1)
@@ -89,24 +89,14 @@ class DiscreteAdjoint:
         ts_bar = self.ends.ts_bar if self.ends is not None else np.zeros(len(self.trajectory.ts))
         return Cotangents(lam.copy(), ts_bar, [bar.copy() for bar in stages.param_bars])
 
-    def _sweep(self, n: int, dense: Array | None, carry: Array) -> None:
-        """Through step n: lam from its end to its start, except for the slope there, whose cotangent is `carry`."""
-        stages, xp = self.stages, self.stages.xp
-        lam = stages.bars[0]
+    def _sweep(self, n: int, dense: Array | None) -> None:
+        """Through step n: lam from its end to its start, except for the slope there, whose cotangent is carried on."""
         t, t_next = float(self.grid[n]), float(self.grid[n + 1])
-        h = t_next - t
-        weights = to_xp(xp, np.multiply(self._weights, h, out=self._scaled, casting="same_kind"))
-        for i in range(self.n_sums - 1, -1, -1):
-            seed = stages.seeds[i] if i else carry
-            self.dot(weights[i, : self.n_sums - i], stages.bars[: self.n_sums - i], out=seed)
-            if dense is not None:
-                seed += dense[i + 1]
-            if i:
-                self._pull(i, self.stage_time(i, t, t_next))
+        self.adjoint.pull_stages(t, t_next, dense)
+        self._count_pulls(self.n_sums - 1)
         if self.ends is not None:
             self.ends.add_step(n, t, t_next)
-        total = stages.bars[: self.n_sums].sum(axis=0)
-        lam[...] = total if dense is None else total + dense[0]
+        self.adjoint.move_to_start(dense)
 
     def _move_back(self, n: int, carry: Array) -> Array | None:
         """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand; `_dense` of that step."""
@@ -149,8 +139,11 @@ class DiscreteAdjoint:
 
     def _pull(self, index: int, t: float) -> None:
         self.stages.pull(index, t)
-        self.stats.n_vjp_state += 1
-        self.stats.n_vjp_params += bool(self.stages.param_bars)
+        self._count_pulls(1)
+
+    def _count_pulls(self, n: int) -> None:
+        self.stats.n_vjp_state += n
+        self.stats.n_vjp_params += n * bool(self.stages.param_bars)
 
     def _held(self, n: int) -> Any:
         """The buffers kept from step n; the steps at the ends are evaluated again where times are differentiated."""

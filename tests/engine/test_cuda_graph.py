@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cuda_on_cpu import needs_compiler, on_cpu
 from fake_graphs import install
+from nvrtc import ARCHITECTURES, compile_or_skip
 from odegrad.engine import backend
-from odegrad.engine.cuda.graph import Graph, Mailbox, RecordedGroup, Recorder
+from odegrad.engine.cuda import graph
+from odegrad.engine.cuda.crossings import Fetched, Sent, hand_over_text
+from odegrad.engine.cuda.graph import Graph, RecordedGroup, RecordedSteps, Recorder
 from odegrad.engine.product_precision import product_precision
 
 
@@ -19,10 +23,10 @@ def cupy(fake_cupy, monkeypatch):
 
 def test_a_graph_does_what_was_captured(cupy):
     x = cupy.asarray(np.arange(3.0))
-    graph = Graph(lambda: cupy.add(x, 1.0, out=x), backend.private_memory())
+    adding = Graph(lambda: cupy.add(x, 1.0, out=x), backend.private_memory())
     assert x.get().tolist() == [0.0, 1.0, 2.0]  # nothing was carried out
-    graph.launch()
-    graph.launch()
+    adding.launch()
+    adding.launch()
     assert x.get().tolist() == [2.0, 3.0, 4.0]
 
 
@@ -34,13 +38,71 @@ def test_work_that_fails_leaves_nothing_captured(cupy):
     assert x.get()[0].tolist() == [2.0, 1.0]
 
 
-def test_numbers_cross_in_both_directions(cupy):
-    mailbox = Mailbox(cupy, 3)
-    mailbox.host[:] = [1.0, 2.0, 3.0]
-    mailbox.send()
-    cupy.multiply(mailbox.device, 2.0, out=mailbox.device)
-    mailbox.fetch()
-    assert mailbox.host.tolist() == [2.0, 4.0, 6.0]
+@needs_compiler
+def test_numbers_cross_in_both_directions(cupy, monkeypatch):
+    on_cpu(monkeypatch)
+    sent, fetched = Sent(cupy, 3), Fetched(cupy, 3)
+    sent.send([1.0, 2, 3.5])
+    cupy.multiply(sent.device, 2.0, out=fetched.device)
+    fetched.fetch()
+    assert fetched.host.tolist() == [2.0, 4.0, 7.0]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_kernel_that_hands_numbers_over_compiles(architecture):
+    assert compile_or_skip(hand_over_text(14), architecture)
+
+
+def test_streams_are_put_in_order_without_a_wait_of_the_host(cupy):
+    """What work reads is there when it starts, and what follows on the current stream finds its results."""
+    memory, current = backend.private_memory(), cupy.cuda.get_current_stream()
+    before = backend.transfers()
+    backend.carry_out(lambda: cupy.calls.append(("work",)), memory)
+    assert cupy.calls == [("after", current), ("work",), ("after", memory.stream)]
+    assert backend.transfers() == before
+
+
+@pytest.fixture
+def steps(cupy):
+    """Recorded steps, and what adds 1 to the first of two numbers, to the second, or multiplies by cuBLAS."""
+    total = cupy.zeros(2, np.float64)
+
+    def adding(k):
+        return lambda: cupy.add(total[k : k + 1], 1.0, out=total[k : k + 1])
+
+    return RecordedSteps(Recorder(), "steps of a test"), total, adding
+
+
+def test_steps_are_carried_out_once_a_call_and_captured_a_buffer(cupy, steps):
+    recorded, total, adding = steps
+    for n in range(1, 4):
+        for k in range(2):
+            recorded.run(k, adding(k))
+        assert total.get().tolist() == [n, n]
+    assert [call[0] for call in cupy.calls].count("capture") == 2
+
+
+def test_steps_that_cannot_be_captured_are_carried_out(cupy, steps, caplog):
+    recorded, total, _ = steps
+    x = cupy.asarray(np.eye(2))
+    with caplog.at_level("INFO", "odegrad"):
+        for n in range(1, 4):
+            recorded.run("x", lambda: cupy.matmul(x, 2.0 * x, out=x))
+            assert x.get()[0, 0] == 2.0 ** (2**n - 1)
+    (line,) = caplog.messages
+    assert line.startswith("odegrad: steps of a test are launched kernel by kernel: ")
+    assert line.endswith("was called while a stream captures")
+    assert recorded.is_refused
+
+
+def test_graphs_are_forgotten_when_there_are_many(cupy, steps, monkeypatch):
+    monkeypatch.setattr(graph, "MOST_GRAPHS", 1)
+    recorded, total, adding = steps
+    for n in range(1, 4):
+        for k in range(2):
+            recorded.run(k, adding(k))
+        assert total.get().tolist() == [n, n]
+    assert ("capture",) not in cupy.calls
 
 
 def test_a_group_adds_to_its_results_once_a_call(cupy):
@@ -83,9 +145,10 @@ def test_a_refused_group_is_carried_out(cupy):
 @pytest.mark.parametrize(
     "name",
     [
-        "Stream.begin_capture", "Stream.end_capture", "Stream.synchronize", "Graph.launch", "MemoryPool.malloc",
+        "Stream.begin_capture", "Stream.end_capture", "Stream.synchronize", "Stream.record", "Stream.wait_event",
+        "Graph.launch", "MemoryPool.malloc",
         "MemoryPool.total_bytes", "using_allocator", "PinnedMemory", "PinnedMemoryPointer", "get_current_stream",
-        "MemoryPointer.copy_from_host_async", "MemoryPointer.copy_to_host_async",
+        "MemoryPointer.copy_to_host_async",
     ],
 )  # fmt: skip
 def test_cupy_has_what_is_asked_of_it(name):

@@ -106,7 +106,7 @@ def test_a_group_is_one_launch_from_the_third_time_on(stand_in, rng):
         found = device(t, y)
         happened.append([call[0] for call in stand_in.calls if call[0] != "upload"])
         assert_close(found[0], device.plainly(t, y)[0], scale=norm(found[0]), tol=100 * EPS64)
-    assert happened == [["wait", "wait"], ["capture", "captured", "launch"], ["launch"]]
+    assert happened == [["after", "after"], ["capture", "captured", "launch"], ["launch"]]
 
 
 def test_a_group_that_cannot_be_captured_is_launched_kernel_by_kernel(stand_in, rng):
