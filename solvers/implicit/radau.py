@@ -233,6 +233,8 @@ class RadauStep:
         multiple of `BEND` corrects its slope at the start and keeps both ends: the multiple h f + E Z gives order 4.
         That is mu times the error estimate without its factor, and with it as long as h is small; where h is not, the
         two polynomials are at most a quarter of the estimate apart.
+        This is so too where the other estimate accepted the step: bent by that one, or not at all, the polynomial is
+        further from the solution.
         """
         xp = self.stages.xp
         coefficients = xp.outer(self._bend, self._damped_estimate())

@@ -316,6 +316,33 @@ def test_gradients_are_refused_by_name():
         grad(lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0], method="kvaerno5").ys.sum())(np.ones(2))
 
 
+def test_dense_output_of_a_step_that_the_second_estimate_of_radau5_accepted():
+    """It is nearer to the solution than the collocation polynomial, which no error estimate bends."""
+    rate, h, y0 = -1e4, 0.1, 0.01
+
+    def solve(y0):
+        return odeint(
+            lambda t, y: rate * y, np.array([y0]), [0.0, h], method="radau5", rtol=1e-4, atol=1e-4, first_step=h,
+            dense=True,
+        )  # fmt: skip
+
+    sol, smaller = solve(y0), solve(1e-3 * y0)
+    assert [s.stats.n_accepted + s.stats.n_rejected for s in (sol, smaller)] == [1, 1]
+    assert sol.stats.nfe - 3 * sol.stats.n_newton == smaller.stats.nfe - 3 * smaller.stats.n_newton + 1
+    root6 = math.sqrt(6.0)  # the coefficients of Hairer & Wanner, table IV.5.6
+    a = np.array([
+        [(88 - 7 * root6) / 360, (296 - 169 * root6) / 1800, (-2 + 3 * root6) / 225],
+        [(296 + 169 * root6) / 1800, (88 + 7 * root6) / 360, (-2 - 3 * root6) / 225],
+        [(16 - root6) / 36, (16 + root6) / 36, 1 / 9],
+    ])  # fmt: skip
+    stages = np.linalg.solve(np.eye(3) - h * rate * a, np.full(3, y0))
+    collocation = np.polyfit([0.0, *a.sum(axis=1)], [y0, *stages], 3)
+    thetas = np.linspace(0.02, 0.98, 25)
+    solution = y0 * np.exp(rate * h * thetas)
+    errors = np.abs([sol.dense(h * theta)[0] for theta in thetas] - solution)
+    assert errors.max() < 0.9 * np.abs(np.polyval(collocation, thetas) - solution).max()
+
+
 @pytest.mark.parametrize("rtol", [1e-4, 1e-6])
 @pytest.mark.parametrize(
     "p", [stiff_problems.HIRES, stiff_problems.ROBERTSON, stiff_problems.VAN_DER_POL], ids=str
