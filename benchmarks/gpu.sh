@@ -4,8 +4,9 @@
 #     benchmarks/gpu.sh OUT [DATA_FOLDER MINUTES [PARTS_FOLDER]]
 #
 # Needs Python 3.11 or later (PYTHON=... chooses one) with NumPy, SciPy, h5py, threadpoolctl and CuPy, for its tests pytest
-# and hypothesis; pytest-xdist, nvidia-cudnn-frontend, torch, torchdiffeq, jax and diffrax are used where they are. Writes
-# OUT/gpu.json and OUT/gpu.md.
+# and hypothesis; pytest-xdist, nvidia-cudnn-frontend, nvmath-python, torch, torchdiffeq, jax and diffrax are used where
+# they are. WHEELS=folder has wheels of what Python lacks, which this run alone uses. Writes OUT/gpu.json and OUT/gpu.md,
+# with what was skipped for want of a package.
 #
 # With a DATA_FOLDER (CIFAR-10 as published) the last MINUTES train on it; the checkpoint goes to OUT/checkpoint in at most
 # 6 files of at most 15 MB. PARTS_FOLDER, the OUT/checkpoint of an earlier run, says where to go on from.
@@ -14,7 +15,7 @@
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ $# -eq 2 ] || [ $# -gt 4 ]; then
-    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
     exit 64
 fi
 mkdir -p "$1"
@@ -64,5 +65,12 @@ if ! "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation 
     tail -n 5 "$work/install.log" >&2
     ln -s "$work/source" "$work/site/odegrad"
 fi
+for wheel in ${WHEELS:+"$WHEELS"/*.whl}; do
+    if ! "$python" -m pip install --quiet --no-index --no-deps --disable-pip-version-check --target "$work/site" \
+        "$wheel" >"$work/install.log" 2>&1; then
+        echo "pip could not install $wheel, so this run does without:" >&2
+        tail -n 5 "$work/install.log" >&2
+    fi
+done
 cd "$work/source"
 PYTHONPATH="$work/site${PYTHONPATH:+:$PYTHONPATH}" "$python" -m benchmarks.gpu "${words[@]}"

@@ -19,12 +19,12 @@ from .device import Device, parsed, tell
 
 PACKAGES = (
     "odegrad", "numpy", "scipy", "cupy-cuda12x", "cupy-cuda13x", "nvidia-cudnn-frontend", "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13", "torch", "torchdiffeq", "jax", "diffrax", "numba",
+    "nvidia-cudnn-cu13", "nvmath-python", "nvidia-cublas-cu12", "nvidia-cublas", "torch", "torchdiffeq", "jax", "diffrax", "numba",
 )  # fmt: skip
 
 
 def identity(device: Device) -> dict[str, Any]:
-    """Card, driver, CUDA, cuDNN and the versions of what is installed."""
+    """Card, driver, CUDA, cuDNN, cublasLt and the versions of what is installed."""
     found: dict[str, Any] = {"processor": processor_name(), "python": platform.python_version()}
     found["versions"] = {name: version for name in PACKAGES if (version := _version(name))}
     if device.name == "cuda":
@@ -37,6 +37,7 @@ def identity(device: Device) -> dict[str, Any]:
             "driver": runtime.driverGetVersion(),
             "cuda_runtime": runtime.runtimeGetVersion(),
             "cudnn": cudnn.backend_version() if (cudnn := backend.cudnn_module()) else None,
+            "cublaslt": lt.get_version() if (lt := backend.cublaslt_module()) else None,
         }
     return found
 

@@ -1,4 +1,4 @@
-"""Convolutions beside PyTorch's, and normalise + affine + ReLU beside the card's copy.
+"""Convolutions beside PyTorch's, products beside CuPy's, and normalise + affine + ReLU beside the card's copy.
 
     python -m benchmarks.gpu.kernels [--toy] [--seconds S]
 
@@ -32,6 +32,7 @@ from odegrad.engine.product_precision import OPERAND_ERRORS, Products
 from ..measure import ratio, summary
 from .card import copy_speed
 from .device import Device, parsed, tell
+from .products import CASES, TOY, measure_products
 
 REPEATS = 20  # calls between two waits for the GPU
 Calls = dict[str, Callable[[], Any]]
@@ -183,6 +184,8 @@ def main() -> None:
     shape = (2, 6, 6, 4) if given.toy else (256, 32, 32, 64)
     for precision in ("fp32",) if given.toy else ("tf32", "bf16"):
         measure_convolutions(given.device, shape, precision, given.seconds / 6)
+    for precision in ("fp32",) if given.toy else tuple(OPERAND_ERRORS):
+        measure_products(given.device, TOY if given.toy else CASES, precision, given.seconds / 3)
     measure_normalization(given.device, (4, 6, 6, 4) if given.toy else (256, 64, 64, 64), given.seconds / 2)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from odegrad.engine import backend
 from odegrad.engine.backend import to_host
 from odegrad.engine.errors import CheckpointError
 from odegrad.train.checkpoint import load, save
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu import __main__ as gpu  # noqa: E402
-from benchmarks.gpu import checkpoint_parts, lorenz, solves, unet  # noqa: E402
+from benchmarks.gpu import checkpoint_parts, lorenz, products, solves, unet  # noqa: E402
 from benchmarks.gpu.__main__ import Part, json_lines, run  # noqa: E402
 from benchmarks.gpu.bars import BARS  # noqa: E402
 from benchmarks.gpu.device import Device  # noqa: E402
@@ -65,6 +67,25 @@ def test_the_network_on_a_device_is_that_of_the_host(fake_cupy):
     problems = [unet.Problem(Device(*place), toy=True) for place in ((np, "cpu"), (fake_cupy, "cuda"))]
     losses = [unet.ours(problem, problem.block)() for problem in problems]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("has_package", [True, False])
+def test_products_on_a_device_are_compared_and_what_is_missing_is_said(
+    fake_cupy, monkeypatch, capsys, has_package
+):
+    multiplied = []
+    monkeypatch.setattr(backend, "cublaslt_module", lambda: object() if has_package else None)
+    monkeypatch.setattr(products, "product_calls", lambda out, a, b: None)
+    monkeypatch.setattr(
+        products, "matmul_cublaslt", lambda a, b, out: multiplied.append(fake_cupy.matmul(a, b, out=out))
+    )
+    monkeypatch.setattr(Device, "synchronise", lambda device: None)
+    products.measure_products(Device(fake_cupy, "cuda"), products.TOY, "fp32", 0.01)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {line["method"] for line in lines if "method" in line}
+    assert found == ({"cupy", "cublasLt"} if has_package else {"cupy"})
+    assert [line["note"] for line in lines if "note" in line] == ([] if has_package else [products.WITHOUT])
+    assert bool(multiplied) == has_package
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -112,6 +133,32 @@ def test_a_python_without_the_packages_is_told_which(tmp_path):
     done = call("bash", "benchmarks/gpu.sh", str(tmp_path / "out"), python=str(python))
     assert done.returncode == 3 and "lacks: numpy scipy h5py" in done.stderr
     assert "lacks: numpy" in (tmp_path / "out" / "gpu.md").read_text()
+
+
+def wheel(folder, module, text):
+    """A wheel of one module."""
+    about = f"{module}-1.0.dist-info"
+    path = folder / f"{module}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{module}.py", text)
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+
+
+def test_wheels_that_are_given_are_used_and_a_broken_one_is_named(tmp_path):
+    """In the place of what Python has: this CuPy finds no GPU because it is none."""
+    wheel(tmp_path, "cupy", "raise ImportError('a wheel')")
+    (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"not an archive")
+    environment = {**os.environ, "PYTHON": sys.executable, "WHEELS": str(tmp_path)}
+    words = ["bash", "benchmarks/gpu.sh", str(tmp_path / "out")]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "needs CuPy, which is not installed" in done.stderr
+    assert (
+        f"pip could not install {tmp_path}/other-1.0-py3-none-any.whl, so this run does without"
+        in done.stderr
+    )
+    assert "could not install " + str(tmp_path / "cupy") not in done.stderr
 
 
 def of_python(text, limit=60.0):
