@@ -3,7 +3,7 @@
     python -m benchmarks.compiled [--toy] [--threads N] [--seconds S] [--clock wall|processor]
 
 Two problems, in float32 and float64:
-    spiral    forward, loss and full gradient of the workload of that name (`workloads.py`)
+    spiral    forward, loss and full gradient of the workload of that name (`workloads.py`), and the same under `jit`
     lorenz    a plain solve of Lorenz's system over [0, 20], float64, rtol = atol = 1e-8
 Losses and gradients are compared before anything is timed; states of the chaotic system at t = 2. Prints one JSON line a
 method; times are means of five calls in a row. `first_s` is the first call in a process of its own with nothing on disk,
@@ -78,8 +78,11 @@ def iterations_of(dtype: str) -> dict[str, Call]:
     """name -> one training iteration of the spiral."""
     given = spiral(dtype)
     ours = {
-        f"odegrad {execution}": our_iteration(given, "discrete", execution=execution)
+        f"odegrad {execution}{', jit' * is_jitted}": our_iteration(
+            given, "discrete", execution=execution, is_jitted=is_jitted
+        )
         for execution in ("compiled", "replay")
+        for is_jitted in (True, False)
     }
     return ours | diffrax_iterations(given)
 
@@ -104,7 +107,7 @@ def first_calls(problem: str, dtype: str, method: str, clock: str) -> dict[str, 
     """Seconds of a method's first call in a process of its own, by what it finds on disk."""
     with tempfile.TemporaryDirectory() as folder:
         found = {"first_s": first_call(problem, dtype, method, folder, clock)}
-        if method == "odegrad compiled":
+        if method.startswith("odegrad compiled"):
             found["from_disk_s"] = first_call(problem, dtype, method, folder, clock)
             for kept in Path(folder).iterdir():
                 if kept.is_file():
@@ -155,7 +158,7 @@ def measure(problem: str, dtype: str, given: argparse.Namespace) -> None:
             line["time_over_that_of"] = {
                 other: ratio(found, times[other]) for other in times if other != name
             }
-        if not given.toy and name != "odegrad replay":
+        if not given.toy and not name.startswith("odegrad replay"):
             line |= first_calls(problem, dtype, name, given.clock)
         packages = ["numba", *(["jax", "diffrax"] if any("diffrax" in other for other in times) else [])]
         report(line | {"machine": machine(*packages)})
