@@ -10,7 +10,8 @@ in float32. The choice holds for float32 arrays on a GPU; NumPy's products and t
 | tf32 | 11 | 2**-10, where a kernel cuts the other bits off (2**-11 where it rounds) |
 | bf16 | 8 | 2**-8, rounded to nearest |
 
-In "bf16" that holds for convolutions; matrix products are those of "tf32", since CuPy has none in bfloat16.
+In "bf16" that holds for convolutions, and for large matrix products where cublasLt computes them (`cuda/cublaslt`); other matrix
+products are those of "tf32", since CuPy has none in bfloat16.
 
 Source: IEEE 754 for the errors; NVIDIA, "TensorFloat-32 in the A100 GPU" (2020), for the format.
 """
@@ -58,7 +59,7 @@ def product_precision(precision: str, *, deterministic: bool = False) -> Iterato
     CuPy keeps the setting of its matrix products for the whole process: do not use two precisions on two threads.
     Args:
         precision: "fp32", "tf32" or "bf16".
-        deterministic: whether convolutions may only use algorithms that repeat their bits.
+        deterministic: whether only algorithms may be used that repeat their bits.
     Raises: ArgumentError for another name; ArgumentTypeError for "tf32" and "bf16" where CuPy is not installed.
     """
     if precision not in OPERAND_ERRORS:
