@@ -8,7 +8,7 @@ Windows side by side, as 2x2 with step 2, leave one window to look at.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -25,6 +25,15 @@ THREADS = 256
 MOST_BLOCKS = 4096
 MOST_VALUES = 1 << 30
 Size = int | Pair
+
+
+class Window(TypedDict, total=False):
+    """Of a pooling, as of `kernels.max_pool`."""
+
+    size: Required[Size]
+    stride: Size | None
+    padding: Size
+
 
 MAX_POOL = Source(
     "max_pool",
@@ -136,51 +145,33 @@ def fits_max_pool(*arrays: Any, **static: Any) -> bool:
 
 
 @max_pool_windows.on_cuda(fits_max_pool)
-def max_pool(
-    x: Array, out: Array | None = None, *, size: Size, stride: Size | None = None, padding: Size = 0
-) -> Array:
+def max_pool(x: Array, out: Array | None = None, **window: Unpack[Window]) -> Array:
     """`kernels.max_pool`: x (B, H, W, C) -> (B, Ho, Wo, C).
 
     Cost: one launch; for windows side by side x is read and y written once.
     """
     if out is None:
-        out = namespace_of(x).empty(pool_output_shape(x.shape, size, stride, padding), x.dtype)
-    return _launch("max_pool", (x,), x, out, out, size, stride, padding)
+        out = namespace_of(x).empty(pool_output_shape(x.shape, **window), x.dtype)
+    return _launch("max_pool", (x,), x, out, out, **window)
 
 
 @pool_grad.on_cuda(fits_max_pool)
 def max_pool_grad(
-    ybar: Array,
-    x: Array,
-    y: Array,
-    out: Array | None = None,
-    *,
-    size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
+    ybar: Array, x: Array, y: Array, out: Array | None = None, **window: Unpack[Window]
 ) -> Array:
     """`kernels.max_pool_grad`: ybar (B, Ho, Wo, C), x and its pooling y -> xbar (B, H, W, C).
 
     Cost: one launch; a value looks at the earlier taps of its windows, which lie in cache.
     """
     out = namespace_of(x).empty_like(x) if out is None else out
-    return _launch("max_pool_grad", (ybar, x, y), x, y, out, size, stride, padding)
+    return _launch("max_pool_grad", (ybar, x, y), x, y, out, **window)
 
 
 @pool_pick.on_cuda(fits_max_pool)
-def max_pool_pick(
-    z: Array,
-    x: Array,
-    y: Array,
-    out: Array | None = None,
-    *,
-    size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-) -> Array:
+def max_pool_pick(z: Array, x: Array, y: Array, out: Array | None = None, **window: Unpack[Window]) -> Array:
     """`kernels.max_pool_pick`: z (B, H, W, C) at the maxima of x -> (B, Ho, Wo, C). Cost: one launch."""
     out = namespace_of(y).empty_like(y) if out is None else out
-    return _launch("max_pool_pick", (z, x, y), x, y, out, size, stride, padding)
+    return _launch("max_pool_pick", (z, x, y), x, y, out, **window)
 
 
 def _launch(
@@ -189,9 +180,10 @@ def _launch(
     x: Array,
     y: Array,
     out: Array,
+    *,
     size: Size,
-    stride: Size | None,
-    padding: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
 ) -> Array:
     """One thread for some channels of each position of `out`."""
     dtype, channels = x.dtype, x.shape[3]
