@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -276,9 +277,10 @@ def cudnn_module() -> ModuleType | None:
 def cublaslt_module() -> ModuleType | None:
     """The bindings of cublasLt in nvmath-python with a library that can be loaded, or None."""
     try:
-        from nvmath.bindings import cublasLt
+        with warnings.catch_warnings(action="ignore"):  # it loads more of CUDA than what is used here
+            from nvmath.bindings import cublasLt
 
-        cublasLt.get_version()
+            cublasLt.get_version()
     # No package, no driver, no library for this driver, or a package of CUDA's that does not fit the others.
     except (ImportError, AttributeError, OSError, RuntimeError):
         return None

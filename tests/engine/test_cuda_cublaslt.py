@@ -5,6 +5,7 @@ import itertools
 import logging
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -377,6 +378,7 @@ def test_the_package_counts_only_with_the_library_that_it_loads(monkeypatch, tro
     bindings.cublasLt = module = types.ModuleType("nvmath.bindings.cublasLt")
 
     def get_version():
+        warnings.warn("of another package", UserWarning, stacklevel=1)
         if trouble is not None:
             raise trouble
         return 130000
