@@ -16,7 +16,7 @@ import numpy as np
 from ..backend import Array
 from .scratch import scratch
 
-_SMALL = 10**6  # multiplications, the largest product that OpenBLAS (x86 with AVX-512) takes without packing
+SMALL = 10**6  # multiplications, the largest product that OpenBLAS (x86 with AVX-512) takes without packing
 _FEWEST_ROWS = 8  # below, the pieces cost more than packing
 _FEWEST_SUMMED = 48  # the same for a sum over the rows, whose pieces must be added up
 _COLUMNS = 64  # a matrix of too many columns is taken this many at a time
@@ -81,4 +81,4 @@ def summed_over_rows(xp: ModuleType, left: Array, right: Array, out: Array) -> N
 
 def _piece(depth: int, width: int) -> int:
     """Rows of the largest product that is small, a multiple of 4."""
-    return _SMALL // (depth * width) // 4 * 4
+    return SMALL // (depth * width) // 4 * 4
