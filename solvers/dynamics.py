@@ -96,14 +96,15 @@ class Dynamics:
         y0, params_leaves, hidden: the state, the parameters and what f captured, as given: perhaps values of outer
             traces.
         program: what the call did; its hidden inputs are `hidden`.
-        slope0: f(t0, y0) flat (n,), on plain arrays: the first stage, so that recording wastes no evaluation.
-        aux0: what f returned beside the slope in that call (leaves), with `has_aux`.
+        t0: where the solve begins.
+        aux0: what f returned beside the slope at (t0, y0) (leaves), with `has_aux`.
     """
 
     def __init__(self, f: Function, t0: float, y0: Tree, params: Tree, *, has_aux: bool) -> None:
         if not callable(f):
             raise ArgumentTypeError(f"`f` must be a function f(t, y, params); got {type(f).__name__}")
         self._given: Function | None = f
+        self.t0 = float(t0)
         self.has_params = params is not None
         self.has_aux = has_aux
         self.layout = StateLayout.of(y0)
@@ -116,15 +117,38 @@ class Dynamics:
         with np.errstate(all="ignore"):
             recording = record(
                 self._call_flat,
-                [float(t0), *self.y0_leaves, *self.param_values],
+                [self.t0, *self.y0_leaves, *self.param_values],
                 lambda: ["t", *_names("y", y0), *_names("params", params)],
             )
         self.program: Program = recording.program
         self.hidden = recording.hidden
         self.aux_like = self._check(recording)
         n = self.n_slopes = len(self.layout.shapes)
-        self.slope0 = self.layout.flatten(self.layout.tree(recording.values[:n]))
+        self._slope0: Array | None = self.layout.flatten(self.layout.tree(recording.values[:n]))
         self.aux0 = recording.values[n:]
+
+    @property
+    def slope0(self) -> Array:
+        """f(t0, y0) flat (n,), on plain arrays: the first stage, so that recording wastes no evaluation."""
+        if self._slope0 is None:
+            self._evaluate_start()
+        assert self._slope0 is not None
+        return self._slope0
+
+    @slope0.setter
+    def slope0(self, slope: Array) -> None:
+        self._slope0 = slope
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether `slope0` is known; who has a faster way than the interpreter to evaluate f may set it."""
+        return self._slope0 is not None
+
+    def _evaluate_start(self) -> None:
+        with np.errstate(all="ignore"):
+            outputs = self.program.run([self.t0, *self.y0_leaves, *self.param_values], self.hidden)
+        self._slope0 = self.layout.flatten(self.layout.tree(outputs[: self.n_slopes]))
+        self.aux0 = outputs[self.n_slopes :]
 
     def at(self, t0: float, y0: Array, constants: Sequence[Any]) -> Dynamics:
         """The same dynamics from another time and state (n,), with other parameters and captured values.
@@ -137,10 +161,9 @@ class Dynamics:
         other.hidden = list(constants[n_params:])
         other.y0_leaves = self.layout.split(y0)
         other.y0 = self.layout.tree(other.y0_leaves)
-        with np.errstate(all="ignore"):
-            outputs = self.program.run([t0, *other.y0_leaves, *other.param_values], other.hidden)
-        other.slope0 = self.layout.flatten(self.layout.tree(outputs[: self.n_slopes]))
-        other.aux0 = outputs[self.n_slopes :]
+        other.t0, other._slope0 = float(t0), None
+        if self.has_aux:
+            other._evaluate_start()
         return other
 
     def frozen(self) -> Dynamics:
@@ -154,7 +177,8 @@ class Dynamics:
         other.params_leaves = other.param_values = constants[:n_params]
         other.hidden = constants[n_params:]
         other.params_like = unflatten(self.params_like, other.params_leaves)  # none of the traced values
-        other.slope0 = self.slope0.copy()  # y0 itself where f(t, y) = y
+        if self._slope0 is not None:
+            other._slope0 = self._slope0.copy()  # y0 itself where f(t, y) = y
         other.y0 = self.layout.tree(self.y0_leaves)
         return other
 

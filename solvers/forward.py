@@ -194,8 +194,14 @@ def _round_off(xp: Any, dtype: Any) -> float:
 
 
 def begin_rows(stages: ForwardStages, dynamics: Dynamics, stats: Stats) -> None:
-    """The state and its slope at t0; recording f was that evaluation."""
-    stages.rows[0], stages.rows[1] = dynamics.initial_state(), dynamics.slope0
+    """The state and its slope at t0; where f was recorded, that was this evaluation."""
+    stages.rows[0] = dynamics.initial_state()
+    if dynamics.is_evaluated:
+        stages.rows[1] = dynamics.slope0
+    else:
+        stages.input(0)[...] = stages.rows[0]
+        stages.evaluate(0, dynamics.t0)
+        dynamics.slope0 = stages.rows[1].copy()
     stats.nfe += 1
 
 

@@ -107,6 +107,7 @@ class Machine:
         self.places = [address_of(array) for array in (self.addresses, self.counts, self.reals)]
         self._constants = self._views_of_constants()
         self._param_bars = self._views_of_param_bars()
+        self._slope = _KERNEL(kernels.address("slope"))
         self.control: object = None  # the options whose tolerances and limits are in `reals`
         self._prologue = _KERNEL(kernels.address(PROLOGUE)) if PROLOGUE in kernels.functions else None
 
@@ -149,6 +150,15 @@ class Machine:
         if self._prologue is not None:
             places = [self.addresses[k] for k in (job.CONST, job.NUMBERS, job.STAGES, job.WORK)]
             self._prologue(0.0, *map(int, places), 0, 0, 0)
+
+    def slope_at_start(self, t: float) -> np.ndarray:
+        """f(t, y) of the state in row 0, (n,), on an array of its own."""
+        slope, stage = np.empty(self.size, self.rows.dtype), int(self.addresses[job.STAGES])
+        self.stages[0, : self.size] = self.rows[0]
+        const, numbers, work = (int(self.addresses[k]) for k in (job.CONST, job.NUMBERS, job.WORK))
+        result = address_of(slope)
+        self._slope(t, const, numbers, stage, work, stage, result, result)
+        return slope
 
     def _load_numbers(self, values: dict[int, Any]) -> None:
         plan = self.compiled.plan

@@ -92,6 +92,8 @@ def solve(
             trust(*stages_for(dynamics, options, purpose), dynamics, times, stats)
     ys = np.empty((len(times), machine.size), machine.rows.dtype)
     ys[0] = machine.rows[0] = dynamics.initial_state()
+    if not dynamics.is_evaluated:
+        dynamics.slope0 = machine.slope_at_start(dynamics.t0)
     machine.rows[1] = machine.slope0[...] = dynamics.slope0
     _begin(machine, options, times, ys, keeps_states)
     walk = loop("walk", machine.rows.dtype)
