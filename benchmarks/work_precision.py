@@ -6,7 +6,9 @@ DETEST, Lorenz, Kepler (e = 0.9), Pleiades, van der Pol (mu = 1 and 1000), Rober
 down, against the stored solutions; a group holds the methods of one order of all packages. Everybody calls the very same
 NumPy function, whose calls are counted, and gives its solution at the same output times. Prints one JSON line a problem
 and solver. `--curves` keeps what was measured, so that a run can be continued; `--page` writes tables and pictures.
-docs/solvers/work_precision.md was made with --curves FILE --page docs/solvers.
+docs/solvers/work_precision.md is made again from what is stored, without the peers and without measuring, by
+
+    python -m benchmarks.work_precision --curves benchmarks/results/work_precision-cpu.jsonl --page docs/solvers
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import importlib.util
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,8 +139,19 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def names_of(group: Group) -> list[str]:
+    """The methods of all packages, by names that begin with the package; ours first."""
+    packages = ("odegrad", "scipy", "torchdiffeq", "diffrax")
+    columns = (group.ours, group.scipy, group.torchdiffeq, group.diffrax)
+    return [
+        f"{package} {method}"
+        for package, methods in zip(packages, columns, strict=True)
+        for method in methods
+    ]
+
+
 def solvers_of(group: Group) -> dict[str, Solver]:
-    """By names that begin with the package."""
+    """Those of the packages that are installed, by the names of `names_of`."""
     found = {f"odegrad {method}": ours(method) for method in group.ours}
     found |= {f"scipy {method}": scipys(method) for method in group.scipy}
     if is_installed("torch") and is_installed("torchdiffeq"):
@@ -155,26 +168,45 @@ def problems_of(group: Group, names: Iterable[str] | None) -> list[Textbook]:
 
 
 class Curves:
-    """What has been measured, kept in a file after each problem."""
+    """What has been measured, kept in a file after each problem: a line for each problem and solver.
+
+    Errors keep six digits; NaN, of a solve that failed, is null.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.points: list[Point] = []
         if path is not None and path.exists():
             self.points = [
-                Point(**{**line, "error": line["error"] or np.nan}) for line in map(json.loads, path.open())
+                point for line in path.read_text().splitlines() for point in _points_of(json.loads(line))
             ]
 
     def has(self, problem: Textbook, solver: str) -> bool:
         return any((p.problem, p.solver) == (problem.name, solver) for p in self.points)
 
     def add(self, points: list[Point]) -> None:
+        """All points of one problem and solver."""
         self.points += points
         if self.path is not None:
             with self.path.open("a") as file:
-                for point in points:
-                    line = asdict(point) | {"error": None if point.failure else point.error}
-                    file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(_line_of(points)) + "\n")
+
+
+def _line_of(points: list[Point]) -> dict[str, Any]:
+    return {
+        "benchmark": "work_precision", "problem": points[0].problem, "method": points[0].solver,
+        "rtol": [float(f"{p.rtol:.6g}") for p in points], "nfe": [p.nfe for p in points],
+        "error": [None if p.failure else float(f"{p.error:.6g}") for p in points],
+        "failure": [p.failure for p in points],
+    }  # fmt: skip
+
+
+def _points_of(line: dict[str, Any]) -> list[Point]:
+    columns = zip(line["rtol"], line["nfe"], line["error"], line["failure"], strict=True)
+    return [
+        Point(line["problem"], line["method"], rtol, nfe, np.nan if error is None else error, failure)
+        for rtol, nfe, error, failure in columns
+    ]
 
 
 def run(group: Group, problems: list[Textbook], rtols: list[float], curves: Curves) -> None:
@@ -218,8 +250,7 @@ def main() -> None:
         last = 4 if arguments.toy else group.last
         run(group, problems_of(group, names), [10.0**-k for k in range(3, last + 1)], curves)
     if arguments.page is not None:
-        groups = {name: solvers_of(GROUPS[name]) for name in arguments.groups}
-        write_page(curves.points, {name: list(solvers) for name, solvers in groups.items()}, arguments.page)
+        write_page(curves.points, {name: names_of(GROUPS[name]) for name in arguments.groups}, arguments.page)
 
 
 if __name__ == "__main__":

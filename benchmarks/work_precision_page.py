@@ -21,17 +21,23 @@ Curves = Mapping[tuple[str, str], Curve]  # (problem, solver)
 
 
 def write_page(points: Sequence[Point], groups: Mapping[str, Sequence[str]], folder: Path) -> None:
-    """work_precision.md and a picture for each group; `groups` has the solvers of each, ours first."""
+    """work_precision.md and a picture for each group; `groups` has the solvers of each, ours first.
+
+    Solvers that were not measured are left out.
+    """
     curves: dict[tuple[str, str], Curve] = {}
     for point in points:
         curves.setdefault((point.problem, point.solver), []).append(point)
     folder.mkdir(parents=True, exist_ok=True)
     parts = [
         "# Work and precision\n",
-        "Made by `python -m benchmarks.work_precision --curves curves.jsonl --page docs/solvers`; what an error is says "
-        "`error_of` in train/solve/work_precision.py, and atol is rtol times the smallest component that matters.\n",
+        "Made by `python -m benchmarks.work_precision --curves benchmarks/results/work_precision-cpu.jsonl --page "
+        "docs/solvers`; what an error is says `error_of` in train/solve/work_precision.py, and atol is rtol times the "
+        "smallest component that matters.\n",
     ]
-    for group, solvers in groups.items():
+    measured = {solver for _, solver in curves}
+    for group, names in groups.items():
+        solvers = [name for name in names if name in measured]
         problems = list(dict.fromkeys(problem for problem, solver in curves if solver in solvers))
         if problems:
             parts += [_costs_table(curves, group, problems, solvers), f"![{group}]({group}.png)\n"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,14 @@ def test_a_run_is_continued(study):
     folder, _ = study
     words = ("--toy", "--groups", "order-5", "stiff", "--curves", str(folder / "curves.jsonl"))
     assert lines_of("benchmarks.work_precision", *words) == []
+
+
+def test_the_page_is_made_again_from_what_is_stored(tmp_path):
+    """Whatever peers are installed, and without measuring anything."""
+    curves = shutil.copy(ROOT / "benchmarks" / "results" / "work_precision-cpu.jsonl", tmp_path)
+    assert lines_of("benchmarks.work_precision", "--curves", str(curves), "--page", str(tmp_path)) == []
+    made, stored = tmp_path / "work_precision.md", ROOT / "docs" / "solvers" / "work_precision.md"
+    assert made.read_text() == stored.read_text()
 
 
 @pytest.mark.skipif(
