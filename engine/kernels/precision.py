@@ -6,24 +6,25 @@ Nothing is accepted by default: outside of `accepting(...)` every kernel rounds 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
-_local = threading.local()
+_accepted: ContextVar[float] = ContextVar("accepted_error", default=0.0)  # shares on other threads inherit it
 
 
 @contextmanager
 def accepting(error: float) -> Iterator[None]:
-    """Inside the block, on this thread, results may be off by `error` relative to their largest entry."""
+    """Inside the block, on this thread and in shares of its work, results may be off by `error` relative to their largest
+    entry."""
     before = accepted_error()
-    _local.error = error
+    _accepted.set(error)
     try:
         yield
     finally:
-        _local.error = before
+        _accepted.set(before)
 
 
 def accepted_error() -> float:
-    """What the innermost `accepting` on this thread said; 0 outside of any."""
-    return getattr(_local, "error", 0.0)
+    """What the innermost `accepting` around said; 0 outside of any."""
+    return _accepted.get()

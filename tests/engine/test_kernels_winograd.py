@@ -165,6 +165,18 @@ def test_what_is_accepted_ends_with_the_block():
     assert accepted_error() == 0.0
 
 
+def test_shares_accept_what_their_caller_accepts():
+    seen = [0.0, 0.0]
+
+    def work(share):
+        seen[share] = accepted_error()
+
+    with accepting(0.5):
+        threads.run_shares(work, 2)
+    threads.run_shares(lambda share: seen.append(accepted_error()), 2)
+    assert seen == [0.5, 0.5, 0.0, 0.0]
+
+
 def test_bits_do_not_depend_on_the_number_of_threads(way):
     x, w, ybar = arrays(*CASES[1])
     found = []
