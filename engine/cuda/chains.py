@@ -18,6 +18,7 @@ from ..fusion import Run, Shape, is_sum, local_results
 from ..jit.expressions import CPP, expression, is_elementwise
 from ..partition import Plan
 from ..program import Step
+from .chain_moments import variance_of
 from .chain_sums import THREADS, Axes, Sharing, common_axes, summed_axes
 from .gathers import gather_text, is_gather, pieces_of
 from .scalar_functions import KINDS
@@ -30,11 +31,15 @@ NumberText = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum at the end of a chain: its slot, what it removes, what it divides by."""
+    """A sum at the end of a chain: its slot, what it removes, what it divides by.
+
+    With a mean may come the variance about it, a slot of its own (`chain_moments`).
+    """
 
     slot: int
     axes: Axes
     divisor: int
+    variance: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class Chain:
 
     Attributes:
         text: the kernel; its name is @.
-        slots: whose arrays are its arguments, in order: read, then written; behind them one array for each of `sums`.
+        slots: whose arrays are its arguments, in order: read, then written; behind them one array for each of `sums`, two
+            where there is a variance.
         reads_numbers: whether the table of numbers is the first argument.
         written: those of `slots` that it writes.
         sums: with `sharing`, the sums that it makes, or prepares (`finish` is then needed).
@@ -151,15 +157,20 @@ class _Writer:
         direct = {slot for step in elementwise for slot in step.inputs}
         self.loaded = [slot for slot in self.read if slot in direct]  # the others are read by gathers
         self.constants: dict[str, str] = {}  # numbers from the table, and what they are called
-        self.sums = [self._sum(step) for step in run.steps if is_sum(step)]
+        own = {step.output: step for step in run.steps}
+        self.squares = {s.output: found for s in run.steps if (found := variance_of(own, s)) is not None}
+        self.unwritten = {slot for v, squares in self.squares.items() for slot in (v, squares.output)}
+        self.sums = [self._sum(s) for s in run.steps if is_sum(s) and s.output not in self.squares]
+        self.observed = [(self.name[s.slot], self._type(s.slot)) for s in self.sums if s.variance is not None]
         axes = common_axes([found.axes for found in self.sums]) if self.sums else None
         self.sharing = None if axes is None else Sharing.of(axes)
         assert (axes is None) == (not self.sums)
         self.size = math.prod(run.shape)
 
     def _sum(self, step: Step) -> Sum:
-        axes = _axes(self.plan, step)
-        return Sum(step.output, axes, axes.rows if step.op.name == "mean_leading" else 1)
+        axes, variances = _axes(self.plan, step), {sq.inputs[1]: v for v, sq in self.squares.items()}
+        divisor = axes.rows if step.op.name == "mean_leading" else 1
+        return Sum(step.output, axes, divisor, variances.get(step.output))
 
     def chain(self) -> Chain:
         body = self._elementwise() if self.sharing is None else self._summing(self.sharing)
@@ -167,9 +178,9 @@ class _Writer:
         arguments = ["const double* __restrict__ numbers"] if reads_numbers else []
         arguments += [f"const {self._type(slot)}* __restrict__ a{self.name[slot]}" for slot in self.read]
         arguments += [f"{self._type(slot)}* __restrict__ a{self.name[slot]}" for slot in self.written]
-        arguments += [
-            f"{self._type(found.slot)}* __restrict__ p{self.name[found.slot]}" for found in self.sums
-        ]
+        for found in self.sums:
+            names = "p" if found.variance is None else "pq"
+            arguments += [f"{self._type(found.slot)}* __restrict__ {n}{self.name[found.slot]}" for n in names]
         threads = THREADS if self.sharing is None else self.sharing.threads
         text = [
             f'extern "C" __global__ void __launch_bounds__({threads}) @({", ".join(arguments)}) {{',
@@ -223,6 +234,7 @@ class _Writer:
 
     def _summing(self, sharing: Sharing) -> list[str]:
         axes, kinds = sharing.axes, sorted({self._type(found.slot) for found in self.sums})
+        depth = "[3]" if self.observed else ""
         rows, columns = f"outer * {axes.rows} + row", f"{axes.columns} + column"
         body = [
             f"const index result = index(blockIdx.x) * {sharing.width} + threadIdx.x % {sharing.width};",
@@ -230,6 +242,8 @@ class _Writer:
             f"const index first = index(blockIdx.y) * {sharing.piece};",
             f"const index end = first + {sharing.piece} < {axes.rows} ? first + {sharing.piece} : {axes.rows};",
             *(f"{self._type(s.slot)} s{self.name[s.slot]} = 0;" for s in self.sums),
+            *(["int count = 0;"] if self.observed else []),
+            *(f"{kind} o{name}, t{name} = 0;" for name, kind in self.observed),
             *self._element(),
             f"if (result < {axes.results}) {{",
             f"  index row = first + threadIdx.x / {sharing.width};",
@@ -238,29 +252,44 @@ class _Writer:
             "  }",
             f"  for (; row < end; row += {sharing.lanes}) {self._one(f'({rows}) * {columns}')}",
             "}",
-            *(f"__shared__ {kind} shared_{kind}[{sharing.threads}];" for kind in kinds),
+            *(f"__shared__ {kind} shared_{kind}[{sharing.threads}]{depth};" for kind in kinds),
         ]
         is_writer = f"threadIdx.x < {sharing.width} && result < {axes.results}"
         for found in self.sums:
-            name, kind = self.name[found.slot], self._type(found.slot)
-            body.append(
-                f"s{name} = folded<{kind}, {sharing.lanes}, {sharing.width}>(shared_{kind}, s{name});"
-            )
-            if sharing.terms(found.axes) == 1:
-                value = f"s{name} / {kind}({found.divisor})" if found.divisor != 1 else f"s{name}"
-                body.append(f"if ({is_writer}) p{name}[result] = {value};")
-            else:
+            body += self._folding(found, sharing)
+            place = "result"
+            if sharing.terms(found.axes) > 1:
                 place = f"(outer * {sharing.pieces} + blockIdx.y) * {axes.columns} + column"
-                body.append(f"if ({is_writer}) p{name}[{place}] = s{name};")
+            body += [f"if ({is_writer}) {line}" for line in self._sum_writes(found, sharing, place)]
         return body
+
+    def _folding(self, found: Sum, sharing: Sharing) -> list[str]:
+        """What the threads of a block have found becomes one."""
+        name, kind = self.name[found.slot], self._type(found.slot)
+        sizes = f"<{kind}, {sharing.lanes}, {sharing.width}>"
+        if found.variance is not None:
+            return [f"fold_moments{sizes}(shared_{kind}, {kind}(count), s{name}, t{name});"]
+        shared = f"&shared_{kind}[0][0]" if self.observed else f"shared_{kind}"
+        return [f"s{name} = folded{sizes}({shared}, s{name});"]
+
+    def _sum_writes(self, found: Sum, sharing: Sharing, place: str) -> list[str]:
+        name, kind = self.name[found.slot], self._type(found.slot)
+        is_whole = sharing.terms(found.axes) == 1
+        share = f" / {kind}({found.divisor})" if is_whole and found.divisor != 1 else ""
+        if found.variance is None:
+            return [f"p{name}[{place}] = s{name}{share};"]
+        return [f"p{name}[{place}] = s{name};", f"q{name}[{place}] = t{name}{share};"]
 
     def _element(self) -> list[str]:
         """One value through all steps, as a function of its position and of what was read there."""
         lines = []
         for step in self.run.steps:
             name = self.name[step.output]
+            if step.output in self.unwritten:
+                continue
             if is_sum(step):
-                lines.append(f"s{name} += x{self.name[step.inputs[0]]};")
+                verb = "o{} = {};" if (name, self._type(step.output)) in self.observed else "s{} += {};"
+                lines.append(verb.format(name, f"x{self.name[step.inputs[0]]}"))
                 continue
             lines.append(f"const {self._type(step.output)} x{name} = {self._expression(step)};")
             if step.output in self.written:
@@ -279,7 +308,8 @@ class _Writer:
     def _one(self, position: str) -> str:
         """A statement that takes the value at a position through all steps."""
         reads = "".join(f", a{self.name[slot]}[{self._place(slot)}]" for slot in self.loaded)
-        return f"{{ const index e = {position}; element(e{reads}); }}"
+        kept = "".join(f" const {kind} v{name}[1] = {{o{name}}};" for name, kind in self.observed)
+        return f"{{ const index e = {position}; element(e{reads});{kept} {' '.join(self._observations(1))} }}"
 
     def _several(self, items: int, position: str) -> list[str]:
         """Statements that do so at a position for each k: all reads go out before the first value is needed."""
@@ -287,13 +317,21 @@ class _Writer:
         names = [(self._type(slot), self.name[slot], self._place(slot)) for slot in self.loaded]
         reads = " ".join(f"r{name}[k] = a{name}[{place}];" for _, name, place in names)
         given = "".join(f", r{name}[k]" for _, name, _ in names)
+        kept = " ".join(f"v{name}[k] = o{name};" for name, _ in self.observed)
         return [
             *(f"  {kind} r{name}[{items}];" for kind, name, _ in names),
+            *(f"  {kind} v{name}[{items}];" for name, kind in self.observed),
             "  #pragma unroll",
             f"{loop} {{ const index e = {position}; {reads} }}",
             "  #pragma unroll",
-            f"{loop} element({position}{given});",
+            f"{loop} {{ element({position}{given}); {kept} }}",
+            *(f"  {line}" for line in self._observations(items)),
         ]
+
+    def _observations(self, items: int) -> list[str]:
+        """Statements that take the values v into their means and spreads."""
+        lines = [f"observe({kind}(count), s{name}, t{name}, v{name});" for name, kind in self.observed]
+        return [*lines, f"count += {items};"] if lines else []
 
     def _constant(self, kind: str, number: str) -> str:
         """A number in the type of a computation; one from the table is read once, before all values."""

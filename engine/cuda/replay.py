@@ -22,8 +22,9 @@ from ..program import Step
 from ..replay import Binder, Code, Runner, Targets, WeakScalars, Workspace
 from ..tiled import Piece
 from . import hats
-from .chain_sums import FINISH, FINISHED_A_BLOCK, FOLD
-from .chains import Chain, chain_of, chain_shape, separated, slot_strides
+from .chain_moments import FINISH_MOMENTS, OBSERVE, with_moments
+from .chain_sums import FINISH, FINISHED_A_BLOCK, FOLD, Sharing
+from .chains import Chain, Sum, chain_of, chain_shape, separated, slot_strides
 from .graph import RecordedGroup, Recorder
 from .numbers import Numbers
 from .products import product_calls
@@ -34,7 +35,9 @@ from .source import EXACT, module
 # Beside elementwise ones, steps whose launches read nothing of the host: CuPy's copies and reductions. CuPy itself refuses
 # to record cuBLAS, for products that are neither a kernel's (`products`) nor cublasLt's (`cublaslt`).
 RECORDABLE = frozenset("matmul max mean_leading min reshape sum take unbroadcast".split())
-COMMON = TYPES + FOLD + FINISH + hats.TEXT  # kernels that are the same for all programs
+COMMON = (
+    TYPES + FOLD + FINISH + OBSERVE + FINISH_MOMENTS + hats.TEXT
+)  # kernels that are the same for all programs
 
 
 class CudaWorkspace(Workspace):
@@ -53,9 +56,10 @@ class CudaWorkspace(Workspace):
         plan = self.plan
         found: dict[str, list[Piece]] = {PROLOGUE: list(plan.steps[PROLOGUE])}
         for group in plan.order[1:]:
-            found[group] = []
+            pieces: list[Piece] = []
             for whole in schedule(plan, group, chain_shape):
-                found[group] += [whole] if isinstance(whole, Step) else separated(plan, group, whole)
+                pieces += [whole] if isinstance(whole, Step) else separated(plan, group, whole)
+            found[group] = with_moments(plan, group, pieces)
         self.plan, self.schedules = with_recomputation(plan, found)
         self._write_chains()
         reasons = {group: self.unrecordable(group) for group in plan.order[1:]}
@@ -71,7 +75,7 @@ class CudaWorkspace(Workspace):
                 name = names.setdefault(chain.text, f"chain_{len(names)}")
                 self._chains[id(piece)] = name, chain
         texts = [text.replace("@", name) for text, name in names.items()]
-        self.text = "\n".join([FUNCTIONS, FOLD, self.numbers.text, *texts])
+        self.text = "\n".join([FUNCTIONS, FOLD, OBSERVE, self.numbers.text, *texts])
         self.module = module(self.text, EXACT)
         self.fill_numbers = self.numbers.update(self.module)
 
@@ -151,17 +155,16 @@ class _CudaBinder(Binder):
         _check_apart(arrays, len(chain.slots) - len(chain.written))
         last: list[Call] = []
         for k, found in enumerate(chain.sums):
-            out = self.arrays[found.slot]
+            slots = [found.slot] if found.variance is None else [found.slot, found.variance]
+            outs = [self.arrays[slot] for slot in slots]
             if chain.is_direct(found):
-                arrays.append(out)
+                arrays += outs
                 continue
             assert chain.sharing is not None
-            partial = self.workspace.scratch.take(("sum", k), (chain.sharing.partial_size,), out.dtype)
-            arrays.append(partial)
-            finish = module(COMMON).get_function(f"finish_{KINDS[out.dtype.name]}")
-            sizes = (found.axes.results, found.axes.columns, chain.sharing.terms(found.axes))
-            arguments = (partial, out, *map(np.int64, sizes), np.float64(found.divisor))
-            last.append((finish, ((-(-sizes[0] // FINISHED_A_BLOCK),), (256,), arguments), {}))
+            size, scratch = (chain.sharing.partial_size,), self.workspace.scratch
+            partials = [scratch.take(("sum", k, place), size, out.dtype) for place, out in enumerate(outs)]
+            arrays += partials
+            last.append(_finishing(chain.sharing, found, partials, outs))
         table = (self.workspace.numbers.table,) if chain.reads_numbers else ()
         return [(kernel, (chain.grid, (chain.threads,), (*table, *arrays)), {}), *last]
 
@@ -201,6 +204,23 @@ class _DeviceNumbers(WeakScalars):
 
     def array(self, slot: int, dtype: np.dtype) -> Array:
         return self._workspace.numbers.view(slot)
+
+
+def _finishing(sharing: Sharing, found: Sum, partials: list[Array], outs: list[Array]) -> Call:
+    """The second pass of a sum, or of a mean and its variance."""
+    axes, kind = found.axes, KINDS[outs[0].dtype.name]
+    sizes = [axes.results, axes.columns, sharing.terms(axes)]
+    last: tuple[Any, ...] = (np.float64(found.divisor),)
+    if found.variance is not None:
+        sizes += [sharing.pieces, sharing.piece, sharing.axes.rows]
+        last = ()
+    name = f"finish_{kind}" if found.variance is None else f"finish_moments_{kind}"
+    blocks = (-(-axes.results // FINISHED_A_BLOCK),)
+    return (
+        module(COMMON).get_function(name),
+        (blocks, (256,), (*partials, *outs, *map(np.int64, sizes), *last)),
+        {},
+    )
 
 
 def _is_hats(plan: Plan, step: Step) -> bool:
