@@ -1,7 +1,8 @@
 """Matrix products of CuPy arrays by cublasLt, by CuPy (cuBLAS) and, of small matrices, by a kernel of the package.
 
 A part of `benchmarks.gpu.kernels`. "near the border" and "few, of many terms" are about the largest that go to the
-kernel: where cublasLt takes less time, `MOST_PRODUCTS` and `LONGEST` of `engine/cuda/products.py` are too large.
+kernel: where cublasLt takes less time, `MOST_PRODUCTS` of `engine/cuda/products.py` and `MOST_TERMS` of `engine/cuda/cublaslt.py`
+are too large.
 The first rows of each result are compared with the product in float64 before it is timed.
 """
 
@@ -46,7 +47,8 @@ CASES = (
     Case("a wide layer", 4096, 4096, 4096),
     Case("a stack", 64, 128, 64, stack=(256,)),
     Case("near the border", 256, 64, 256),
-    Case("few, of many terms", 50, 1024, 2, is_turned=True),
+    Case("few, of many terms", 50, 256, 2, is_turned=True),
+    Case("few, of very many terms", 50, 1024, 2, is_turned=True),
 )
 TOY = (Case("a layer", 6, 4, 3), Case("a stack", 3, 4, 2, stack=(2,)))
 

@@ -3,7 +3,7 @@
 float32 and float64, two matrices or stacks of them; float32 in the precision that `product_precision` says. Arrays are taken
 where they lie, row by row or column by column, with gaps between the rows too, and an operand that is broadcast along the
 stack is read where it is; what lies otherwise is copied first. All else (complex numbers, no nvmath-python, a product
-without an algorithm) is CuPy's own, by cuBLAS, and small products are a kernel of `products`.
+without an algorithm) is CuPy's own, by cuBLAS, and small products of few terms are a kernel of `products`.
 
 In "bf16" operands are rounded to bfloat16 where the result has at least FEWEST_NARROWED rows and columns: that reads both once
 and writes half their bytes, which smaller products do not win back. Those are computed in TF32.
@@ -26,22 +26,27 @@ from .cublaslt_plans import WIDEST_ALIGNMENT, Matrix, Problem, plan_for, run
 from .products import is_small, product_calls
 
 # With n columns of the result a value of an operand is read for 2 n operations. Tensor cores do them in half the time in
-# bfloat16, some 1e15 a second against 5e14; to round it takes 8 bytes of some 4e12 a second: n of 500 to win that back.
+# bfloat16, some 1e15 a second against 5e14. To round it moves 6 bytes and saves 2, of some 4e12 a second: n of 500 wins that
+# back. (From data sheets.)
 FEWEST_NARROWED = 512
+
+# A block of the small kernel walks along k alone, some 0.6 us for 16 terms; cublasLt, which divides a long sum among blocks, takes
+# some 8 us for a small product. (Estimates: the benchmark `gpu/products.py` measures both.)
+MOST_TERMS = 256  # of a product for the small kernel
 
 Lie = tuple[tuple[int, ...], tuple[int, ...]]  # a shape, and strides that count values
 Arrangement = tuple[int, tuple[Matrix, Matrix, Matrix], tuple[bool, bool], bool]
 
 
 def fits(a: Any, b: Any) -> bool:
-    """Whether cublasLt may take these operands: float32 or float64, matrices or stacks, not empty, not small."""
+    """Whether these operands are for cublasLt: float32 or float64, matrices or stacks, not empty, not small."""
     return bool(
         a.dtype == b.dtype
         and a.dtype.name in ("float32", "float64")
         and min(a.ndim, b.ndim) >= 2
         and a.size
         and b.size
-        and not is_small(a, b)
+        and not (is_small(a, b) and a.shape[-1] <= MOST_TERMS)
         and backend.cublaslt_module()
     )
 
@@ -54,23 +59,28 @@ def matmul_cublaslt(a: Array, b: Array, out: Array | None = None) -> Array:
         stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         out = xp.empty((*stack, a.shape[-2], b.shape[-1]), a.dtype)
     if not _multiplied(xp, a, b, out):
-        xp.matmul(a, b, out=out)
+        _multiply_otherwise(a, b, out)
     return out
 
 
 @on_device
 def matmul_into(a: Array, b: Array, out: Array) -> None:
     """out = a @ b for the matrix products of `engine/kernels` on CuPy arrays, so that a graph can hold those too."""
-    if out.dtype == a.dtype and backend.cublaslt_module():
-        calls = product_calls(out, a, b) if out.flags.c_contiguous else None
-        for kernel, arguments, settings in calls or ():
-            kernel(*arguments, **settings)
-        if calls is not None:
-            return
-        if fits(a, b):
-            matmul_cublaslt(a, b, out)
-            return
-    backend.namespace_of(a).matmul(a, b, out=out)
+    if out.dtype == a.dtype and fits(a, b):
+        matmul_cublaslt(a, b, out)
+    elif backend.cublaslt_module() is None:
+        backend.namespace_of(a).matmul(a, b, out=out)
+    else:
+        _multiply_otherwise(a, b, out)
+
+
+def _multiply_otherwise(a: Array, b: Array, out: Array) -> None:
+    """out = a @ b by the kernel for small products, or else by CuPy."""
+    calls = product_calls(out, a, b) if out.flags.c_contiguous else None
+    if calls is None:
+        backend.namespace_of(a).matmul(a, b, out=out)
+    for kernel, arguments, settings in calls or ():
+        kernel(*arguments, **settings)
 
 
 def _multiplied(xp: Any, a: Array, b: Array, out: Array) -> bool:

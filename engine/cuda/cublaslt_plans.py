@@ -85,7 +85,7 @@ class Problem(NamedTuple):
         kind: of KINDS.
         first, second, result: as they lie in memory.
         turned: whether first and second are taken turned.
-        count: matrices in the stack.
+        n_matrices: in the stack.
         alignments: bytes of which the addresses of first, second and result are multiples, powers of 2.
         deterministic: whether sums over k must not be added up in the result by several blocks.
     """
@@ -95,7 +95,7 @@ class Problem(NamedTuple):
     second: Matrix
     result: Matrix
     turned: tuple[bool, bool]
-    count: int
+    n_matrices: int
     alignments: tuple[int, int, int]
     deterministic: bool
 
@@ -121,7 +121,9 @@ class Plan:
             _set(lt.matmul_desc_set_attribute, self.description, name, np.int32(is_turned))
         matrices = (problem.first, problem.second, problem.result)
         types = (kind.operand, kind.operand, kind.result)
-        self.layouts = [self._layout(lt, *pair, problem.count) for pair in zip(matrices, types, strict=True)]
+        self.layouts = [
+            self._layout(lt, *pair, problem.n_matrices) for pair in zip(matrices, types, strict=True)
+        ]
         self._found = self._proposals(lt, handle, problem)
         chosen = next((i for i, one in enumerate(self._found) if one["state"] == 0), None)
         if chosen is None:

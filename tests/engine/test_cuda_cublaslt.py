@@ -177,7 +177,7 @@ def test_a_matrix_for_the_whole_stack_is_read_where_it_is(lt, rng):
     a, b = drawn(rng, 5, 3, 4), drawn(rng, 4, 2)
     cublaslt.matmul_cublaslt(a, b)
     [problem] = cublaslt_plans.plans_in_use()
-    assert (problem.count, problem.first.stack_step, problem.second.stack_step) == (5, 0, 12)
+    assert (problem.n_matrices, problem.first.stack_step, problem.second.stack_step) == (5, 0, 12)
 
 
 @pytest.mark.parametrize("lie", ["by rows", "by columns", "with gaps", "with gaps, by columns"])
@@ -355,7 +355,14 @@ def test_what_cublaslt_is_not_asked(lt, arrays):
 
 
 @pytest.mark.parametrize(
-    "sizes, expected", [((128, 128, 128), False), ((2, 2000, 2), True), ((300, 300, 300), True)]
+    "sizes, expected",
+    [
+        ((128, 128, 128), False),
+        ((2, 2000, 2), True),
+        ((2, 256, 2), False),
+        ((2, 257, 2), True),
+        ((300, 300, 300), True),
+    ],
 )
 def test_small_products_are_a_kernel(lt, monkeypatch, sizes, expected):
     monkeypatch.setattr(products, "MOST_PRODUCTS", MOST_PRODUCTS)
@@ -409,6 +416,17 @@ def test_small_products_of_kernels_are_a_launch_where_results_have_no_gaps(lt, r
     cublaslt.matmul_into(a, b, out)
     assert_product(out, a, b)
     assert not lt.runs
+
+
+def test_a_small_product_without_an_algorithm_is_a_launch(rng, monkeypatch):
+    lt = use(monkeypatch, FakeCublasLt(lambda description: []))
+    on_cpu(monkeypatch)
+    monkeypatch.setattr(backend, "device_address", lt.address_of)
+    monkeypatch.setattr(np, "matmul", None)
+    monkeypatch.setattr(products, "MOST_PRODUCTS", MOST_PRODUCTS)
+    a, b = drawn(rng, 2, 300), drawn(rng, 300, 3)
+    assert cublaslt.fits(a, b)
+    assert_product(cublaslt.matmul_cublaslt(a, b), a, b)
 
 
 OTHERS = {
