@@ -68,7 +68,7 @@ def pieces_of(program: Program, step: Step, strides: Mapping[int, Strides]) -> l
 
 
 def _placed(shape: Sequence[int], index: Sequence[object], slot: int, strides: Strides) -> Piece:
-    """The window of a basic index, described as `ops.shaping` freezes it."""
+    """The window of a basic index, described as `ops.indexing` freezes it."""
     parts = list(index)
     n_named = sum(part is not None and part is not Ellipsis for part in parts)
     whole = [("slice", None, None, None)] * (len(shape) - n_named)

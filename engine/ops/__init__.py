@@ -1,58 +1,37 @@
-"""The operations: functions on arrays, numbers and traced values alike."""
+"""The operations: functions on arrays, numbers and traced values alike, each primitive beside its rule.
 
+Complex values follow the bilinear pairing dL = Re(ybar dy): holomorphic rules conjugate nothing, which is what
+complex-step differentiation needs, and of the cotangent of a real value only the real part means anything. That part is
+taken where a complex value became a real one (`abs`, `real`, casts) and at the leaves: the rules in between are linear
+with real coefficients, which commutes with it.
+"""
+
+from .activations import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus
+from .arithmetic import add, div, mul, neg, power, power_of, square, sub
+from .casts import as_number, astype, conj, copy, real
 from .convolution import avg_pool, conv2d, conv_transpose2d, max_pool
-from .elementwise import (
-    absolute,
-    add,
-    arctan,
+from .flat import (
     ceil,
-    clip,
-    conj,
-    cos,
-    cosh,
-    div,
-    elu,
     equal,
-    exp,
-    expm1,
     floor,
-    gelu,
     greater,
     greater_equal,
     isfinite,
     isnan,
-    leaky_relu,
     less,
     less_equal,
-    log,
-    log1p,
     logical_and,
     logical_not,
     logical_or,
-    maximum,
-    minimum,
-    mul,
-    neg,
     not_equal,
     ones_like,
-    power,
-    power_of,
-    relu,
     rint,
-    sigmoid,
-    sign,
-    silu,
-    sin,
-    sinh,
-    softplus,
-    sqrt,
-    square,
-    sub,
-    tan,
-    tanh,
-    where,
     zeros_like,
 )
+from .functions import arctan, cos, cosh, exp, expm1, log, log1p, sin, sinh, sqrt, tan, tanh
+from .indexing import flip, getitem, pad, split, take
+from .joins import concatenate, stack
+from .kinks import absolute, clip, maximum, minimum, sign, where
 from .linear import dot, einsum, matmul, outer
 from .losses import log_softmax, mse, softmax, softmax_cross_entropy
 from .normalization import group_normalize, hat_weights, normalize
@@ -71,27 +50,7 @@ from .reductions import (
     sum,
     var,
 )
-from .shaping import (
-    as_number,
-    astype,
-    broadcast_to,
-    concatenate,
-    copy,
-    expand_dims,
-    flip,
-    getitem,
-    moveaxis,
-    pad,
-    real,
-    reshape,
-    split,
-    squeeze,
-    stack,
-    swapaxes,
-    take,
-    transpose,
-    unbroadcast,
-)
+from .shaping import broadcast_to, expand_dims, moveaxis, reshape, squeeze, swapaxes, transpose, unbroadcast
 
 __all__ = [
     "absolute",

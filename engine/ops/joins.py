@@ -1,13 +1,59 @@
-"""Joining arrays into a buffer in which some of them may already lie."""
+"""Joining arrays, also into a buffer in which some of them may already lie."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
-from ..primitive import Call
+from ..backend import namespace_of
+from ..errors import ArgumentError
+from ..primitive import Call, primitive
+from ..trace import base_value, shape_of
+from .indexing import getitem
+from .shaping import checked_axis, expand_dims
+
+
+@primitive("concatenate")
+def concatenate_arrays(xp, *parts, axis):
+    """The parts joined along an axis that exists."""
+    return xp.concatenate(parts, axis=axis)
+
+
+@concatenate_arrays.vjp(saves=("parts.shape",))
+def concatenate_vjp(ybar, shapes, *, axis):
+    """Each part gets its slice of ybar."""
+    bars, start = [], 0
+    for shape in shapes:
+        window = [slice(None)] * len(shape)
+        window[axis] = slice(start, start + shape[axis])
+        bars.append(getitem(ybar, tuple(window)))
+        start += shape[axis]
+    return bars
+
+
+@concatenate_arrays.writes_into
+def concatenate_into(out, *parts, axis):
+    """Parts that were not computed in place are copied there."""
+    return join_calls(out, parts, axis)
+
+
+def concatenate(parts: Any, axis: int = 0) -> Any:
+    """The arrays of a sequence joined along `axis`."""
+    parts = tuple(parts)
+    if not parts:
+        raise ArgumentError("`concatenate` needs at least one array")
+    if any(isinstance(part, list) for part in parts):
+        xp = namespace_of(*map(base_value, parts))
+        parts = tuple(xp.asarray(part) if isinstance(part, list) else part for part in parts)
+    return concatenate_arrays(*parts, axis=checked_axis(axis, len(shape_of(parts[0]))))
+
+
+def stack(parts: Any, axis: int = 0) -> Any:
+    """The arrays of a sequence joined along a new axis."""
+    return concatenate([expand_dims(part, axis) for part in parts], axis=axis)
 
 
 def parts_of(out: np.ndarray, lengths: Sequence[int], axis: int) -> list[np.ndarray]:

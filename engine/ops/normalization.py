@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import namespace_of
 from ..primitive import primitive
 from ..trace import base_value, dtype_of, shape_of
-from .elementwise import sqrt
+from .functions import sqrt
 from .reductions import square_about_mean, sum
 from .shaping import reshape
 

@@ -10,8 +10,12 @@ import numpy as np
 from ..errors import ArgumentError
 from ..primitive import primitive
 from ..trace import dtype_of, shape_of
-from .elementwise import equal, exp, isfinite, log, sqrt, square, where
-from .shaping import astype, broadcast_to, checked_axis, real, reshape, squeeze
+from .arithmetic import square
+from .casts import astype, real
+from .flat import equal, isfinite
+from .functions import exp, log, sqrt
+from .kinks import where
+from .shaping import broadcast_to, checked_axis, reshape, squeeze
 from .wide import channel_operand, leading_sum
 
 Axis = int | tuple[int, ...] | None
