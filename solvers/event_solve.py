@@ -22,13 +22,13 @@ from ..engine import ops
 from ..engine.backend import namespace_of
 from ..engine.errors import ArgumentError, GrazingEvent, NeuralODEError, TracedValueError
 from ..engine.kernels.precision import accepting
-from ..engine.trace import Trace, Var, base_value, describe
-from ..engine.tree import Tree, leaves, same_structure, tree_map
+from ..engine.trace import Trace, Var, base_value
+from ..engine.tree import Tree, leaves, tree_map
 from .compiled import Purpose
 from .dynamics import Dynamics
+from .event_jumps import after_jumps
 from .events import Event, Occurrences
 from .forward import solve_forward
-from .initial_state import initial_state
 from .monitor import Crossing, Monitor, accumulation
 from .options import Options, check_method
 from .pieces import Piece, joined, solve_in_pieces
@@ -300,39 +300,10 @@ class _EventSolve:
     def _after(self, last: Sequence[_Happened]) -> tuple[Any, Tree]:
         """Time and state after the jumps at one time, in the order of `events`."""
         jumping = [h for h in last if self.events[h.crossing.which].jump is not None]
-        t, y = jumping[0].t, jumping[0].y
-        for happened in jumping:
-            event = self.events[happened.crossing.which]
-            y = self._checked_state(
-                event, base_value(t), event.state_after(t, tree_map(_own, y), self.params)
-            )
-        return t, y
-
-    def _checked_state(self, event: Event, t: float, y: Tree) -> Tree:
-        """ArgumentError for what a jump returned that is no state."""
-        if same_structure(y, self.like) and all(map(_are_alike, leaves(y), leaves(self.like))):
-            try:
-                return initial_state(y)
-            except ArgumentError as error:
-                raise ArgumentError(
-                    f"the jump of the event {event.name!r} at t={t:.6g} returned no state to go on from: {error}"
-                ) from error
-        got, expected = (", ".join(map(describe, leaves(tree))) or "nothing" for tree in (y, self.like))
-        raise ArgumentError(
-            f"the jump of the event {event.name!r} must return a state like y0, {expected}; at t={t:.6g} it "
-            f"returned {got}. Build it with np.stack, np.concatenate or np.where"
-        )
+        t, events = jumping[0].t, [self.events[h.crossing.which] for h in jumping]
+        return t, after_jumps(events, t, jumping[0].y, self.params, self.like)
 
 
 def _along(state: Tree, slope: Tree, delay: Any) -> Tree:
     """state - delay * slope."""
     return tree_map(lambda y, ydot: y - delay * ydot, state, slope)
-
-
-def _own(leaf: Any) -> Any:
-    return leaf if type(leaf) is Var else leaf.copy()
-
-
-def _are_alike(value: Any, like: Any) -> bool:
-    found = base_value(value)
-    return getattr(found, "shape", None) == like.shape and getattr(found, "dtype", None) == like.dtype

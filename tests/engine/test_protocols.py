@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from odegrad.engine import ops, vjp
 from odegrad.engine.errors import ArgumentError, ArgumentTypeError, TracedValueError
+from odegrad.engine.numpy_functions import FUNCTIONS, UFUNCS
 from odegrad.engine.program import record
-from odegrad.engine.protocols import FUNCTIONS, METHODS, OPERATORS, UFUNCS
+from odegrad.engine.protocols import METHODS, OPERATORS
 from odegrad.engine.trace import Var
 from oracles import EPS64, assert_close, central_difference, norm
 
