@@ -6,8 +6,8 @@ destroyed. An algorithm serves the layouts that it was proposed for, at addresse
 Every address must be that of a living array (`address_of`, to be put in the place of `backend.device_address`), with room
 for the whole matrix. The arithmetic is in float64, of operands rounded to TF32 (by cutting off bits) or bfloat16.
 
-`algorithms(description)` says what the heuristics propose, best first: bytes of workspace, or None for a proposal that
-cannot be run.
+`algorithms(kind)` says what the heuristics propose for "fp64", "fp32", "tf32" or "bf16", best first: bytes of workspace, or
+None for a proposal that cannot be run.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class FakeCublasLt:
     MatmulPreferenceAttribute, ReductionScheme = MatmulPreferenceAttribute, ReductionScheme
     matmul_heuristic_result_dtype, cuBLASLtError = result_dtype, cuBLASLtError
 
-    def __init__(self, algorithms=lambda description: [4096]) -> None:
+    def __init__(self, algorithms=lambda kind: [4096]) -> None:
         self.algorithms = algorithms
         self.recorder: Any = None  # of `fake_graphs`, where streams capture
         self.handles: list[int] = []
@@ -202,9 +202,9 @@ class FakeCublasLt:
     ) -> None:  # fmt: skip
         assert light_handle in self.handles
         wanted, layouts = self.objects[preference], (adesc, bdesc, cdesc, ddesc)
-        self._check_sizes(operation_desc, layouts)
+        kind = self._check_sizes(operation_desc, layouts)
         most = wanted.get(MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES, 0)
-        proposed = self.algorithms(self.objects[operation_desc])[:requested]
+        proposed = self.algorithms(kind)[:requested]
         rows = np.ndarray(requested, result_dtype, _memory(results, requested * result_dtype.itemsize))
         for row, workspace in zip(rows, proposed, strict=False):
             number = next(self._numbers)

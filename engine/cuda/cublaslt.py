@@ -34,6 +34,9 @@ FEWEST_NARROWED = 512
 # some 8 us for a small product. (Estimates: the benchmark `gpu/products.py` measures both.)
 MOST_TERMS = 256  # of a product for the small kernel
 
+# By precision, in this order: the kinds that round no more. Cards before Ampere have neither TF32 nor bfloat16.
+_KINDS = {"fp32": ("fp32",), "tf32": ("tf32", "fp32"), "bf16": ("bf16", "tf32", "fp32")}
+
 Lie = tuple[tuple[int, ...], tuple[int, ...]]  # a shape, and strides that count values
 Arrangement = tuple[int, tuple[Matrix, Matrix, Matrix], tuple[bool, bool], bool]
 
@@ -84,27 +87,34 @@ def _multiply_otherwise(a: Array, b: Array, out: Array) -> None:
 
 
 def _multiplied(xp: Any, a: Array, b: Array, out: Array) -> bool:
-    """Write a @ b into `out`; False, and nothing is done, if cublasLt has no algorithm."""
+    """Write a @ b into `out`; False, and nothing is done, if cublasLt has no algorithm of any kind that will do."""
     products = current_products()
-    kind = "fp64" if a.dtype.name == "float64" else products.precision
-    if kind == "bf16":
-        if min(out.shape[-2:]) >= FEWEST_NARROWED:
-            a, b = _narrowed(xp, a), _narrowed(xp, b)
+    kinds = ("fp64",) if a.dtype.name == "float64" else _KINDS[products.precision]
+    for kind in kinds:
+        if kind == "bf16":
+            if min(out.shape[-2:]) < FEWEST_NARROWED:
+                continue
+            done = _multiplied_as(kind, xp, _narrowed(xp, a), _narrowed(xp, b), out, products.deterministic)
         else:
-            kind = "tf32"
-    found = _arranged(_lie(a), _lie(b), _lie(out))
+            done = _multiplied_as(kind, xp, a, b, out, products.deterministic)
+        if done:
+            return True
+    return False
+
+
+def _multiplied_as(kind: str, xp: Any, a: Array, b: Array, out: Array, deterministic: bool) -> bool:
+    """`_multiplied` by a kind of product; operands that cannot be read where they lie are copied."""
+    found, target = _arranged(_lie(a), _lie(b), _lie(out)), out
     if found is None:
         stack = out.shape[:-2]
         a, b = (xp.ascontiguousarray(xp.broadcast_to(x, (*stack, *x.shape[-2:]))) for x in (a, b))
         target = out if out.flags.c_contiguous else xp.empty(out.shape, out.dtype)
         found = _arranged(_lie(a), _lie(b), _lie(target))
-    else:
-        target = out
     assert found is not None
-    count, matrices, turned, is_swapped = found
+    n_matrices, matrices, turned, is_swapped = found
     first, second = (b, a) if is_swapped else (a, b)
     alignments = _alignment(first), _alignment(second), _alignment(target)
-    plan = plan_for(Problem(kind, *matrices, turned, count, alignments, products.deterministic))
+    plan = plan_for(Problem(kind, *matrices, turned, n_matrices, alignments, deterministic))
     if plan is None:
         return False
     run(plan, first, second, target)

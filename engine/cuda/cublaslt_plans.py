@@ -209,8 +209,8 @@ class _Library:
             return Plan(self.lt, self.handle, problem)
         except (NoAlgorithm, self.lt.cuBLASLtError) as error:
             logger.info(
-                "odegrad: cublasLt has no algorithm for %s%s, so such products are left to cuBLAS, and steps with them "
-                "are launched kernel by kernel",
+                "odegrad: cublasLt has no algorithm for %s%s: such products are made with less rounding, or by cuBLAS, and "
+                "then steps with them are launched kernel by kernel",
                 problem,
                 f" ({error})" if str(error) else "",
             )

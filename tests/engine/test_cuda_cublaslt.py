@@ -238,6 +238,18 @@ def test_few_rows_or_columns_are_tf32_in_bf16(lt, rng):
     assert [run["kind"] for run in lt.runs] == ["tf32", "tf32", "bf16"]
 
 
+@pytest.mark.parametrize(
+    ("precision", "refused", "expected"),
+    [("tf32", {"tf32"}, "fp32"), ("bf16", {"bf16"}, "tf32"), ("bf16", {"bf16", "tf32"}, "fp32")],
+)
+def test_what_a_card_cannot_round_is_rounded_less(rng, monkeypatch, precision, refused, expected):
+    lt = use(monkeypatch, FakeCublasLt(lambda kind: [] if kind in refused else [0]))
+    monkeypatch.setattr(cublaslt, "FEWEST_NARROWED", 2)
+    with product_precision(precision):
+        multiplied(rng, dtype=np.float32)
+    assert [run["kind"] for run in lt.runs] == [expected]
+
+
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_float64_is_never_rounded(lt, rng, precision):
     a, b = drawn(rng, 6, 7), drawn(rng, 7, 5)
@@ -292,7 +304,7 @@ def test_the_plan_unused_for_longest_is_destroyed(lt, monkeypatch):
 
 
 def test_what_fails_leaves_nothing_behind(monkeypatch, rng):
-    lt = use(monkeypatch, FakeCublasLt(lambda description: [None]))
+    lt = use(monkeypatch, FakeCublasLt(lambda kind: [None]))
     multiplied(rng)
     gc.collect()
     assert not lt.objects
@@ -305,7 +317,7 @@ def test_it_runs_on_the_stream_of_the_caller(lt, rng):
 
 @pytest.mark.parametrize("workspace", [0, 1 << 20])
 def test_it_has_the_workspace_that_it_needs(monkeypatch, rng, workspace):
-    lt = use(monkeypatch, FakeCublasLt(lambda description: [None, workspace]))
+    lt = use(monkeypatch, FakeCublasLt(lambda kind: [None, workspace]))
     multiplied(rng)
     assert len(lt.runs) == 1
 
@@ -313,7 +325,7 @@ def test_it_has_the_workspace_that_it_needs(monkeypatch, rng, workspace):
 @pytest.mark.parametrize("proposals", [[], [None, None]], ids=["none", "none that runs"])
 def test_what_has_no_algorithm_is_left_to_cupy(monkeypatch, rng, caplog, proposals):
     asked = []
-    lt = use(monkeypatch, FakeCublasLt(lambda description: asked.append(1) or proposals))
+    lt = use(monkeypatch, FakeCublasLt(lambda kind: asked.append(1) or proposals))
     a, b, out = (aligned(shape, 0) for shape in ((3, 4), (4, 2), (3, 2)))
     a[...], b[...] = drawn(rng, 3, 4), drawn(rng, 4, 2)
     with caplog.at_level(logging.INFO, "odegrad"):
@@ -326,7 +338,7 @@ def test_what_has_no_algorithm_is_left_to_cupy(monkeypatch, rng, caplog, proposa
 
 
 def test_what_cublaslt_refuses_is_left_to_cupy(monkeypatch, rng, caplog):
-    def refused(description):
+    def refused(kind):
         raise FakeCublasLt.cuBLASLtError("CUBLAS_STATUS_NOT_SUPPORTED")
 
     use(monkeypatch, FakeCublasLt(refused))
@@ -419,7 +431,7 @@ def test_small_products_of_kernels_are_a_launch_where_results_have_no_gaps(lt, r
 
 
 def test_a_small_product_without_an_algorithm_is_a_launch(rng, monkeypatch):
-    lt = use(monkeypatch, FakeCublasLt(lambda description: []))
+    lt = use(monkeypatch, FakeCublasLt(lambda kind: []))
     on_cpu(monkeypatch)
     monkeypatch.setattr(backend, "device_address", lt.address_of)
     monkeypatch.setattr(np, "matmul", None)

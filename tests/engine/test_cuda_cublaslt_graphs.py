@@ -95,7 +95,7 @@ def test_groups_are_captured_and_their_graphs_compute(cupy, rng, name):
 
 
 def test_a_group_without_an_algorithm_is_launched_kernel_by_kernel(cupy, rng):
-    cupy.lt.algorithms = lambda description: []
+    cupy.lt.algorithms = lambda kind: []
     f, y, ybar, params = case("stacked", rng)
     device = OnDevice(cupy, f, 0.4, y, params)
     for t in (0.1, 0.2, 0.3):
