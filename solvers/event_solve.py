@@ -29,6 +29,7 @@ from .dynamics import Dynamics
 from .event_jumps import after_jumps
 from .events import Event, Occurrences
 from .forward import solve_forward
+from .kernels_at_work import kernels_at_work
 from .monitor import Crossing, Monitor, accumulation
 from .options import Options, check_method
 from .pieces import Piece, joined, solve_in_pieces
@@ -194,6 +195,7 @@ class _EventSolve:
             self._captured = dynamics.hidden
             options = flat_tolerances(options, dynamics.layout)
             check_method(options, y, has_aux=False)
+        with kernels_at_work(dynamics, options)():
             done = solve_forward(dynamics, options, times, Purpose("solve"), keeps_states=False, stats=stats)
         return done.solution("event" if self.monitor.fired else "finished")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +11,7 @@ import numpy as np
 from ..engine.backend import Array, is_array, namespace_of, place_of, to_xp
 from ..engine.errors import NeuralODEError, SolveError
 from ..engine.jit.layout import Unsupported
-from ..engine.kernels.precision import accepting
-from ..engine.kernels.threads import one_blas_thread
-from ..engine.primitive import PRIMITIVES, Primitive
-from ..engine.tiled import replaces_blas_threads
+from ..engine.primitive import Primitive
 from ..engine.trace import Var, is_inside_program, saved_bytes
 from ..engine.transforms import vjp
 from .compiled import Purpose, checkout, compiled_for, give_back
@@ -36,14 +32,13 @@ from .gradients import (
     walk,
 )
 from .jit import solve_compiled
+from .kernels_at_work import kernels_at_work
 from .options import Options
 from .recorded import recorded_pull_back
 from .stages import ReplayStages
 from .stats import Stats
 from .times import output_times
 from .trajectory import n_read_inside
-
-CONVOLUTIONS = frozenset(name for name in PRIMITIVES if name.startswith("conv2d"))
 
 
 class Solve(Primitive):
@@ -84,7 +79,7 @@ class Solve(Primitive):
         self.keeps_path = self.is_differentiated and options.gradient == "interpolated"
         self.purpose = self._purpose(is_differentiated) if self.keeps_states else Purpose("solve")
         self.done: Forward | None = None
-        self._divides_itself = self._is_divided()
+        self._kernels = kernels_at_work(dynamics, options)
 
     def _refuse_outputs(self, args: Sequence[Any]) -> None:
         """NeuralODEError where a derivative would silently pass by what is returned beside the output times."""
@@ -139,26 +134,6 @@ class Solve(Primitive):
             keeps_path=keeps_path,
             stats=stats,
         )
-
-    def _is_divided(self) -> bool:
-        """Whether f is divided among threads in other ways than by BLAS: convolutions, and tiles in replay."""
-        program, shape = self.dynamics.program, self.dynamics.layout.shapes[0]
-        if not CONVOLUTIONS.isdisjoint(program.operations):
-            return True
-        is_tiled = self.options.execution == "replay" and self.dynamics.xp is np and len(shape) > 1
-        return is_tiled and replaces_blas_threads(program, shape[0])
-
-    @contextmanager
-    def _kernels(self) -> Iterator[None]:
-        """What holds for the kernels of f while this solve is at work.
-
-        Convolutions and tiles divide themselves among threads. Between them, products on all threads of BLAS would leave
-        its workers spinning on the cores that these threads need: a training iteration of the network `conv-7` of
-        benchmarks/iteration.py takes a quarter of the time with BLAS held at one thread.
-        """
-        held = one_blas_thread() if self._divides_itself else nullcontext()
-        with accepting(self.options.accepted_round_off), held:
-            yield
 
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
         """The arguments and the forward pass; of arrays the copies that the forward pass owns."""

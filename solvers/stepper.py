@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine.backend import Array, namespace_of, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.kernels.precision import accepting
 from ..engine.product_precision import product_precision
 from ..engine.trace import Var
 from ..engine.tree import Tree, leaves
@@ -19,6 +20,7 @@ from .controller import Controller
 from .dynamics import Dynamics, StateLayout
 from .forward import begin_rows, control_of, stages_for, step_of, trust
 from .initial_state import initial_state, refuse_subclasses
+from .kernels_at_work import kernels_at_work
 from .loop import Integrator
 from .method import Method
 from .options import check_method, checked_options
@@ -120,7 +122,8 @@ class Stepper:
         times = output_times([t0, t1])
         y0 = initial_state(y0)
         refuse_subclasses("params", params)
-        dynamics = Dynamics(f, times[0], y0, params, has_aux=False)
+        with accepting(options.accepted_round_off):
+            dynamics = Dynamics(f, times[0], y0, params, has_aux=False)
         options = flat_tolerances(options, dynamics.layout)
         check_method(options, y0, has_aux=False)
         if any(type(value) is Var for value in (*leaves(y0), *dynamics.params_leaves, *dynamics.hidden)):
@@ -130,7 +133,8 @@ class Stepper:
         self.stats = Stats()
         self._layout = dynamics.layout
         self._slope = lambda t, y: dynamics.call(t, y)[0]
-        with np.errstate(all="ignore"):
+        self._kernels = kernels_at_work(dynamics, options)
+        with self._kernels(), np.errstate(all="ignore"):
             self._stages, self._compiled = stages_for(dynamics, options, Purpose("solve"))
             trust(self._stages, self._compiled, dynamics, times, self.stats)
             begin_rows(self._stages, dynamics, self.stats)
@@ -166,7 +170,7 @@ class Stepper:
                 f"the solve is done: it has reached t1 = {integrator.t1:g}; ask `is_done` first"
             )
         y0 = self._y
-        with np.errstate(all="ignore"):
+        with self._kernels(), np.errstate(all="ignore"):
             integrator.advance()
         polynomial = self._polynomial() if integrator.method.interpolates else None
         self._y = layout.unflatten(integrator.y.copy())
@@ -191,7 +195,7 @@ class Stepper:
 
         @cache
         def evaluated() -> Array:
-            with np.errstate(all="ignore"):
+            with self._kernels(), np.errstate(all="ignore"):
                 slopes = extra_slopes(self._slope, t, rows[0], h, tableau, list(rows[1:]))
             self.stats.nfe += len(tableau.extra_c)
             return polynomial_of(tableau, rows[0], self._stages.xp.stack(slopes), h)

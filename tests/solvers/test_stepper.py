@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from odegrad import StepSizeUnderflow, grad, odeint
+from odegrad import StepSizeUnderflow, grad, odeint, ops
 from odegrad.engine.errors import ArgumentError, ArgumentTypeError
 from odegrad.solvers import Stepper
 from solving import METHODS, network, random_case
+from threadpoolctl import threadpool_info, threadpool_limits
 
 CASE = random_case(70)
 
@@ -44,6 +45,26 @@ def test_what_chooses_the_steps_of_odeint_chooses_these(options):
     grid = [0.0, *(s.t1 for s in steps)]
     assert np.array_equal(grid, odeint(network, CASE.y0, [0.0, 2.0], CASE.params, **options).grid)
     assert grid != [0.0, *(s.t1 for s in plain)]
+
+
+@pytest.mark.parametrize("execution", ["replay", "eager"])
+def test_convolutions_round_as_those_of_odeint_do(execution, rng):
+    """With the round-off that the tolerance allows, and BLAS at one thread."""
+    y0 = rng.standard_normal((8, 16, 16, 16)).astype(np.float32)
+    w = (0.1 * rng.standard_normal((3, 3, 16, 16))).astype(np.float32)
+    seen = set()
+
+    def f(t, y):
+        seen.update(x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas")
+        return np.tanh(ops.conv2d(y, w, padding=1))
+
+    options = {"rtol": 1e-2, "atol": 1e-2, "execution": execution}
+    with threadpool_limits(2):
+        stepper = Stepper(f, y0, 0.0, 1.0, **options)
+        seen.clear()
+        all_steps(stepper)
+        assert seen == ({1} if execution == "eager" else set())
+        assert np.array_equal(stepper.y, odeint(f, y0, [0.0, 1.0], **options).ys[-1])
 
 
 def test_before_the_first_step():
