@@ -16,6 +16,7 @@ from weakref import WeakSet
 import numpy as np
 
 from .errors import ArgumentError, ArgumentTypeError
+from .forking import free_in_child
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -115,7 +116,7 @@ def transfers() -> Transfers:
 
 
 _transfers = Transfers()
-_counting = threading.Lock()
+_counting = free_in_child(threading.Lock())
 
 
 def _count(*, reads: int = 0, writes: int = 0) -> None:
