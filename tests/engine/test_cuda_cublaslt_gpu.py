@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cuda_on_device import cupy_or_skip
+from odegrad import odeint, ops, value_and_grad
 from odegrad.engine import backend
 from odegrad.engine.cuda import cublaslt, cublaslt_plans
 from odegrad.engine.cuda.graph import Graph
@@ -123,3 +124,43 @@ def test_a_graph_holds_it(cupy, case, precision):
     assert_close(
         backend.to_host(out), 2 * exact, scale=2 * scale, tol=3 * OPERAND_ERRORS[precision] + 8 * EPS32
     )
+
+
+def by_stacks(t, y, w):
+    return np.tanh(y @ np.swapaxes(y, 1, 2) @ y @ w) * np.cos(t) - y
+
+
+def by_long_sums(t, y, w):
+    return np.tanh(y @ w) @ w.T / 32.0 - y
+
+
+def by_convolutions(t, y, w):
+    return np.tanh(ops.conv2d(y, w, padding=1)) - y
+
+
+SOLVES = {  # f, shape of the state, shape of w
+    "stacks": (by_stacks, (7, 5, 12), (12, 12)),
+    "long sums": (by_long_sums, (9, 1200), (1200, 33)),
+    "convolutions in float64": (by_convolutions, (6, 15, 14, 16), (3, 3, 16, 16)),
+}
+
+
+@pytest.mark.parametrize("case", SOLVES)
+def test_steps_and_pull_backs_are_captured(cupy, case, caplog):
+    """Three times: launched, captured, as graphs."""
+    f, *shapes = SOLVES[case]
+    rng = np.random.default_rng(0)
+    y, w = (0.3 * rng.standard_normal(shape) for shape in shapes)
+
+    def loss(both):
+        ys = odeint(f, both[0], [0.0, 0.5], both[1], rtol=1e-5, atol=1e-5).ys
+        return ops.sum(np.square(ys))
+
+    _, expected = value_and_grad(loss)((y, w))
+    with caplog.at_level("DEBUG", "odegrad"):
+        for _ in range(3):
+            _, found = value_and_grad(loss)((cupy.asarray(y), cupy.asarray(w)))
+            for bar, exact in zip(found, expected, strict=True):
+                assert_close(backend.to_host(bar), exact, scale=norm(*expected), tol=1e5 * EPS64)
+    assert "kernel by kernel" not in caplog.text
+    assert "no algorithm" not in caplog.text
