@@ -20,18 +20,12 @@ from odegrad.engine import backend
 from odegrad.engine.backend import Array, to_host, to_xp
 from odegrad.engine.cuda import cudnn_plans
 from odegrad.engine.cuda.bfloat16 import narrowed
-from odegrad.engine.cuda.normalize import (
-    Normalization,
-    normalize,
-    normalize_cotangents,
-    normalize_input_grad,
-)
 from odegrad.engine.ops.convolution import conv2d_input_grad, conv2d_weight_grad
 from odegrad.engine.product_precision import OPERAND_ERRORS, Products
 
 from ..measure import ratio, summary
-from .card import copy_speed
 from .device import Device, parsed, tell
+from .normalization import measure_normalization
 from .products import CASES, TOY, measure_products
 
 REPEATS = 20  # calls between two waits for the GPU
@@ -138,45 +132,6 @@ def measure_convolutions(device: Device, shape: tuple[int, ...], precision: str,
             benchmark="kernels",
             note="nvidia-cudnn-frontend cannot be loaded: convolutions are products by cuBLAS",
         )
-
-
-def normalization_calls(device: Device, shape: tuple[int, ...]) -> tuple[Calls, dict[str, int]]:
-    """Forward and backward, and the tensors that each must move at least."""
-    x, _, ybar = arrays(device, shape)
-    xp, channels = device.xp, shape[3]
-    nodes = [
-        to_xp(xp, np.random.default_rng(k).uniform(0.5, 1.5, (101, channels)).astype("f4")) for k in range(2)
-    ]
-    hats = np.zeros(101, np.float32)
-    hats[40:42] = 0.25, 0.75
-    mean, var, given = x.mean((0, 1, 2)), x.var((0, 1, 2)), to_xp(xp, hats)
-    moved = {"forward": 2, "backward": 5}
-    if device.name == "cpu":
-        gamma, alpha = (given @ values for values in nodes)
-        return {"forward": lambda: ops.relu(ops.normalize(x, mean, var, 1e-5, gamma, alpha))}, moved
-    how = Normalization(mean, var, 1e-5, *nodes, given, True)
-    out = xp.empty_like(x)
-
-    def backward() -> None:
-        bars = normalize_cotangents(ybar, x, how)
-        normalize_input_grad(ybar, x, how, mean_bar=bars.mean, var_bar=bars.var, out=out)
-
-    return {"forward": lambda: normalize(x, how, out=out), "backward": backward}, moved
-
-
-def measure_normalization(device: Device, shape: tuple[int, ...], seconds: float) -> None:
-    """A line each way, and the bars: bytes a second over those of a copy, measured just before."""
-    calls, moved = normalization_calls(device, shape)
-    n_bytes = 4 * int(np.prod(shape))
-    copied = copy_speed(device, n_bytes, seconds)["bytes_per_s"]
-    for name, found in device.timed(calls, seconds=seconds, repeats=REPEATS).items():
-        numbers = summary(found)
-        speed = moved[name] * n_bytes / numbers["median_s"]
-        tell(
-            benchmark="kernels", op=f"normalize {name}", method="odegrad", sizes=list(shape), device=device.name,
-            bytes_per_s=speed, **numbers,
-        )  # fmt: skip
-        tell(benchmark="kernels", bar=f"normalize {name}", value=round(speed / copied, 3))
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ USUAL_THREADS = 256
 MOST_BLOCKS = (
     512  # of a sum, whose bits depend on it: hence the same on every card, and enough to fill a large one
 )
-MOST_BLOCKS_ELEMENTWISE = 2048
 COLUMNS = 8  # channels that a block of the second step works on: 32 bytes of float32 are read at once
 FINISH_THREADS = 512  # in such a block
 SIZES = f"""
@@ -40,15 +39,12 @@ def fits_channels(x: Array) -> bool:
     return is_plain(x) and x.ndim > 0 and x.size > 0 and _unit(x) <= MOST_THREADS
 
 
-def shares_of(x: Array, most_blocks: int | None = None) -> Shares:
-    """The grid for x (..., C): whole warps if 256 threads hold whole rows of them, else the most threads that do.
-
-    `most_blocks` is MOST_BLOCKS unless given; what sums needs the same one each time.
-    """
+def shares_of(x: Array) -> Shares:
+    """The grid for x (..., C): whole warps if 256 threads hold whole rows of them, else the most threads that do."""
     unit = _unit(x)
     step = math.lcm(unit, 32) if math.lcm(unit, 32) <= USUAL_THREADS else unit
     threads = max(step, USUAL_THREADS // step * step)
-    return Shares(blocks_for(x.size, threads * pack_size(x.dtype), most_blocks or MOST_BLOCKS), threads)
+    return Shares(blocks_for(x.size, threads * pack_size(x.dtype), MOST_BLOCKS), threads)
 
 
 def finish_shares(channels: int) -> Shares:
