@@ -1,17 +1,18 @@
 """Every benchmark in turn, into one file of results and one table.
 
-    python -m benchmarks [--toy] [--threads N] [--only NAME ...] [--out FOLDER]
+    python -m benchmarks [--toy] [--threads N] [--only NAME ...] [--data-dir FOLDER] [--out FOLDER]
 
 Runs the benchmarks each in a process of its own, keeps what they print as `<machine>-<date>.json` and writes the table
 `<machine>-<date>.md` beside it: medians, spread, evaluations, memory, the ratio to each peer, and for matrix work the part
 of the speed of a large matrix product, which is measured first. With the `peers` extra torchdiffeq and diffrax are
-measured in the same runs.
+measured in the same runs, with the `jit` extra machine code; with the published files of MNIST in a folder, an epoch of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import subprocess
@@ -34,8 +35,11 @@ BENCHMARKS = (
     "memory",
     "independent",
     "tiled",
+    "optimizers",
+    "compiled",
+    "epoch",
 )
-WITH_THREADS = ("iteration", "plain_solve", "norm_cost", "fusion", "tiled")
+WITH_THREADS = ("iteration", "plain_solve", "norm_cost", "fusion", "tiled", "compiled", "epoch")
 RESULTS = Path(__file__).parent / "results"
 Line = dict[str, Any]
 
@@ -47,13 +51,21 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="each at toy size")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of BLAS and of PyTorch")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, metavar="NAME")
+    parser.add_argument("--data-dir", type=Path, help="folder with the published files of MNIST")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     given = parser.parse_args()
     peaks = {
         name: product_speed(name, given.threads, 128 if given.toy else 2048)
         for name in ("float32", "float64")
     }
-    lines = [line for name in given.only for line in run(name, given.threads, toy=given.toy)]
+    lines = []
+    for name in given.only:
+        reason = lacking(name, given)
+        if reason:
+            print(f"{name}: skipped, {reason}", flush=True)
+        else:
+            data = ["--data-dir", str(given.data_dir)] if name == "epoch" and given.data_dir else []
+            lines += run(name, given.threads, *data, toy=given.toy)
     machine = processor_name().lower().replace(" ", "-")
     path = given.out / f"{machine}-{datetime.date.today().isoformat()}"
     given.out.mkdir(parents=True, exist_ok=True)
@@ -72,9 +84,16 @@ def product_speed(dtype: str, n_threads: int, size: int) -> float:
     return round(2e-9 * size**3 / float(np.median(times)), 1)
 
 
-def run(name: str, n_threads: int, *, toy: bool) -> list[Line]:
+def lacking(name: str, given: argparse.Namespace) -> str:
+    """What a benchmark needs and there is not; empty if it can run."""
+    if name == "compiled" and importlib.util.find_spec("numba") is None:
+        return "numba is not installed"
+    return "it needs --data-dir" if name == "epoch" and not (given.toy or given.data_dir) else ""
+
+
+def run(name: str, n_threads: int, *words: str, toy: bool) -> list[Line]:
     """The lines of one benchmark."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", *(["--toy"] if toy else [])]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *(["--toy"] if toy else []), *words]
     if name in WITH_THREADS:
         command += ["--threads", str(n_threads)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(n_threads)}
@@ -102,7 +121,7 @@ def table(content: dict[str, Any]) -> str:
 
 
 def _row(line: Line, peaks: dict[str, float]) -> str:
-    told = ("workload", "op", "method", "what", "x", "w", "stride", "length", "network", "sizes", "dtype")
+    told = "workload problem op method what x w stride length network sizes dtype".split()
     what = ", ".join(str(line[key]) for key in told if key in line)
     nfe = "+".join(str(line[key]) for key in ("nfe", "nfe_backward") if key in line)
     memory = f"{line['memory_mb']} MB" if "memory_mb" in line else _bytes(line.get("saved_bytes"))

@@ -15,7 +15,7 @@ LINES = {
     "epoch": 1,
     "fusion": 6 if find_spec("numba") else 3,
     "independent": 2,
-    "iteration": 4,
+    "iteration": 6,
     "memory": 10,
     "norm_cost": 4,
     "optimizers": 7 if find_spec("numba") else 5,
