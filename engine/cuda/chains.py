@@ -185,6 +185,7 @@ class _Writer:
         text = [
             f'extern "C" __global__ void __launch_bounds__({threads}) @({", ".join(arguments)}) {{',
             f"  typedef {self._index_type()} index;",
+            f"  typedef unsigned {self._index_type()} place;",
             *(f"  {line}" for line in body),
             "}",
         ]
@@ -404,12 +405,16 @@ def _merged(axes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _position(axes: list[tuple[int, int]]) -> str:
-    """The text of sum_k i_k stride_k for the indices i of position e."""
+    """The text of sum_k i_k stride_k for the indices i of position e.
+
+    Without signs, the compiler knows that positions a multiple of n apart are equal modulo n, and reads the value of a channel
+    once for several.
+    """
     terms, inner = [], 1
     for k, (n, stride) in reversed(list(enumerate(axes))):
         if stride:
-            index = "e" if inner == 1 else f"e / {inner}"
-            index = index if k == 0 else f"({index}) % {n}" if inner > 1 else f"e % {n}"
-            terms.append(index if stride == 1 else f"({index}) * {stride}")
+            index = "place(e)" if inner == 1 else f"place(e) / {inner}"
+            index = "e" if k == 0 and inner == 1 else f"index({index})" if k == 0 else f"index({index} % {n})"
+            terms.append(index if stride == 1 else f"{index} * {stride}")
         inner *= n
     return " + ".join(reversed(terms)) or "0"
