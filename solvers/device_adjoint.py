@@ -1,7 +1,8 @@
-"""The adjoint of a Runge-Kutta step on a GPU: its sums are kernels, and all of it is one launch from the second time on.
+"""The adjoint of a Runge-Kutta step on a GPU: its sums are kernels,
+and all of it is one launch from the second time on.
 
-As in `device_step`, times and step size are arguments of a launch before it. The host waits for nothing: a backward pass is
-on its way while the device still works on its first step.
+As in `device_step`, times and step size are arguments of a launch before it. The host waits for nothing: a
+backward pass is on its way while the device still works on its first step.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..engine.backend import Array, to_xp
+from ..engine.backend import Array, namespace_of, to_xp
 from ..engine.cuda.crossings import Sent
 from ..engine.cuda.graph import RecordedSteps
 from ..engine.cuda.replay import CudaWorkspace
@@ -35,10 +36,18 @@ class _Record:
         self.moments = [self.times.device[i:][:1].reshape(()) for i in range(n + 1)]
         self.carry: Array = stages.xp.empty(stages.rows.shape[1], stages.rows.dtype)
         self.ones: Array = stages.xp.ones(n, np.float64)
+        self.dense: Array | None = None
         self.graphs = RecordedSteps(workspace.recorder, f"adjoint steps of {step.tableau.name}")
         reason = workspace.unrecordable("pullback")
         if reason is not None:
             self.graphs.refuse(reason)
+
+    def copied(self, dense: Array) -> Array:
+        """`dense`, where graphs look for it."""
+        if self.dense is None:
+            self.dense = namespace_of(dense).empty_like(dense)
+        self.dense[...] = dense
+        return self.dense
 
 
 _records: WeakKeyDictionary[ReplayStages, dict[Any, _Record]] = WeakKeyDictionary()
@@ -69,12 +78,14 @@ class DeviceAdjointStep(AdjointStep):
     def pull_stages(self, t: float, t_next: float, dense: Array | None) -> None:
         record, h = self._record, t_next - t
         times = [self.step.stage_time(i, t, t_next) for i in range(self.n)]
-        if record.graphs.is_refused or dense is not None:  # which has an address of its own each time
+        if record.graphs.is_refused:
             self._work(times, h, dense)
         else:
+            given = None if dense is None else record.copied(dense)
             record.times.send([*times, h])
             *moments, size = record.moments
-            record.graphs.run(self.stages.buffers(), lambda: self._work(moments, size, None))
+            key = self.stages.buffers(), given is None
+            record.graphs.run(key, lambda: self._work(moments, size, given))
 
     def move_to_start(self, dense: Array | None) -> None:
         bars, ones = self.stages.bars, self._record.ones

@@ -113,6 +113,17 @@ def test_an_adjoint_step_is_captured_once(cupy, problem):
     assert not captured(cupy)
 
 
+def test_outputs_inside_of_steps_have_a_graph_of_their_own(cupy, problem):
+    """Of four steps three have some."""
+    sizes = {"first_step": 0.25, "max_step": 0.25, "rtol": 1.0, "atol": 1.0}
+    options = {"ts": (0.0, 0.1, 0.3, 0.6, 1.0), "keep": "none", **sizes}
+    for _ in range(2):
+        found = gradients(cupy, problem, **options)
+    assert_equal(found, gradients(np, problem, **options))
+    sums = [names.count("stage_sum") for names in captured(cupy) if names.count("numbers_at") == 5]
+    assert sums.count(6) == 2
+
+
 def test_a_backward_pass_waits_for_nothing(cupy, problem):
     """Of a forward pass with steps of a fixed size each is asked whether it is finite."""
     reads = []
