@@ -1,7 +1,7 @@
 """odegrad: a hand-written adjoint ODE engine on NumPy and CuPy.
 
-Reverse-mode automatic differentiation, adaptive Runge-Kutta solvers, and the ways to differentiate through them; with
-temporal adaptive batch normalization as a layer. No deep-learning framework is underneath.
+Reverse-mode automatic differentiation, adaptive Runge-Kutta solvers, and the ways to differentiate through
+them; with temporal adaptive batch normalization as a layer. No deep-learning framework is underneath.
 """
 
 import importlib

@@ -14,7 +14,8 @@
     report.assert_ok()                              # in a test: AssertionError with that table
     print(odegrad.check.taylor_test(loss, params))  # remainders fall with slopes 1, 2, 3
 
-`solution_gradients` does for a solve what `gradients` does for a function, on the frozen grid of accepted steps.
+`solution_gradients` does for a solve what `gradients` does for a function, on the frozen grid of accepted
+steps.
 """
 
 from .engine.check import (

@@ -12,8 +12,8 @@ PARTIAL = ".partial"  # suffix of a file being written; a killed writer leaves o
 def replace_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
     """Write `chunks` beside `path`, force them to the disk, then move them into place.
 
-    The folder must exist; one writer a path at a time. If anything fails (a full disk, Ctrl-C), the old file is as it
-    was and nothing is left beside it.
+    The folder must exist; one writer a path at a time. If anything fails (a full disk, Ctrl-C), the old file
+    is as it was and nothing is left beside it.
     Raises: OSError as the operating system gives it, with the name of the file.
     """
     target = Path(path)

@@ -148,7 +148,9 @@ def to_xp(xp: ModuleType, array: Any) -> Array:
 
 
 def copy_on_stream(target: Array, source: np.ndarray, stream: Any) -> None:
-    """Start to copy `source`, in page-locked memory, into a CuPy array; `source` must stay until the stream is done."""
+    """Start to copy `source`, in page-locked memory, into a CuPy array;
+    `source` must stay until the stream is done.
+    """
     _count(writes=1)
     target.set(source, stream=stream)
 
@@ -156,7 +158,8 @@ def copy_on_stream(target: Array, source: np.ndarray, stream: Any) -> None:
 def page_locked(size: int) -> np.ndarray:
     """float64 (size,) of zeros on the host, in memory that the device can copy while the host goes on.
 
-    Not from CuPy's pool of such memory, which would give it away while a copy that was started is still to come.
+    Not from CuPy's pool of such memory, which would give it away while a copy that was started is still to
+    come.
     """
     cuda = cupy_module().cuda
     array = np.frombuffer(cuda.PinnedMemoryPointer(cuda.PinnedMemory(8 * size), 0), np.float64, size)
@@ -196,7 +199,9 @@ def private_memory() -> PrivateMemory:
 
 
 def carry_out(work: Callable[[], None], memory: PrivateMemory) -> None:
-    """Call `work()` so that `memory` has what it takes, in the order of the current stream. The host does not wait."""
+    """Call `work()` so that `memory` has what it takes, in the order of the current stream.
+    The host does not wait.
+    """
     cuda = cupy_module().cuda
     current = cuda.get_current_stream()
     memory.stream.wait_event(current.record())
@@ -206,9 +211,11 @@ def carry_out(work: Callable[[], None], memory: PrivateMemory) -> None:
 
 
 def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:
-    """The CUDA graph of what `work()` launches, which nothing does here; `memory` is to be kept as long as the graph.
+    """The CUDA graph of what `work()` launches, which nothing does here;
+    `memory` is to be kept as long as the graph.
 
-    What `work` raises is raised here, and nothing stays captured. It must have been carried out in this memory before.
+    What `work` raises is raised here, and nothing stays captured.
+    It must have been carried out in this memory before.
     """
     stream = memory.stream
     with stream, cupy_module().cuda.using_allocator(memory.pool.malloc):
@@ -229,8 +236,8 @@ def start_memory_phase(xp: ModuleType) -> None:
 
 
 def memory_peak(xp: ModuleType) -> int | None:
-    """Bytes that CuPy's pool has taken from the device since `start_memory_phase`, at most, and those of graphs that are
-    there now; None for NumPy.
+    """Bytes that CuPy's pool has taken from the device since `start_memory_phase`, at most, and those of
+    graphs that are there now; None for NumPy.
     """
     if xp is np:
         return None
@@ -249,7 +256,8 @@ _COMPUTE_TYPES = {"fp32": "COMPUTE_TYPE_DEFAULT", "tf32": "COMPUTE_TYPE_TF32", "
 
 @contextmanager
 def matrix_products_in(precision: str) -> Iterator[None]:
-    """Inside the block cuBLAS rounds the operands of CuPy's float32 products: not at all, or to TF32 in "tf32" and "bf16".
+    """Inside the block cuBLAS rounds the operands of CuPy's float32 products: not at all,
+    or to TF32 in "tf32" and "bf16".
 
     CuPy has one setting for the whole process.
     """
@@ -299,7 +307,9 @@ def device_number() -> int:
 
 
 def place_of(xp: ModuleType) -> tuple[Any, ...]:
-    """The module, and of CuPy the device and the stream of this thread: buffers that stay there are used in order."""
+    """The module, and of CuPy the device and the stream of this thread:
+    buffers that stay there are used in order.
+    """
     return (xp,) if xp is np else (xp, device_number(), current_stream())
 
 

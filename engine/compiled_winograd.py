@@ -1,9 +1,11 @@
-"""Winograd's transforms in machine code (`jit/winograd.py`): the functions of `kernels/winograd_numpy.py`, one call each.
+"""Winograd's transforms in machine code (`jit/winograd.py`): the functions of `kernels/winograd_numpy.py`,
+one call each.
 
-A call of a tile takes the interpreter's lock once, where the ten calls of NumPy's way pass it between the threads, and it reads
-and writes images without copies of their borders. Arrays have one dtype, and the pixels of a row lie without gaps.
-Entries of a spectrum lie one pixel further apart than they are long: at a distance that is a power of two all 36 would
-share a few lines of the cache (half the speed at 64 blocks of 64 channels).
+A call of a tile takes the interpreter's lock once, where the ten calls of NumPy's way pass it between the
+threads, and it reads and writes images without copies of their borders. Arrays have one dtype, and the pixels
+of a row lie without gaps. Entries of a spectrum lie one pixel further apart than they are long: at a distance
+that is a power of two all 36 would share a few lines of the cache (half the speed at 64 blocks of 64
+channels).
 
 `ODEGRAD_FUSION` does without machine code or asks for it (`jit/choice.py`).
 """
@@ -34,7 +36,9 @@ def is_available() -> bool:
 
 
 def is_fit(*arrays: np.ndarray) -> bool:
-    """Whether there is machine code for these images (n, ., ., C), which must be alike and lie as it needs them."""
+    """Whether there is machine code for these images (n, ., ., C),
+    which must be alike and lie as it needs them.
+    """
     is_alike = len({array.dtype for array in arrays}) == 1 and arrays[0].dtype in _DTYPES
     return is_alike and all(map(_is_dense, arrays)) and is_available()
 
@@ -76,7 +80,9 @@ def kernel_spectrum(kernel: np.ndarray) -> np.ndarray:
 def source_spectrum(
     images: np.ndarray, corner: Pair, down: int, across: int, dtype: np.dtype[Any]
 ) -> np.ndarray:
-    """(36, blocks, C) = B^T d B for every block d; the first one of an image (., ., C) begins at the pixel `corner`."""
+    """(36, blocks, C) = B^T d B for every block d; the first one of an image (., ., C)
+    begins at the pixel `corner`.
+    """
     return _spectrum("windows", SEEN, images, corner, down, across)
 
 

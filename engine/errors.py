@@ -1,4 +1,6 @@
-"""Every error odegrad raises by name. Each derives from `NeuralODEError` and from the built-in it resembles."""
+"""Every error odegrad raises by name. Each derives from `NeuralODEError` and from the built-in it
+resembles.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from typing import Any
 
 
 class NeuralODEError(Exception):
-    """Root of the project's errors. Keyword arguments become attributes, so that a caller can act on numbers."""
+    """Root of the project's errors. Keyword arguments become attributes,
+    so that a caller can act on numbers.
+    """
 
     def __init__(self, message: str, **numbers: Any) -> None:
         super().__init__(message)
@@ -22,11 +26,15 @@ class ArgumentTypeError(NeuralODEError, TypeError):
 
 
 class TracedValueError(NeuralODEError, TypeError):
-    """The function needs something that a trace cannot give: a branch on a traced value, a float taken from one."""
+    """The function needs something that a trace cannot give: a branch on a traced value,
+    a float taken from one.
+    """
 
 
 class TracedAttributeError(TracedValueError, AttributeError):
-    """An array attribute that a traced value does not have; an AttributeError too, so that hasattr answers no."""
+    """An array attribute that a traced value does not have; an AttributeError too,
+    so that hasattr answers no.
+    """
 
 
 class NoRuleError(NeuralODEError, NotImplementedError):
@@ -46,7 +54,9 @@ class ImpureFunctionError(NeuralODEError, ValueError):
 
 
 class NonFiniteGradient(NeuralODEError, FloatingPointError):
-    """A gradient, or what it would be compared with, is NaN or infinite, so that nothing can be said about it."""
+    """A gradient, or what it would be compared with, is NaN or infinite,
+    so that nothing can be said about it.
+    """
 
 
 class SolveError(NeuralODEError):
@@ -76,15 +86,21 @@ class EventAccumulation(SolveError, ArithmeticError):
 
 
 class GrazingEvent(NeuralODEError, ArithmeticError):
-    """A condition is zero together with its time derivative, so that the time of the event has no derivative."""
+    """A condition is zero together with its time derivative,
+    so that the time of the event has no derivative.
+    """
 
 
 class DriftError(SolveError, ArithmeticError):
-    """The state that a gradient method solved back is further from the stored one than `drift_limit` allows."""
+    """The state that a gradient method solved back is further from the stored one than `drift_limit`
+    allows.
+    """
 
 
 class StiffnessWarning(UserWarning):
-    """Stability, and not the tolerances, holds the steps of an explicit method small: an implicit one would be better."""
+    """Stability, and not the tolerances, holds the steps of an explicit method small:
+    an implicit one would be better.
+    """
 
 
 class PrecisionWarning(UserWarning):

@@ -1,4 +1,6 @@
-"""Locks that are free in a forked child, whichever thread of the parent held them: the child has only the one that forked."""
+"""Locks that are free in a forked child, whichever thread of the parent held them:
+the child has only the one that forked.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ AnyLock = TypeVar("AnyLock", bound=_Lock)
 
 
 def free_in_child(lock: AnyLock) -> AnyLock:
-    """The lock itself. For locks that live as long as the process, around changes that are whole at any moment."""
+    """The lock itself. For locks that live as long as the process,
+    around changes that are whole at any moment.
+    """
 
     def free() -> None:
         if lock.locked():

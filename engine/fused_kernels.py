@@ -1,8 +1,10 @@
-"""Runs as machine code where numba is installed: every value goes through all steps of its chain in registers.
+"""Runs as machine code where numba is installed: every value goes through all steps of its chain in
+registers.
 
-As NumPy calls, each step of a `Run` makes a pass over a chunk in cache. A kernel makes one in all; it has the chunks,
-the threads and the order of every sum in common with `RunBinder`, so that arithmetic gives the same bits either way.
-What a kernel does not know (functions of the C library, mixed dtypes) is left to `RunBinder`.
+As NumPy calls, each step of a `Run` makes a pass over a chunk in cache. A kernel makes one in all; it has the
+chunks, the threads and the order of every sum in common with `RunBinder`, so that arithmetic gives the same
+bits either way. What a kernel does not know (functions of the C library, mixed dtypes)
+is left to `RunBinder`.
 
 `ODEGRAD_FUSION` does without kernels or asks for them (`jit/choice.py`).
 Kernels are compiled once for each kind of chain, whatever the sizes (about half a second), and kept on disk.
@@ -44,7 +46,9 @@ def run_calls(
     scalar: Scalar,
     compiled: Callable[[str], Any],
 ) -> list[Call]:
-    """The calls that execute a run: one kernel, or NumPy's ufuncs chunk by chunk. Arguments as those of `RunBinder`."""
+    """The calls that execute a run: one kernel, or NumPy's ufuncs chunk by chunk.
+    Arguments as those of `RunBinder`.
+    """
     kernel = _compiler()
     if kernel is not None:
         try:
@@ -162,7 +166,9 @@ class KernelBinder(RunBinder):
         return self.arrays[slot]
 
     def _repeated(self, kind: str, slot: int, shape: tuple[int, ...]) -> np.ndarray:
-        """The values of each channel again and again, as far as the innermost loop walks; copied before the kernel runs."""
+        """The values of each channel again and again, as far as the innermost loop walks;
+        copied before the kernel runs.
+        """
         values = self.arrays[slot]
         target = self.scratch.take((kind, len(self.prelude)), shape, values.dtype)
         source = values if kind == "channel" else values.reshape(-1, 1, self.channels)

@@ -1,9 +1,9 @@
 """Fusion: consecutive elementwise steps on large arrays, run chunk by chunk while the data is in cache.
 
-A step at a time, every operation of a chain reads and writes whole arrays in main memory. A `Run` takes a chunk of the
-batch through all of its steps instead; results that no other step reads exist only as one chunk a thread, and sums over
-the batch are collected chunk by chunk. Chunks are shared between threads. They depend on the shapes alone, so that the
-bits of a sum do not depend on the number of threads.
+A step at a time, every operation of a chain reads and writes whole arrays in main memory. A `Run` takes a
+chunk of the batch through all of its steps instead; results that no other step reads exist only as one chunk
+a thread, and sums over the batch are collected chunk by chunk. Chunks are shared between threads. They depend
+on the shapes alone, so that the bits of a sum do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Run:
-    """Steps on arrays of one shape (B, ...), to be run chunk by chunk; `local` results are read by no other step."""
+    """Steps on arrays of one shape (B, ...), to be run chunk by chunk;
+    `local` results are read by no other step.
+    """
 
     shape: Shape
     steps: tuple[Step, ...]
@@ -44,12 +46,13 @@ Fusible = Callable[[Plan, Step], Shape | None]
 def schedule(
     plan: Plan, group: str, fusible: Fusible | None = None, steps: Sequence[Step] | None = None
 ) -> list[Step | Run]:
-    """The steps of a group, those that can be fused gathered into runs; `fusible` says which, by default in large arrays.
+    """The steps of a group, those that can be fused gathered into runs; `fusible` says which,
+    by default in large arrays.
 
     `steps` are those of the group that are wanted, by default all.
-    A step moves before a run if it does not depend on it, and behind it if it does; a step that needs a sum which the
-    run makes has to wait for the next run. What can be computed at once is left until it is needed: there its result
-    may be one chunk instead of a whole array.
+    A step moves before a run if it does not depend on it, and behind it if it does; a step that needs a sum
+    which the run makes has to wait for the next run. What can be computed at once is left until it is needed:
+    there its result may be one chunk instead of a whole array.
     """
     fusible = fusible or _fusible_shape
     chosen = plan.steps[group] if steps is None else steps
@@ -106,7 +109,8 @@ def _from_the_start(plan: Plan, steps: Sequence[Step], fusible: Fusible) -> list
 def _late(
     plan: Plan, steps: Sequence[Step], given: Sequence[Step], fusible: Fusible
 ) -> tuple[list[Step], frozenset[int]]:
-    """(steps, with each given one just before the first that reads it if the two can be in one run; what was put there).
+    """(steps, with each given one just before the first that reads it if the two can be in one run; what was
+    put there).
 
     The others of `given` are left out.
     """
@@ -165,7 +169,9 @@ def each_sample(shape: Shape) -> Shape:
 
 
 def sum_target(program: Program, step: Step) -> Shape | None:
-    """What a step sums a large array to: one value a channel, one a position, or one a sample and channel; else None."""
+    """What a step sums a large array to: one value a channel, one a position, or one a sample and channel;
+    else None.
+    """
     if not is_sum(step):
         return None
     source, target = program.metas[step.inputs[0]].shape, program.metas[step.output].shape
@@ -316,7 +322,9 @@ class RunBinder:
         return f"total(x{step.inputs[0]}, axis={axes}, out=P{step.output}[{where}])"
 
     def _collected(self, step: Step, target: Shape) -> tuple[np.ndarray, str, str]:
-        """Where chunks' sums are collected, the axes to sum and the index; the epilogue adds them, always in one order."""
+        """Where chunks' sums are collected, the axes to sum and the index; the epilogue adds them,
+        always in one order.
+        """
         out = self.arrays[step.output]
         collect = {self.run.shape[-1:]: self._by_channel, each_sample(self.run.shape): self._by_sample}
         collected = collect.get(target, self._by_position)(out)

@@ -1,7 +1,8 @@
 """`jit`: a function of arrays recorded at its first call, and replayed in buffers of its own at later ones.
 
-What a training step does besides its solve (the loss, the derivative by the tape, checks of arguments, recording f) is
-Python that does the same every time. Recorded once, solves and their pull-backs included, it is a row of NumPy calls.
+What a training step does besides its solve (the loss, the derivative by the tape, checks of arguments,
+recording f) is Python that does the same every time. Recorded once, solves and their pull-backs included, it
+is a row of NumPy calls.
 """
 
 from __future__ import annotations
@@ -36,18 +37,21 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
 
         step = odegrad.jit(odegrad.value_and_grad(loss))
 
-    f is called once for each kind of arguments (structure, shapes, dtypes); what it did to arrays is recorded, with every
-    solve and every derivative inside of it, and replayed by later calls. A solve still chooses its steps anew.
+    f is called once for each kind of arguments (structure, shapes, dtypes); what it did to arrays is
+    recorded, with every solve and every derivative inside of it, and replayed by later calls.
+    A solve still chooses its steps anew.
 
     Args:
-        f: function of trees of arrays and Python numbers that returns a tree of these. It must be pure: everything else it
-            reads (global and captured arrays and numbers) stays as it was in the first call, and what it does besides
-            (printing, counting) happens in that call only. It may not branch on values.
-        static_argnums: positions of arguments that are not traced, hashable: f is recorded for each value of them. Strings
-            and truth values are never traced.
-    Returns: the function. Its results are new arrays. Called inside a derivative or another trace it is f itself.
-    Raises: TracedValueError for what a trace cannot see; ArgumentTypeError for results that are no arrays (statistics of a
-        solve); what f raises in its first call; in later ones what its solves raise.
+        f: function of trees of arrays and Python numbers that returns a tree of these. It must be pure:
+            everything else it reads (global and captured arrays and numbers) stays as it was in the first
+            call, and what it does besides (printing, counting) happens in that call only.
+            It may not branch on values.
+        static_argnums: positions of arguments that are not traced, hashable: f is recorded for each value of
+            them. Strings and truth values are never traced.
+    Returns: the function. Its results are new arrays.
+        Called inside a derivative or another trace it is f itself.
+    Raises: TracedValueError for what a trace cannot see; ArgumentTypeError for results that are no arrays
+        (statistics of a solve); what f raises in its first call; in later ones what its solves raise.
     Cost: the buffers of a replay, kept as long as the function, for the latest 32 kinds of arguments.
     """
     if not callable(f):
@@ -110,7 +114,9 @@ def _without_static(
 
 
 def _kind(tree: Tree) -> Any:
-    """What arguments have in common that are replayed alike; strings and truth values count with their value."""
+    """What arguments have in common that are replayed alike;
+    strings and truth values count with their value.
+    """
     kind = type(tree)
     if kind is np.ndarray:
         return tree.shape, tree.dtype
@@ -134,7 +140,9 @@ def _is_traced(leaf: Any) -> bool:
 def _recorded(
     f: Callable[..., Tree], args: tuple[Tree, ...], kwargs: dict[str, Tree]
 ) -> tuple[_Replay | None, Tree]:
-    """The replay of f and the result of this call; None where f depends on the values of a derivative outside of it."""
+    """The replay of f and the result of this call; None where f depends on the values of a derivative outside
+    of it.
+    """
     given = (args, kwargs)
     flat = leaves(given)
     places = [k for k, leaf in enumerate(flat) if _is_traced(leaf)]

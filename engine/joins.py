@@ -1,4 +1,6 @@
-"""Parts of a join (np.stack, np.concatenate) that are computed where the join wants them, instead of copied there."""
+"""Parts of a join (np.stack, np.concatenate) that are computed where the join wants them,
+instead of copied there.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from .program import Step
 
 
 def parts_in_place(plan: Plan, group: str, targets: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """The slots that can be computed in their part of a join whose array is known, with that part of the array.
+    """The slots that can be computed in their part of a join whose array is known,
+    with that part of the array.
 
     Args:
         targets: arrays, contiguous, in which results of the group are wanted.
@@ -35,7 +38,9 @@ def parts_in_place(plan: Plan, group: str, targets: Mapping[int, np.ndarray]) ->
 
 
 def _whole(plan: Plan, made: Mapping[int, Step], slot: int) -> int | None:
-    """The slot made in this group that `slot` is, perhaps in another shape; None where it is a part of one, or reordered."""
+    """The slot made in this group that `slot` is, perhaps in another shape; None where it is a part of one,
+    or reordered.
+    """
     while slot in made and plan.root[slot] != slot:
         if made[slot].op.name != "reshape":
             return None

@@ -16,7 +16,9 @@ from .trace import describe, dtype_of, user_line
 
 
 def unknown_operation(name: str, kwargs: dict[str, Any]) -> TracedValueError:
-    """The error for what traced values do not support, by the name that the caller knows, with the caller's line."""
+    """The error for what traced values do not support, by the name that the caller knows,
+    with the caller's line.
+    """
     options = f" with {', '.join(f'{key}={value!r}' for key, value in kwargs.items())}" if kwargs else ""
     return TracedValueError(
         f"{name}{options} of a traced value at {user_line()} is not among the operations that odegrad can "

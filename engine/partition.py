@@ -1,4 +1,6 @@
-"""Splitting a joint program into groups that run at different moments, and finding what must survive between them."""
+"""Splitting a joint program into groups that run at different moments,
+and finding what must survive between them.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,19 @@ class Plan:
     Attributes:
         program: the joint program.
         order: names of the groups, in the order in which they run; the prologue is first.
-        steps: steps of each group on arrays. A step runs in the first group that needs it; what depends on constants
-            only (parameters, captured values) runs in the prologue.
+        steps: steps of each group on arrays. A step runs in the first group that needs it; what depends on
+            constants only (parameters, captured values) runs in the prologue.
         outputs: result slots of each group.
         weak: slots that are Python numbers.
         constant_slots: slots that depend on parameters and captured values only.
-        constant_numbers, timed_numbers: steps between numbers; those that depend on t are computed by every group
-            that needs them.
+        constant_numbers, timed_numbers: steps between numbers; those that depend on t are computed by every
+            group that needs them.
         root: the slot whose memory a slot lives in: itself, or for a view what it views.
-        strided: slots that are views with gaps or repetitions (transposed, broadcast), not one piece of memory.
+        strided: slots that are views with gaps or repetitions (transposed, broadcast),
+            not one piece of memory.
         residuals: roots written in one group and read in a later one: one buffer each a set.
-        home: the group that a slot on arrays belongs to: where it is computed, or given (an input); constants belong to
-            the prologue. Slots of numbers and slots that nothing needs have none.
+        home: the group that a slot on arrays belongs to: where it is computed, or given (an input); constants
+            belong to the prologue. Slots of numbers and slots that nothing needs have none.
     """
 
     program: Program

@@ -1,4 +1,6 @@
-"""A primitive: a forward on arrays of one module, its VJP rule, and (optionally) a kernel that writes into a buffer."""
+"""A primitive: a forward on arrays of one module, its VJP rule, and (optionally)
+a kernel that writes into a buffer.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,22 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 class Primitive:
-    """One operation. Calling it records it where a traced value is among the arguments, and computes it otherwise.
+    """One operation. Calling it records it where a traced value is among the arguments,
+    and computes it otherwise.
 
     Attributes:
         forward: (xp, *arrays, **static) -> array.
-        rule: (ybar, *saved, **static) -> one cotangent (or None) an input; written with ops, so that it can be traced.
+        rule: (ybar, *saved, **static) -> one cotangent (or None) an input; written with ops,
+            so that it can be traced.
         is_flat: the derivative is zero wherever it exists (comparisons, sign, rounding); needs no rule.
         may_view: the result can be a view of the first input's memory.
-        into: (out, *arrays, **static) -> calls that compute the result into `out` without allocating, or None.
-        chunk_calls: for elementwise operations without settings, the ufunc calls they consist of, as (ufunc, names of
-            what it reads, name of what it writes): "x0", "x1", ... are the inputs, "out" the result, "zero" a row of
-            zeros, "mask" a scratch array of truth values.
-        is_mixed: the inputs may be of several modules (times on the host, states on a device); the forward is given
-            NumPy and looks for itself.
+        into: (out, *arrays, **static) -> calls that compute the result into `out` without allocating,
+            or None.
+        chunk_calls: for elementwise operations without settings, the ufunc calls they consist of, as (ufunc,
+            names of what it reads, name of what it writes): "x0", "x1", ... are the inputs, "out" the result,
+            "zero" a row of zeros, "mask" a scratch array of truth values.
+        is_mixed: the inputs may be of several modules (times on the host, states on a device); the forward is
+            given NumPy and looks for itself.
         cuda: the kernel for CuPy arrays, (*arrays, out=None, **static) -> array, or None; see `on_cuda`.
     """
 
@@ -53,10 +58,11 @@ class Primitive:
         return f"<primitive {self.name}>"
 
     def vjp(self, saves: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register the rule. It receives what it names: an input `a`, the output `y`, or only their shape `a.shape`.
+        """Register the rule. It receives what it names: an input `a`, the output `y`,
+        or only their shape `a.shape`.
 
-        Variadic inputs are saved together, as one tuple. A rule with a parameter `needs` is told which inputs are
-        differentiated, and may return None for the others.
+        Variadic inputs are saved together, as one tuple. A rule with a parameter `needs` is told which inputs
+        are differentiated, and may return None for the others.
         """
         names = [p for p in inspect.signature(self.forward).parameters.values() if p.kind != p.KEYWORD_ONLY]
         positions = {p.name: i - 1 for i, p in enumerate(names)}
@@ -85,10 +91,11 @@ class Primitive:
     def on_cuda(self, fits: Fits) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register the kernel that computes this primitive on CuPy arrays where `fits(*arrays, **static)`.
 
-        The kernel is called as kernel(*arrays, out=None, **static). It returns `out`, written whole, or a new array of
-        the shape and dtype that `forward` gives. `fits` looks at dtypes, shapes and layouts, never at values: a replay
-        asks once and keeps the answer. Everything else, numbers in the place of arrays too, is left to `forward`.
-        What a rule computes has a kernel in the same way: the rule calls a primitive that has one.
+        The kernel is called as kernel(*arrays, out=None, **static). It returns `out`, written whole, or a new
+        array of the shape and dtype that `forward` gives. `fits` looks at dtypes, shapes and layouts, never
+        at values: a replay asks once and keeps the answer. Everything else, numbers in the place of arrays
+        too, is left to `forward`. What a rule computes has a kernel in the same way:
+        the rule calls a primitive that has one.
         """
 
         def register(kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,7 +1,9 @@
-"""Programs: a function traced once into a flat instruction list, which can be printed, differentiated and replayed.
+"""Programs: a function traced once into a flat instruction list, which can be printed,
+differentiated and replayed.
 
-A program is structure only. The arrays and numbers that the function captured are *hidden inputs*: they are given anew
-with every run, so a program never holds on to data and is shared by every call of the same structure.
+A program is structure only. The arrays and numbers that the function captured are *hidden inputs*: they are
+given anew with every run, so a program never holds on to data and is shared by every call of the same
+structure.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class Step(NamedTuple):
 
 
 class Key:
-    """What programs of equal structure have in common, hashed once: each solve looks its program up several times."""
+    """What programs of equal structure have in common, hashed once:
+    each solve looks its program up several times.
+    """
 
     __slots__ = ("parts", "_hash")
 
@@ -103,7 +107,9 @@ class Program:
         return {}
 
     def reaching(self, n_results: int, n_skipped: int) -> frozenset[int]:
-        """Which of the inputs (the first `n_skipped` left out) and then hidden ones the first `n_results` depend on."""
+        """Which of the inputs (the first `n_skipped` left out)
+        and then hidden ones the first `n_results` depend on.
+        """
         known = self._known_reaching.get((n_results, n_skipped))
         if known is None:
             needed = set(self.outputs[:n_results])
@@ -129,10 +135,10 @@ class Program:
     def vjp(self, wanted: Sequence[int], n_results: int | None = None) -> Program:
         """The joint program of this one and its pull-back.
 
-        Its inputs are those of this program followed by one cotangent for each of the first `n_results` outputs
-        (default: all); its outputs are those of this program followed by the cotangents of the slots `wanted` (inputs
-        or hidden ones). A slot that no result depends on gets zeros. Dead code is removed and common subexpressions
-        are shared.
+        Its inputs are those of this program followed by one cotangent for each of the first `n_results`
+        outputs (default: all); its outputs are those of this program followed by the cotangents of the slots
+        `wanted` (inputs or hidden ones). A slot that no result depends on gets zeros. Dead code is removed
+        and common subexpressions are shared.
         """
         n, m = len(self.inputs), len(self.hidden)
         results = self.outputs[:n_results]
@@ -209,8 +215,8 @@ def record(
 ) -> Recording:
     """Call f(*arguments) once, on plain arrays and numbers, and write down what it does.
 
-    A program that was recorded before keeps the names it had; they may be given as a function that is only called for a
-    new one.
+    A program that was recorded before keeps the names it had; they may be given as a function that is only
+    called for a new one.
     """
     with new_trace(is_program=True) as trace:
         inputs = [trace.input(base_value(argument)) for argument in arguments]
@@ -230,9 +236,11 @@ def _program_of(
     names: Sequence[str] | Callable[[], Sequence[str]],
     outputs: tuple[int, ...],
 ) -> Program:
-    """The program of a finished trace: the one made before, with all that is known about it, where there is an equal one.
+    """The program of a finished trace: the one made before, with all that is known about it,
+    where there is an equal one.
 
-    The call of an operation that is none of the library's (a solve inside of f) is not remembered: it holds data.
+    The call of an operation that is none of the library's (a solve inside of f) is not remembered:
+    it holds data.
     """
     hidden, values = tuple(trace.constants), trace.values
     given = tuple([_kind(values[slot]) for slot in (*inputs, *hidden)])
@@ -271,7 +279,8 @@ def trace(f: Callable[..., Tree], *arguments: Tree) -> Program:
     Args:
         f: function of trees of arrays and Python numbers.
         arguments: example values; a Python number stays a weak scalar, like the time of an ODE.
-    Raises: TracedValueError for what a trace cannot see: a branch on a value, float() of one, writes in place.
+    Raises: TracedValueError for what a trace cannot see: a branch on a value, float() of one,
+        writes in place.
     """
     names = [path_name(path) for path, _ in leaves_with_paths(arguments)]
 
@@ -305,7 +314,9 @@ def _lowering_powers(program: Program) -> Program:
 
 
 def _sharing_equal_steps(program: Program) -> Program:
-    """Of steps with the same operation, inputs and settings only the first stays; so with equal baked numbers."""
+    """Of steps with the same operation, inputs and settings only the first stays;
+    so with equal baked numbers.
+    """
     same: dict[int, int] = {}
     first_baked: dict[Any, int] = {}
     for slot, value in program.baked:
@@ -324,7 +335,9 @@ def _sharing_equal_steps(program: Program) -> Program:
 
 
 def _broadcasting_late(program: Program) -> Program:
-    """An elementwise step reads the small source of a broadcast operand where the other operand has the full shape."""
+    """An elementwise step reads the small source of a broadcast operand where the other operand has the full
+    shape.
+    """
     metas = program.metas
     source = {step.output: step.inputs[0] for step in program.steps if step.op.name == "broadcast_to"}
     steps = []
@@ -362,7 +375,9 @@ def _replace(program: Program, **changes: Any) -> Program:
 
 
 def _shown(value: Any) -> str:
-    """A setting as it is printed: what fills more than a line (the structure of a solve) says nothing there."""
+    """A setting as it is printed: what fills more than a line (the structure of a solve)
+    says nothing there.
+    """
     text = str(value)
     return text if len(text) <= 60 else "..."
 

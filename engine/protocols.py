@@ -1,7 +1,8 @@
-"""What makes a `Var` usable in ordinary NumPy code: operators, methods, `__array_ufunc__`, `__array_function__`.
+"""What makes a `Var` usable in ordinary NumPy code: operators, methods, `__array_ufunc__`,
+`__array_function__`.
 
-CuPy's elementwise functions ask their arguments for `__cupy_override_elementwise_kernel__`, and its arrays those beside
-them for `__array_ufunc__`: so dynamics may be written with either module.
+CuPy's elementwise functions ask their arguments for `__cupy_override_elementwise_kernel__`, and its arrays
+those beside them for `__array_ufunc__`: so dynamics may be written with either module.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def _array_ufunc(self: Var, ufunc: Any, method: str, *inputs: Any, **kwargs: Any
 
 
 def _device_function(self: Var, kernel: Any, *inputs: Any, **kwargs: Any) -> Any:
-    """cupy.tanh(var) and the like, by the names of CuPy's kernels; what NumPy calls otherwise is `where` alone."""
+    """cupy.tanh(var) and the like, by the names of CuPy's kernels;
+    what NumPy calls otherwise is `where` alone.
+    """
     name = kernel.name.partition("_")[2]
     if name == "where" and not kwargs:
         return ops.where(*inputs)
@@ -54,7 +57,9 @@ def _array_function(self: Var, function: Any, types: Any, args: Any, kwargs: Any
 
 
 def _named(name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """function(*args, **kwargs); arguments that it does not take are refused with the name the caller knows."""
+    """function(*args, **kwargs); arguments that it does not take are refused with the name the caller
+    knows.
+    """
     try:
         return function(*args, **kwargs)
     except TypeError as error:
@@ -169,7 +174,9 @@ def _getattr(self: Var, name: str) -> Any:
 
 
 def install() -> None:
-    """Attach the protocols to `Var`. It cannot import the operations itself: they are made of primitives that know it."""
+    """Attach the protocols to `Var`. It cannot import the operations itself:
+    they are made of primitives that know it.
+    """
     for name, function in OPERATORS.items():
         setattr(Var, name, function)
     for name, function in METHODS.items():

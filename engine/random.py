@@ -1,11 +1,12 @@
 """Counter-based random numbers: Philox4x32-10, the same bits on NumPy and CuPy.
 
-A key is an array of two uint32; keys are made on the host, and those that a program is given lie where its arrays
-do. The draws of a key depend on nothing else: there is no hidden state, so a
-checkpoint needs to save no more than seeds and counters, and the same key drawn twice gives the same numbers. New
-streams come from `fold_in` (one per epoch, step, layer, ...), never from drawing further.
+A key is an array of two uint32; keys are made on the host, and those that a program is given lie where its
+arrays do. The draws of a key depend on nothing else: there is no hidden state, so a
+checkpoint needs to save no more than seeds and counters, and the same key drawn twice gives the same numbers.
+New streams come from `fold_in` (one per epoch, step, layer, ...), never from drawing further.
 
-Source: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy as 1, 2, 3, SC'11 (Philox4x32-10).
+Source: Salmon, Moraes, Dror & Shaw (2011), Parallel random numbers: as easy as 1, 2, 3,
+    SC'11 (Philox4x32-10).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def key(seed: int) -> np.ndarray:
 
 
 def fold_in(key: Array, integer: int) -> Array:
-    """A key derived from `key`, where that is, and an integer, 0 <= integer < 2**64; different integers give unrelated streams.
+    """A key derived from `key`, where that is, and an integer, 0 <= integer < 2**64;
+    different integers give unrelated streams.
 
     For a fixed key Philox is a bijection of its counters, of whose output half is kept: two of n derived keys
     coincide with the probability n**2 / 2**65.
@@ -65,7 +67,9 @@ def bits(key: np.ndarray, n: int, xp: ModuleType = np) -> Array:
 
 
 def uniform(key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, xp: ModuleType = np) -> Array:
-    """Uniform numbers in [0, 1): float32 multiples of 2**-24 or float64 multiples of 2**-53, exact on any module."""
+    """Uniform numbers in [0, 1): float32 multiples of 2**-24 or float64 multiples of 2**-53, exact on any
+    module.
+    """
     n = _count(math.prod(shape))
     if _float_dtype(dtype) == np.float32:
         values = (bits(key, n, xp) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
@@ -77,7 +81,8 @@ def uniform(key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, xp
 def normal(key: np.ndarray, shape: tuple[int, ...], dtype: Any = np.float32, xp: ModuleType = np) -> Array:
     """Standard normal numbers (Box-Muller), float32 or float64; |z| stays below 6.7 and 8.6 respectively.
 
-    The arithmetic is float64 for both, so that modules whose log and cos differ in the last place agree to 2 ulp.
+    The arithmetic is float64 for both, so that modules whose log and cos differ in the last place agree to 2
+    ulp.
     """
     n = _count(math.prod(shape))
     n_pairs = -(-n // 2)
@@ -105,8 +110,8 @@ def permutation(key: np.ndarray, n: int) -> np.ndarray:
 def philox(xp: ModuleType, counter: Array, key: np.ndarray) -> Array:
     """Philox4x32-10 of each column: counter uint32 (4, n), key uint32 (2,) anywhere -> uint32 (4, n).
 
-    Words 0 and 2 are multiplied, words 1 and 3 are mixed in: `even` and `odd` hold the two pairs as rows, in 64-bit
-    integers, so that a round is one product whose halves change places.
+    Words 0 and 2 are multiplied, words 1 and 3 are mixed in: `even` and `odd` hold the two pairs as rows, in
+    64-bit integers, so that a round is one product whose halves change places.
     """
     mask, half = np.uint64(_MASK), np.uint64(32)
     multipliers = to_xp(xp, np.array(_MULTIPLIERS, dtype=np.uint64)[:, None])

@@ -1,9 +1,10 @@
-"""Replay: a partitioned program bound to buffers, as straight-line Python that calls NumPy with `out=` and nothing else.
+"""Replay: a partitioned program bound to buffers,
+as straight-line Python that calls NumPy with `out=` and nothing else.
 
 What differs for arrays on a GPU is in `cuda.replay`: which steps are kernels, and where numbers lie.
 
-A `Workspace` belongs to one solve at a time. It owns the constants, the scratch memory that all groups share, and any
-number of `StageSet`s: the inputs and residuals of one evaluation. Running a group creates no array.
+A `Workspace` belongs to one solve at a time. It owns the constants, the scratch memory that all groups share,
+and any number of `StageSet`s: the inputs and residuals of one evaluation. Running a group creates no array.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ Targets = Sequence[tuple[int, Array]]  # (slot of a result, the array it is want
 
 
 class Arena:
-    """Scratch buffers that are handed out and taken back while a group is bound; the same ones for every group."""
+    """Scratch buffers that are handed out and taken back while a group is bound;
+    the same ones for every group.
+    """
 
     def __init__(self, xp: Any = np) -> None:
         self._xp = xp
@@ -62,7 +65,9 @@ class Arena:
 
 
 class Workspace:
-    """Buffers of one solve: constants of the prologue, scratch memory, and the numbers that the function captured."""
+    """Buffers of one solve: constants of the prologue, scratch memory,
+    and the numbers that the function captured.
+    """
 
     def __init__(self, plan: Plan, xp: Any = np) -> None:
         self.plan = plan
@@ -165,9 +170,11 @@ class StageSet:
     """One evaluation's buffers, with a runner for each group: `run[name](t)`.
 
     Args:
-        inputs: the arrays that array inputs are read from, by slot; the owner writes them before a group runs.
+        inputs: the arrays that array inputs are read from, by slot;
+            the owner writes them before a group runs.
         targets: where the results of each group go: written without a copy where the program allows it.
-        accumulate: results that are added to their target instead, times the number `weight[()]` if there is one.
+        accumulate: results that are added to their target instead,
+            times the number `weight[()]` if there is one.
     """
 
     def __init__(
@@ -267,7 +274,8 @@ class Binder:
         return by_position
 
     def _direct_targets(self, group: str, targets: Targets) -> dict[int, Array]:
-        """Results that their step can write where they are wanted: made in this group, no residual, and named once.
+        """Results that their step can write where they are wanted: made in this group, no residual,
+        and named once.
 
         So can parts of those that are joins.
         """
@@ -286,7 +294,9 @@ class Binder:
         return direct | parts_in_place(plan, group, direct) if self.xp is np else direct
 
     def _added_by_tiles(self, group: str, targets: Targets) -> dict[int, Array]:
-        """Results that are accumulated and nothing else, made row by row: each tile adds its own ones, still in cache."""
+        """Results that are accumulated and nothing else, made row by row: each tile adds its own ones,
+        still in cache.
+        """
         plan, pieces = self.plan, self.workspace.schedules[group]
         tiled = [piece for piece in pieces if isinstance(piece, Tiled)]
         made = {slot for piece in tiled for slot in piece.segment.results if slot not in piece.segment.sums}
@@ -452,7 +462,9 @@ def _evaluate_numbers(op: Any, static: dict[str, Any], *numbers: Any) -> Any:
 
 
 class Code:
-    """Source text of one group: lines that compute numbers, then calls; every object is a variable of the closure."""
+    """Source text of one group: lines that compute numbers, then calls;
+    every object is a variable of the closure.
+    """
 
     def __init__(self) -> None:
         self._bound: dict[int, tuple[str, Any]] = {}

@@ -1,11 +1,12 @@
 """Which steps of a program treat the rows of the batch one by one, so that they can be run over parts of it.
 
-A step is *row-wise* if rows a..z of its result need rows a..z of some inputs and the whole of the others: elementwise
-arithmetic, products with a matrix on the right, sums within a row, changes of shape that keep rows together. A sum over
-the rows can be cut too: each part gives a part of the sum. Everything else, and every operation that is not in the
-tables below, is left whole.
+A step is *row-wise* if rows a..z of its result need rows a..z of some inputs and the whole of the others:
+elementwise arithmetic, products with a matrix on the right, sums within a row, changes of shape that keep
+rows together. A sum over the rows can be cut too: each part gives a part of the sum. Everything else, and
+every operation that is not in the tables below, is left whole.
 
-Rows may be several entries of an axis: of a batch of n, an array whose leading axis has m n entries has m of them a row.
+Rows may be several entries of an axis: of a batch of n,
+an array whose leading axis has m n entries has m of them a row.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Axis = int | None  # along which an array is cut into rows; None: not at all
 
 
 class Cut(NamedTuple):
-    """How a step is cut: the axis of each input, and of the result. A result that is not cut is a sum over the rows."""
+    """How a step is cut: the axis of each input, and of the result.
+    A result that is not cut is a sum over the rows.
+    """
 
     inputs: tuple[Axis, ...]
     output: Axis
@@ -58,7 +61,9 @@ class Segment:
 
 
 def batch_size(plan: Plan) -> int:
-    """The rows of the batch: the leading axis of the first input that is given anew to every run; 0 without one."""
+    """The rows of the batch: the leading axis of the first input that is given anew to every run;
+    0 without one.
+    """
     metas, program = plan.program.metas, plan.program
     given = [s for s in program.inputs if s in plan.home and s not in plan.constant_slots]
     shapes = [metas[slot].shape for slot in given if metas[slot].dtype is not None]
@@ -66,7 +71,8 @@ def batch_size(plan: Plan) -> int:
 
 
 def rows_in(plan: Plan, n: int) -> frozenset[int]:
-    """Arrays whose leading axis is the batch of n: those given anew to every run, and what is made of their rows.
+    """Arrays whose leading axis is the batch of n: those given anew to every run,
+    and what is made of their rows.
 
     A shape does not tell: a matrix of parameters may have as many rows as the batch.
     """
@@ -103,8 +109,9 @@ def split_off(
 ) -> tuple[Segment | None, list[Step], list[Step]]:
     """(the first segment of `steps`, the steps before it, the steps after it).
 
-    A step that does not depend on the segment moves before it, one that needs a sum or the whole of what the segment
-    makes row by row has to wait. `rows` are the arrays of `rows_in`; `wants` may refuse a step that could be cut.
+    A step that does not depend on the segment moves before it, one that needs a sum or the whole of what the
+    segment makes row by row has to wait. `rows` are the arrays of `rows_in`;
+    `wants` may refuse a step that could be cut.
     """
     joined: list[Step] = []
     cuts: list[Cut] = []
@@ -133,7 +140,9 @@ def split_off(
 
 
 def _fits(step: Step, cut: Cut, axes: dict[int, Axis], late: set[int]) -> bool:
-    """Whether a step can join: sums that it needs are there, and every array is cut in one way only, or whole."""
+    """Whether a step can join: sums that it needs are there, and every array is cut in one way only,
+    or whole.
+    """
     own = _axes_of(step, cut)
     return (
         late.isdisjoint(step.inputs)
@@ -209,7 +218,9 @@ def _elementwise(plan: Plan, step: Step, n: int) -> Cut | None:
 
 
 def _matmul(plan: Plan, step: Step, n: int) -> Cut | None:
-    """Rows times a matrix; matrices of rows, one a row; or a transposed array times one of the same rows, a sum."""
+    """Rows times a matrix; matrices of rows, one a row; or a transposed array times one of the same rows,
+    a sum.
+    """
     (left, right), result = _shapes(plan, step)
     assert left is not None and right is not None
     if len(left) == len(right) == 2:

@@ -1,16 +1,18 @@
-"""Tiles: parts of the batch that a thread takes through a whole segment of a program before it begins the next one.
+"""Tiles: parts of the batch that a thread takes through a whole segment of a program before it begins the
+next one.
 
-A step at a time, every product and every chain goes over the whole batch, and BLAS hands each product to threads of its
-own, which wait for each other. A tile instead goes through all steps of a row-wise segment (`row_wise`) on one thread,
-with BLAS at one thread: what it makes is still in cache when it is read, and threads meet once a segment. Results that
-nothing outside of the segment reads exist for one tile at a time. That gains where rows are short and many. Wide layers
-spend their time in products, which BLAS divides better than tiles, each of which packs the matrix for itself.
+A step at a time, every product and every chain goes over the whole batch, and BLAS hands each product to
+threads of its own, which wait for each other. A tile instead goes through all steps of a row-wise segment
+(`row_wise`) on one thread, with BLAS at one thread: what it makes is still in cache when it is read, and
+threads meet once a segment. Results that nothing outside of the segment reads exist for one tile at a time.
+That gains where rows are short and many. Wide layers spend their time in products,
+which BLAS divides better than tiles, each of which packs the matrix for itself.
 
-Products with a transposed array, the parameter gradients, are sums over the batch: small ones are summed tile by tile,
-large ones are cut into rows of the result, which need no sum at all.
+Products with a transposed array, the parameter gradients, are sums over the batch: small ones are summed tile
+by tile, large ones are cut into rows of the result, which need no sum at all.
 
-Tiles depend on the sizes and on the number of threads when buffers are bound; which thread takes which tile changes no
-bit. Measured by `benchmarks/tiled.py`.
+Tiles depend on the sizes and on the number of threads when buffers are bound; which thread takes which tile
+changes no bit. Measured by `benchmarks/tiled.py`.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ LANES_A_THREAD = 2  # a thread that is held up leaves lanes to the others
 
 @dataclass(frozen=True)
 class Tiled:
-    """A segment and the rows of its tiles; `parts` has the plan and the pieces of a tile for each number of rows.
+    """A segment and the rows of its tiles; `parts` has the plan and the pieces of a tile for each number of
+    rows.
 
     The tiles are divided among `n_lanes` lanes, one behind the other.
     """
@@ -74,7 +77,9 @@ Piece = Step | Run | Tiled
 
 
 def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
-    """The steps of a group, those that gain from it gathered into tiled segments, and what remains into fused runs."""
+    """The steps of a group, those that gain from it gathered into tiled segments,
+    and what remains into fused runs.
+    """
     n = batch_size(plan)
     if not may_have_tiles(plan) or not has_rows_for_all(n):
         return list(schedule(plan, group))
@@ -96,12 +101,16 @@ def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
 
 
 def may_have_tiles(plan: Plan) -> bool:
-    """Whether any group may be bound tile by tile: the first one, which computes the function, decides for all."""
+    """Whether any group may be bound tile by tile: the first one, which computes the function,
+    decides for all.
+    """
     return is_worth_tiles(plan.program, plan.steps[plan.order[1]])
 
 
 def is_worth_tiles(program: Program, steps: Iterable[Step]) -> bool:
-    """Whether a function has enough to divide, and enough beside its products for tiles to gain from the cache."""
+    """Whether a function has enough to divide, and enough beside its products for tiles to gain from the
+    cache.
+    """
     flops = values = 0
     for step in steps:
         flops += _flops(program, step)
@@ -110,12 +119,15 @@ def is_worth_tiles(program: Program, steps: Iterable[Step]) -> bool:
 
 
 def has_rows_for_all(n: int) -> bool:
-    """Whether n rows are enough for tiles on all threads: if not, products are BLAS's, which divides columns as well."""
+    """Whether n rows are enough for tiles on all threads: if not, products are BLAS's,
+    which divides columns as well.
+    """
     return n // FEWEST_ROWS >= blas_threads()
 
 
 def replaces_blas_threads(program: Program, n: int) -> bool:
-    """Whether tiles divide what is large in a replay of this function of n rows, so that BLAS needs one thread only.
+    """Whether tiles divide what is large in a replay of this function of n rows,
+    so that BLAS needs one thread only.
 
     BLAS's threads wait for the next product by spinning, on the cores that the threads of tiles need.
     """
@@ -150,7 +162,9 @@ def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int, fewest_rows
 
 
 def _tiles_for(plan: Plan, segment: Segment, n_threads: int) -> int:
-    """One a thread, or a multiple for the cache: as long as the matrices, which come anew with each tile, fit as well."""
+    """One a thread, or a multiple for the cache: as long as the matrices, which come anew with each tile,
+    fit as well.
+    """
     arrays = [(plan.root[slot], axis) for slot, axis in segment.axes.items() if slot not in plan.weak]
     whole = _nbytes(plan, {root for root, axis in arrays if axis is None})
     cut = _nbytes(plan, {root for root, axis in arrays if axis is not None})
@@ -189,7 +203,9 @@ def _plan_of_part(plan: Plan, group: str, segment: Segment, rows: int) -> Plan:
 
 
 def sum_of_parts(tiled: Tiled, step: Step, parts: np.ndarray, out: np.ndarray) -> Call:
-    """out = what the tiles' parts (T, ...) of a sum add up to; of a mean, each part is weighted by its rows."""
+    """out = what the tiles' parts (T, ...) of a sum add up to; of a mean,
+    each part is weighted by its rows.
+    """
     if step.op.name != "mean_leading":
         return np.add.reduce, (parts,), {"axis": 0, "out": out}
     weights = np.array([(z - a) / tiled.segment.n for a, z in tiled.bounds], out.dtype)
@@ -197,7 +213,9 @@ def sum_of_parts(tiled: Tiled, step: Step, parts: np.ndarray, out: np.ndarray) -
 
 
 class TileLoop:
-    """Runs tiles, lane by lane: the tiles of a lane share buffers, so that one thread at a time works on it."""
+    """Runs tiles, lane by lane: the tiles of a lane share buffers,
+    so that one thread at a time works on it.
+    """
 
     __name__ = "tile_loop"
 

@@ -1,7 +1,8 @@
 """Recording: a `Trace` lists the instructions that `Var`s go through, and `pull` walks the list backwards.
 
-There is one mechanism. On arrays the list is a tape; when the values are themselves `Var`s of an outer trace, the rules
-record there, so that walking back emits a program or, once more, a tape: derivatives of any order are nested traces.
+There is one mechanism. On arrays the list is a tape; when the values are themselves `Var`s of an outer trace,
+the rules record there, so that walking back emits a program or, once more, a tape:
+derivatives of any order are nested traces.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Instruction(NamedTuple):
 
 
 class Var:
-    """A value inside a trace. `value` is an array, a Python number (a weak scalar) or a Var of an outer trace.
+    """A value inside a trace. `value` is an array, a Python number (a weak scalar)
+    or a Var of an outer trace.
 
     Operators and NumPy's protocols are attached in `protocols.py`, where the operations are known.
     """
@@ -133,8 +135,9 @@ class Var:
 class Trace:
     """A growing list of instructions over numbered slots.
 
-    `is_program` traces keep every slot's value (their shapes are needed to compile) and compute on plain arrays: a Var
-    of an outer trace that the function captured becomes a constant slot whose stored value is that Var.
+    `is_program` traces keep every slot's value (their shapes are needed to compile) and compute on plain
+    arrays: a Var of an outer trace that the function captured becomes a constant slot whose stored value is
+        that Var.
     """
 
     def __init__(self, level: int, *, is_program: bool = False) -> None:
@@ -202,7 +205,9 @@ def new_trace(*, is_program: bool = False) -> Iterator[Trace]:
 
 
 def apply(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
-    """op(*args): recorded by the innermost trace that any argument belongs to, computed at once without one."""
+    """op(*args): recorded by the innermost trace that any argument belongs to,
+    computed at once without one.
+    """
     top: Trace | None = None
     for argument in args:
         if type(argument) is Var and (top is None or argument.trace.level > top.level):
@@ -230,10 +235,11 @@ def apply(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
 
 
 def evaluate(op: Operation, args: tuple[Any, ...], static: Static) -> Any:
-    """op on arrays and numbers. Of numbers alone the result is again a Python number: a weak scalar, like time.
+    """op on arrays and numbers. Of numbers alone the result is again a Python number: a weak scalar,
+    like time.
 
-    Where Python raises (1 / 0, an overflow) or leaves the real numbers (a root of a negative one), a number gives what
-    an array would: inf or NaN.
+    Where Python raises (1 / 0, an overflow) or leaves the real numbers (a root of a negative one), a number
+    gives what an array would: inf or NaN.
     """
     has_array = False
     for argument in args:
@@ -265,7 +271,9 @@ def _as_arrays_would(op: Operation, args: tuple[Any, ...], static: Static) -> An
 
 
 def _refuse_promotion(op: Operation, args: tuple[Any, ...], value: Any) -> None:
-    """A NumPy float64 scalar (np.sqrt(2.0)) times a float32 array is float64: refused with its source line."""
+    """A NumPy float64 scalar (np.sqrt(2.0)) times a float32 array is float64:
+    refused with its source line.
+    """
     for argument in args:
         if isinstance(argument, np.generic):
             break
@@ -286,7 +294,8 @@ def pull(
     cotangents: Mapping[int, Any],
     wanted: Iterable[int],
 ) -> dict[int, Any]:
-    """Cotangents of the slots `wanted`, given those of results: rules applied from the last instruction to the first.
+    """Cotangents of the slots `wanted`, given those of results:
+    rules applied from the last instruction to the first.
 
     Only instructions that lie between a wanted slot and a result are visited. Raises NoRuleError by name.
     """
@@ -312,7 +321,9 @@ def pull(
 
 
 def saved_bytes(instructions: Sequence[Instruction]) -> int:
-    """Memory that the instructions hold for their rules: each array once, a view as the whole that it keeps alive."""
+    """Memory that the instructions hold for their rules: each array once,
+    a view as the whole that it keeps alive.
+    """
     held = {}
     for instruction in instructions:
         for value in map(base_value, leaves(list(instruction.saved))):

@@ -1,4 +1,6 @@
-"""Derivatives as functions of functions: value_and_grad, grad, vjp, jvp, hvp, on trees, nested to any depth."""
+"""Derivatives as functions of functions: value_and_grad, grad, vjp, jvp, hvp, on trees,
+nested to any depth.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ def vjp(f: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
     Args:
         f: function of trees of arrays, returning a tree of arrays (or a pair (tree, aux) with `has_aux`).
         primals: where to evaluate f; every leaf a float or complex array, or a Python number.
-    Returns: (value, pull_back) or (value, pull_back, aux). pull_back(ybar) takes a tree shaped like the value and
-        returns a tuple of trees, one a primal; a leaf on which the value does not depend gets zeros.
-    Raises: NotReachedError (from pull_back) if the value depends on no leaf at all; ArgumentTypeError for leaves that
-        cannot be differentiated.
+    Returns: (value, pull_back) or (value, pull_back, aux). pull_back(ybar) takes a tree shaped like the value
+        and returns a tuple of trees, one a primal; a leaf on which the value does not depend gets zeros.
+    Raises: NotReachedError (from pull_back) if the value depends on no leaf at all; ArgumentTypeError for
+        leaves that cannot be differentiated.
     Cost: one evaluation of f, whose intermediate results are kept while pull_back exists.
     """
     flat = leaves(primals)
@@ -104,7 +106,8 @@ def grad(f: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = Fal
 def jvp(
     f: Function, primals: Sequence[Tree], tangents: Sequence[Tree], *, has_aux: bool = False
 ) -> tuple[Any, ...]:
-    """The value of f and its directional derivative: the transpose of the VJP, which is linear in its cotangent.
+    """The value of f and its directional derivative: the transpose of the VJP,
+    which is linear in its cotangent.
 
     Returns (value, ydot) or (value, ydot, aux). A value that depends on no leaf has the derivative zero.
     """
@@ -125,7 +128,8 @@ def jvp(
 def hvp(
     f: Function, primals: Sequence[Tree], tangents: Sequence[Tree], *, has_aux: bool = False
 ) -> tuple[Any, ...]:
-    """The gradient of the scalar f and its Hessian times the tangents, for all primals: (gradients, products).
+    """The gradient of the scalar f and its Hessian times the tangents, for all primals:
+    (gradients, products).
 
     Where the gradient is constant the products are zero.
     """

@@ -1,4 +1,6 @@
-"""Parameter trees: nested dicts, lists, tuples and named tuples with arrays at the leaves; None is an empty tree."""
+"""Parameter trees: nested dicts, lists, tuples and named tuples with arrays at the leaves;
+None is an empty tree.
+"""
 
 from __future__ import annotations
 

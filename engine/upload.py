@@ -1,6 +1,7 @@
 """Copies from the host to a GPU beside what it computes: page-locked memory, a stream of its own.
 
-A copy from ordinary memory makes the host wait, and on the stream of the computation it would take its turn there.
+A copy from ordinary memory makes the host wait, and on the stream of the computation it would take its turn
+there.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Upload(NamedTuple):
 class Uploader:
     """Starts copies of a few arrays at a time.
 
-    `start` may be called on another thread than `finish`, but on one at a time. The arrays belong to the device and the
-    stream that were current when the uploader was made: the copies wait for what is in that stream, since the memory pool hands out again
-    what work in there may still read.
+    `start` may be called on another thread than `finish`, but on one at a time. The arrays belong to the
+    device and the stream that were current when the uploader was made: the copies wait for what is in that
+    stream, since the memory pool hands out again what work in there may still read.
     """
 
     def __init__(self, xp: ModuleType) -> None:
@@ -57,7 +58,9 @@ class Uploader:
         return Upload(targets, slot.done)
 
     def finish(self, upload: Upload) -> list[Array]:
-        """The arrays on the device. The host goes on at once; what is computed with them comes behind the copies."""
+        """The arrays on the device. The host goes on at once;
+        what is computed with them comes behind the copies.
+        """
         self._compute.wait_event(upload.done)
         return upload.arrays
 

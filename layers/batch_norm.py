@@ -20,9 +20,9 @@ from .moments import batch_moments, check_finite, moving_average, observations
 class BatchNorm(Layer):
     """y = gamma (x - mean) / sqrt(var + eps) + alpha for each channel of x (B, ..., C).
 
-    `statistics="running"`: moments of the batch in training (differentiated through), running averages in evaluation.
-    After a solve this is ordinary batch normalisation; inside one it is the ablation's `pop-ti`, one pair of averages
-    shared by all times, to which every evaluation of an accepted step adds.
+    `statistics="running"`: moments of the batch in training (differentiated through), running averages in
+    evaluation. After a solve this is ordinary batch normalisation; inside one it is the ablation's `pop-ti`,
+    one pair of averages shared by all times, to which every evaluation of an accepted step adds.
     `statistics="minibatch"`: moments of the batch in training and in evaluation; nothing is kept.
 
     Source: Ioffe & Szegedy (2015), ICML, algorithms 1 and 2 (running averages for the population).

@@ -19,10 +19,11 @@ from .layer import Layer, Shape, check_mode
 
 @dataclass(frozen=True)
 class Chain(Layer):
-    """Layers one after the other. Weights and stats are lists, one entry a layer; `seen` is a dict by position.
+    """Layers one after the other. Weights and stats are lists, one entry a layer;
+    `seen` is a dict by position.
 
-    With `input_shape` (without the batch axis) the shapes are followed through all layers at construction, and a layer
-    that does not fit is named.
+    With `input_shape` (without the batch axis) the shapes are followed through all layers at construction,
+    and a layer that does not fit is named.
     """
 
     layers: Sequence[Layer]
@@ -96,7 +97,9 @@ class Chain(Layer):
 
 @dataclass(frozen=True)
 class Skip(Layer):
-    """inner(x) and x side by side: x (B, ..., C) -> (B, ..., C_inner + C). Weights, stats and seen are those of inner."""
+    """inner(x) and x side by side: x (B, ..., C) -> (B, ..., C_inner + C). Weights,
+    stats and seen are those of inner.
+    """
 
     inner: Layer
 

@@ -22,12 +22,14 @@ from .linear import add_offset
 
 @dataclass(frozen=True)
 class Conv2d(Layer):
-    """Cross-correlation of x (B, H, W, n_in) with a square kernel, zeros around the image -> (B, Ho, Wo, n_out).
+    """Cross-correlation of x (B, H, W, n_in) with a square kernel,
+    zeros around the image -> (B, Ho, Wo, n_out).
 
-    With `with_time` the image has t as one more constant channel. That channel's part is t times the response to an
-    image of ones, (Ho, Wo, n_out), which depends on weights only: a program computes it once per solve, and the
-    evaluation adds b + t * response in the pass that adds the bias. The result is that of `TimeConcat` before a
-    convolution with n_in + 1 channels, whose weights are here apart: "w" for the image, "w_t" for time.
+    With `with_time` the image has t as one more constant channel. That channel's part is t times the response
+    to an image of ones, (Ho, Wo, n_out), which depends on weights only: a program computes it once per solve,
+    and the evaluation adds b + t * response in the pass that adds the bias. The result is that of
+    `TimeConcat` before a convolution with n_in + 1 channels, whose weights are here apart: "w" for the image,
+    "w_t" for time.
 
     Initialisation: uniform within 1 / sqrt(channels * kernel**2), bias included (the default of PyTorch).
     """
@@ -44,7 +46,9 @@ class Conv2d(Layer):
         _check_sizes(self)
 
     def init(self, key: np.ndarray, dtype: Any = np.float32, xp: ModuleType = np) -> Tree:
-        """{"w": (k, k, n_in, n_out)} and, where the layer has them, "b" (n_out,) and "w_t" (k, k, 1, n_out)."""
+        """{"w": (k, k, n_in, n_out)} and, where the layer has them, "b" (n_out,)
+        and "w_t" (k, k, 1, n_out).
+        """
         shapes: dict[str, Shape] = {"w": (self.kernel, self.kernel, self.n_in, self.n_out)}
         if self.bias:
             shapes["b"] = (self.n_out,)
@@ -72,12 +76,14 @@ class Conv2d(Layer):
 
 @dataclass(frozen=True)
 class ConvTranspose2d(Layer):
-    """The transpose of the `Conv2d` that maps (*size, n_out) to its input: x (B, H, W, n_in) -> (B, *size, n_out).
+    """The transpose of the `Conv2d` that maps (*size, n_out) to its input: x (B, H, W, n_in)
+    -> (B, *size, n_out).
 
-    `size` is the exact height and width of the result, since a strided convolution maps several sizes to one: a network
-    that goes down 28, 14, 7, 4 says where it comes back to. `with_time` as in `Conv2d`.
+    `size` is the exact height and width of the result, since a strided convolution maps several sizes to one:
+    a network that goes down 28, 14, 7, 4 says where it comes back to. `with_time` as in `Conv2d`.
 
-    Initialisation: uniform within 1 / sqrt(n_out * kernel**2), bias included (the default of PyTorch, which counts the
+    Initialisation: uniform within 1 / sqrt(n_out * kernel**2),
+        bias included (the default of PyTorch, which counts the
     channels of the output here).
     """
 
@@ -96,7 +102,9 @@ class ConvTranspose2d(Layer):
             raise ArgumentError(f"`size` of ConvTranspose2d must be (height, width); got {self.size}")
 
     def init(self, key: np.ndarray, dtype: Any = np.float32, xp: ModuleType = np) -> Tree:
-        """{"w": (k, k, n_out, n_in)} and, where the layer has them, "b" (n_out,) and "w_t" (k, k, n_out, 1)."""
+        """{"w": (k, k, n_out, n_in)} and, where the layer has them, "b" (n_out,)
+        and "w_t" (k, k, n_out, 1).
+        """
         shapes: dict[str, Shape] = {"w": (self.kernel, self.kernel, self.n_out, self.n_in)}
         if self.bias:
             shapes["b"] = (self.n_out,)
@@ -141,5 +149,7 @@ def _windows(layer: Conv2d | ConvTranspose2d, size: Shape) -> Shape:
 
 
 def _ones_like_channel(x: Any) -> Array:
-    """Ones (1, H, W, 1) of the module and dtype of x: made apart from x, so that what follows is constant in a solve."""
+    """Ones (1, H, W, 1) of the module and dtype of x: made apart from x,
+    so that what follows is constant in a solve.
+    """
     return namespace_of(base_value(x)).ones((1, *shape_of(x)[1:3], 1), dtype_of(x))

@@ -13,10 +13,12 @@ from .layer import Layer, check_mode
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training each entry is zero with probability `rate` and divided by 1 - rate otherwise; in evaluation y = x.
+    """In training each entry is zero with probability `rate` and divided by 1 - rate otherwise;
+    in evaluation y = x.
 
-    The mask depends on the key and the shape of x alone. Inside the dynamics of an ODE it is therefore drawn once per
-    solve and is the same in every stage, in rejected steps and in the backward pass: f stays a function of t and y.
+    The mask depends on the key and the shape of x alone. Inside the dynamics of an ODE it is therefore drawn
+    once per solve and is the same in every stage, in rejected steps and in the backward pass:
+    f stays a function of t and y.
     """
 
     rate: float = 0.5

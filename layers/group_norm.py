@@ -20,8 +20,8 @@ from .layer import Layer, Shape, check_channels
 class GroupNorm(Layer):
     """Mean 0 and variance 1 over each sample's spatial axes and each group of channels, then gamma y + alpha.
 
-    x (B, ..., C) -> the same shape; C is a multiple of `groups`. The rows of a batch stay independent, and training
-    and evaluation agree.
+    x (B, ..., C) -> the same shape; C is a multiple of `groups`. The rows of a batch stay independent, and
+    training and evaluation agree.
 
     Source: Wu & He (2018), ECCV, eq. 7.
     """

@@ -10,7 +10,9 @@ from ..engine.primitive import primitive
 
 @primitive("fold_key", is_flat=True)
 def fold_key_array(xp, key, *, integer):
-    """`random.fold_in` as an operation: in a program it depends on the key only, so that it runs once per solve."""
+    """`random.fold_in` as an operation: in a program it depends on the key only,
+    so that it runs once per solve.
+    """
     return random.fold_in(key, integer)
 
 

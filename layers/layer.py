@@ -16,12 +16,14 @@ MODES = ("train", "eval")
 
 
 class Layer(ABC):
-    """Configuration only; a subclass is a frozen dataclass. What it learns and what it observes are plain trees.
+    """Configuration only; a subclass is a frozen dataclass.
+    What it learns and what it observes are plain trees.
 
     Three trees go with a layer:
         weights: learned, differentiated; made by `init`.
         stats: running statistics, never differentiated; made by `init_stats`, None where there are none.
-        seen: what one call of `apply` in training observed, None where there is nothing; `update_stats` takes it in.
+        seen: what one call of `apply` in training observed, None where there is nothing;
+            `update_stats` takes it in.
     """
 
     @property
@@ -30,7 +32,9 @@ class Layer(ABC):
         return False
 
     def init(self, key: np.ndarray, dtype: Any = np.float32, xp: ModuleType = np) -> Tree:
-        """Fresh weights drawn from `key` (uint32 (2,)), arrays of module `xp`; None for a layer without weights."""
+        """Fresh weights drawn from `key` (uint32 (2,)), arrays of module `xp`;
+        None for a layer without weights.
+        """
         return None
 
     def init_stats(self, dtype: Any = np.float32, xp: ModuleType = np) -> Tree:
@@ -63,8 +67,8 @@ class Layer(ABC):
         """New running statistics; `stats` itself is left as it is.
 
         Args:
-            seen: what `apply` returned, or the `aux` of a solve whose dynamics returned it beside the slope: then every
-                observation counts once, in the order of time along the integration.
+            seen: what `apply` returned, or the `aux` of a solve whose dynamics returned it beside the slope:
+                then every observation counts once, in the order of time along the integration.
         """
         return stats
 
@@ -86,7 +90,9 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def check_channels(layer: Layer, shape: Shape, n: int, *, ndim: int | None = None) -> None:
-    """ArgumentError unless an input of `shape` (without batch) has n channels, and `ndim` axes where that is given."""
+    """ArgumentError unless an input of `shape` (without batch) has n channels,
+    and `ndim` axes where that is given.
+    """
     if not shape or shape[-1] != n or (ndim is not None and len(shape) != ndim):
         axes = {1: f"({n},)", 3: f"(H, W, {n})"}.get(ndim or 0, f"(..., {n})")
         raise ArgumentError(f"{layer} takes inputs {axes} after the batch axis; got {shape}")

@@ -21,8 +21,8 @@ from .layer import Layer, Shape, check_channels
 class Linear(Layer):
     """y = x @ w + b;  x (B, n_in) -> y (B, n_out).
 
-    With `with_time` the input has t as one more feature: y = x @ w + (b + t * w_t), where b + t * w_t is (n_out,). The
-    result is that of `TimeConcat` before a layer with n_in + 1 inputs, without the copy of x.
+    With `with_time` the input has t as one more feature: y = x @ w + (b + t * w_t), where b + t * w_t is
+    (n_out,). The result is that of `TimeConcat` before a layer with n_in + 1 inputs, without the copy of x.
 
     Initialisation: uniform within 1 / sqrt(inputs), bias included (the default of PyTorch).
     """

@@ -16,7 +16,9 @@ from ..solvers.solution import Aux
 
 
 class Moments(NamedTuple):
-    """What a normalisation layer saw: mean and unbiased variance of each channel, both (C,), or (N, C) from a solve."""
+    """What a normalisation layer saw: mean and unbiased variance of each channel, both (C,), or (N, C)
+    from a solve.
+    """
 
     mean: Any
     var: Any
@@ -40,8 +42,8 @@ def batch_moments(x: Any) -> tuple[Any, Any, Moments]:
 def observations(seen: Tree) -> tuple[np.ndarray | None, Moments | None]:
     """(times, moments with a leading axis of observations) of what a normalisation layer saw.
 
-    From a solve the order is that of time along the integration, ties in the order of evaluation; a single call has no
-    times.
+    From a solve the order is that of time along the integration, ties in the order of evaluation; a single
+    call has no times.
     """
     if not isinstance(seen, Aux):
         return None, None if seen is None else Moments(*(part[None] for part in seen))
@@ -56,7 +58,9 @@ def observations(seen: Tree) -> tuple[np.ndarray | None, Moments | None]:
 
 
 def check_finite(moments: Moments) -> None:
-    """NonFiniteDynamics if an observation is NaN or infinite: it would stay in the averages for ever. One device read."""
+    """NonFiniteDynamics if an observation is NaN or infinite: it would stay in the averages for ever.
+    One device read.
+    """
     xp = namespace_of(*moments)
     bad = sum((~xp.isfinite(part)).sum() for part in moments)
     if n_bad := to_number(bad):
@@ -68,10 +72,11 @@ def check_finite(moments: Moments) -> None:
 
 
 def moving_average(start: Array, observed: Array, rates: np.ndarray) -> Array:
-    """start[k] moved towards each observation in turn: x <- x + rate[i, k] (observed[i] - x) for i = 0, ..., N - 1.
+    """start[k] moved towards each observation in turn: x <- x + rate[i, k] (observed[i] - x) for i = 0, ...,
+    N - 1.
 
-    Written out, x = prod_i (1 - r_i) start + sum_i r_i prod_(j > i) (1 - r_j) observed_i: the shares of N observations
-    in K averages are found on the host, and the rest is one matrix product.
+    Written out, x = prod_i (1 - r_i) start + sum_i r_i prod_(j > i) (1 - r_j) observed_i: the shares of N
+    observations in K averages are found on the host, and the rest is one matrix product.
 
     Args:
         start: (K, C). observed: (N, C), finite. rates: (N, K) float64 on the host, in [0, 1].

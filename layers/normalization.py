@@ -16,8 +16,8 @@ def normalization(reading: str, channels: int, **tabn: Any) -> Layer:
     """The normalisation layer of a network's dynamics.
 
     Args:
-        reading: "tabn" (TABatchNorm), "none" (nothing), "minibatch" (statistics of the batch in training and test), or
-            "pop-ti" (one running pair shared by all times).
+        reading: "tabn" (TABatchNorm), "none" (nothing), "minibatch" (statistics of the batch in training and
+            test), or "pop-ti" (one running pair shared by all times).
         channels: number of channels.
         tabn: options of TABatchNorm; of them the other readings take momentum and eps.
     """

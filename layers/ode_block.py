@@ -22,7 +22,8 @@ from .layer import Layer, Shape, check_mode
 
 @dataclass(frozen=True)
 class Solved:
-    """What an ODEBlock saw: the moments that its layers recorded, with their times, and the counts of the solve.
+    """What an ODEBlock saw: the moments that its layers recorded, with their times,
+    and the counts of the solve.
 
     `stats` is that of the solution, so that a backward pass adds to it.
     """
@@ -33,11 +34,12 @@ class Solved:
 
 @dataclass(frozen=True)
 class ODEBlock(Layer):
-    """h(t1) for dh/dt = net(t, h), h(t0) = x. Weights, stats and penalty are those of `net`, which keeps the shape.
+    """h(t1) for dh/dt = net(t, h), h(t0) = x. Weights, stats and penalty are those of `net`,
+    which keeps the shape.
 
-    The other attributes are arguments of `odeint`; the nodes of a TA-BN layer, at which its interpolation has kinks, are
-    `breakpoints` that keep the order of the method. In training the moments that layers of `net` see are collected from
-    accepted steps; the whole batch is one ODE with one step size.
+    The other attributes are arguments of `odeint`; the nodes of a TA-BN layer, at which its interpolation has
+    kinks, are `breakpoints` that keep the order of the method. In training the moments that layers of `net`
+    see are collected from accepted steps; the whole batch is one ODE with one step size.
     """
 
     net: Layer

@@ -38,7 +38,9 @@ class _Pool2d(Layer):
 
 @dataclass(frozen=True)
 class MaxPool2d(_Pool2d):
-    """The maximum of each window; the border does not count. At a tie the first in row-major order is differentiated."""
+    """The maximum of each window; the border does not count.
+    At a tie the first in row-major order is differentiated.
+    """
 
     def apply(
         self, weights: Tree, stats: Tree, t: Any, x: Any, *, mode: str, key: Any = None

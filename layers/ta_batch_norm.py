@@ -1,4 +1,6 @@
-"""Temporal adaptive batch normalisation: population statistics and affine parameters that are functions of time."""
+"""Temporal adaptive batch normalisation: population statistics and affine parameters that are functions of
+time.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +25,25 @@ from .time_grid import check_nodes, fill_unvisited, grid_array, hats, uniform_no
 class TABatchNorm(Layer):
     """y = gamma(t) (x - mu) / sqrt(var + eps) + alpha(t) for each channel of x (B, ..., C), inside an ODE.
 
-    gamma, alpha, and the population's mean and variance live on the K nodes of a grid of times; between nodes they are
-    interpolated linearly, outside they keep the value of the end. The derivative in t at a node is the right one.
+    gamma, alpha, and the population's mean and variance live on the K nodes of a grid of times; between nodes
+    they are interpolated linearly, outside they keep the value of the end.
+    The derivative in t at a node is the right one.
 
     Attributes:
         nodes: times of the grid, increasing; configuration of the layer, never inferred from a solve.
-        normalize: mu and var in training. "batch": moments of this very call, differentiated through, so that the rows
-            of a batch are coupled. "population": those of the grid as it stood when the pass began, so that forward and
-            backward integrate one ODE whose rows are independent; what the batch shows is recorded all the same.
-        unvisited: how the population is read, in evaluation and by `normalize="population"`. A node is visited once the
-            hat weights of its observations sum to 1. "skip": interpolate between visited nodes, clamped at the ends
-            (none visited: 0 and 1), and in evaluation take out what is left of the 0 and 1 that they started with.
-            "initial": use every node as it is, whose values start as 0 and 1 (the paper).
+        normalize: mu and var in training. "batch": moments of this very call, differentiated through, so that
+            the rows of a batch are coupled. "population": those of the grid as it stood when the pass began,
+            so that forward and backward integrate one ODE whose rows are independent;
+            what the batch shows is recorded all the same.
+        unvisited: how the population is read, in evaluation and by `normalize="population"`. A node is
+            visited once the hat weights of its observations sum to 1. "skip": interpolate between visited
+            nodes, clamped at the ends (none visited: 0 and 1), and in evaluation take out what is left of the
+            0 and 1 that they started with. "initial": use every node as it is,
+            whose values start as 0 and 1 (the paper).
         momentum: share of an observation exactly at a node.
 
-    Cost: one product (K,) @ (K, C) each for gamma and alpha, in evaluation also for mean and variance; the rest as
-        `BatchNorm`. Layers with equal nodes share the hat weights within a traced program.
+    Cost: one product (K,) @ (K, C) each for gamma and alpha, in evaluation also for mean and variance; the
+        rest as `BatchNorm`. Layers with equal nodes share the hat weights within a traced program.
     Source: Zheng et al. (2024), NeurIPS, eq. 5 (interpolation). Departs from it in the default `unvisited`.
     """
 
@@ -95,7 +100,8 @@ class TABatchNorm(Layer):
     def population(self, stats: Tree, *, mode: str = "eval") -> tuple[Any, Any]:
         """Mean and variance on the whole grid, (K, C) each, as they are read in this mode.
 
-        In training the initial values stay in the averages: they keep the dynamics tame while little has been seen.
+        In training the initial values stay in the averages:
+        they keep the dynamics tame while little has been seen.
         """
         if self.unvisited == "initial":
             return stats["mean"], stats["var"]
@@ -112,7 +118,8 @@ class TABatchNorm(Layer):
         return shape
 
     def update_stats(self, stats: Tree, seen: Tree) -> Tree:
-        """Each observation at time t in turn moves node k by momentum times its hat weight at t towards what was seen.
+        """Each observation at time t in turn moves node k by momentum times its hat weight at t towards what
+        was seen.
 
         Raises: ArgumentError for moments without times, NonFiniteDynamics for moments that are not finite.
         """

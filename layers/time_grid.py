@@ -1,4 +1,6 @@
-"""The grid of times on which TA-BN keeps its statistics and parameters, and interpolation over the nodes it visited."""
+"""The grid of times on which TA-BN keeps its statistics and parameters,
+and interpolation over the nodes it visited.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def grid_array(nodes: tuple[float, ...], xp: ModuleType = np) -> Array:
 
 
 def hats(ts: np.ndarray, nodes: tuple[float, ...]) -> np.ndarray:
-    """(N, K): the hat functions of the grid at N times, on the host; clamped outside, so that each row sums to 1."""
+    """(N, K): the hat functions of the grid at N times, on the host; clamped outside,
+    so that each row sums to 1.
+    """
     grid = grid_array(nodes)
     cell = np.clip(np.searchsorted(grid, ts, "right") - 1, 0, len(grid) - 2)
     rising = np.clip((ts - grid[cell]) / (grid[cell + 1] - grid[cell]), 0.0, 1.0)
@@ -61,12 +65,13 @@ def hats(ts: np.ndarray, nodes: tuple[float, ...]) -> np.ndarray:
 def fill_unvisited(xp, values, visits, initial_share, grid, *, initial):
     """Running averages (K, C) as estimates on the whole grid.
 
-    A visited node gives the average of what it has seen: its running average still holds `initial_share` (K,) of the
-    value `initial` that it started with, which is taken out. A node that was not visited gets the interpolation between
-    its visited neighbours; beyond the first and the last of them the value is theirs, and with none visited it is
-    `initial` everywhere. Interpolation over the whole grid of the result is interpolation over the visited nodes.
-    Depends on running statistics only: once per solve in a program, and nothing is read from a device. It has no VJP
-    rule, since those are never differentiated. Cost: some passes over (K, K).
+    A visited node gives the average of what it has seen: its running average still holds `initial_share` (K,)
+    of the value `initial` that it started with, which is taken out. A node that was not visited gets the
+    interpolation between its visited neighbours; beyond the first and the last of them the value is theirs,
+    and with none visited it is `initial` everywhere. Interpolation over the whole grid of the result is
+    interpolation over the visited nodes. Depends on running statistics only: once per solve in a program, and
+    nothing is read from a device. It has no VJP rule, since those are never differentiated. Cost:
+    some passes over (K, K).
     """
     is_visited, nodes = visits >= VISITED, xp.arange(len(grid))
     before = xp.where(is_visited & (nodes <= nodes[:, None]), nodes, -1).max(

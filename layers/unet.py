@@ -14,16 +14,19 @@ Norm = Callable[[int], Layer]  # channels -> normalisation layer
 
 
 def unet(shape: Shape, norm: Norm, widths: Sequence[int] = (32, 64, 128, 256)) -> Chain:
-    """A network of images (H, W, C) -> (H, W, C): two convolutions a level, 2x2 max-pooling down, up-convolutions back.
+    """A network of images (H, W, C) -> (H, W, C): two convolutions a level, 2x2 max-pooling down,
+    up-convolutions back.
 
-    Every convolution is 3x3, has t as one more channel, and is followed by norm and ReLU, the last one by norm alone.
-    An odd size gets one row and column around it before it is pooled, so that the up-convolution can restore it.
+    Every convolution is 3x3, has t as one more channel, and is followed by norm and ReLU, the last one by
+    norm alone. An odd size gets one row and column around it before it is pooled,
+    so that the up-convolution can restore it.
 
     Args:
         shape: (H, W, C) of the state.
         norm: makes the normalisation layer for a number of channels.
         widths: channels of each level, top to bottom; the default gives 18 convolutions.
-    Source: Ronneberger, Fischer & Brox (2015), MICCAI, figure 1; here sizes are kept and up-convolutions are 3x3.
+    Source: Ronneberger, Fischer & Brox (2015), MICCAI, figure 1;
+        here sizes are kept and up-convolutions are 3x3.
     """
     height, width, channels = shape
     return Chain(
@@ -37,7 +40,9 @@ def unet(shape: Shape, norm: Norm, widths: Sequence[int] = (32, 64, 128, 256)) -
 
 
 def _level(size: tuple[int, int], n_in: int, norm: Norm, widths: tuple[int, ...]) -> list[Layer]:
-    """The layers from an image of this size down to the last width and back: (*size, n_in) -> (*size, widths[0])."""
+    """The layers from an image of this size down to the last width and back: (*size, n_in)
+    -> (*size, widths[0]).
+    """
     n = widths[0]
     double = [*_conv(n_in, n, norm), *_conv(n, n, norm)]
     if len(widths) == 1:

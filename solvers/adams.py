@@ -26,7 +26,8 @@ STARTERS: dict[int, Tableau | None] = {1: None, 2: BOSH3, 3: BOSH3, 4: DOPRI5, 5
 def integrals_of_lagrange(nodes: Sequence[float]) -> np.ndarray:
     """(k, k): row j holds the coefficients of theta, theta**2, ... in the integral of L_j from 0 to theta.
 
-    L_j is the polynomial of degree k - 1 that is 1 at node j and 0 at the others. Row sums are the weights of Adams's
+    L_j is the polynomial of degree k - 1 that is 1 at node j and 0 at the others.
+    Row sums are the weights of Adams's
     formulas: with nodes 0, -1, ... those of Bashforth, with 1, 0, -1, ... those of Moulton.
     """
     rows = []
@@ -42,16 +43,18 @@ def integrals_of_lagrange(nodes: Sequence[float]) -> np.ndarray:
 class AdamsBashforth(Method):
     """y1 = y + the integral over the step of the polynomial through the slopes at the latest `order` times.
 
-    The times may be spaced as they like, forward or backward: the coefficients come from the actual ones, and are the
-    published fractions where the spacing is even. Spacing that grows quickly from step to step extrapolates far, and the
-    errors grow with it. The first order - 1 steps are those of bosh3 (orders 2 and 3) or dopri5 (orders 4 and 5).
+    The times may be spaced as they like, forward or backward: the coefficients come from the actual ones, and
+    are the published fractions where the spacing is even. Spacing that grows quickly from step to step
+    extrapolates far, and the errors grow with it. The first order - 1 steps are those of bosh3 (orders 2 and
+    3) or dopri5 (orders 4 and 5).
 
     Args:
         order: 1 (explicit Euler) to 5.
-    Cost: 1 nfe a step (a starting one: 3 by bosh3 and 6 by dopri5 more). Dense output: the same polynomial, of the order
-        of the method (in the starting steps that of the starting method).
+    Cost: 1 nfe a step (a starting one: 3 by bosh3 and 6 by dopri5 more). Dense output: the same polynomial,
+        of the order of the method (in the starting steps that of the starting method).
     Raises: ArgumentError for another order.
-    Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section III.1, (1.5), and III.5, (5.4), for uneven times.
+    Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section III.1, (1.5), and III.5, (5.4),
+        for uneven times.
     """
 
     order: int = 4
@@ -76,9 +79,11 @@ class AdamsBashforth(Method):
 
 @dataclass(frozen=True)
 class AdamsBashforthMoulton(AdamsBashforth):
-    """Predict by Adams-Bashforth, evaluate there, correct by Adams-Moulton of the same order, evaluate again (PECE).
+    """Predict by Adams-Bashforth, evaluate there, correct by Adams-Moulton of the same order,
+    evaluate again (PECE).
 
-    The corrector integrates the polynomial through the slope at the predicted state and those at the latest order - 1
+    The corrector integrates the polynomial through the slope at the predicted state and those at the latest
+    order - 1
     times: a smaller error and a larger region of stability than `AdamsBashforth`, which says the rest.
 
     Cost: 2 nfe a step.
@@ -93,9 +98,11 @@ class AdamsBashforthMoulton(AdamsBashforth):
 
 
 class AdamsStep:
-    """Steps of Adams-Bashforth on the rows [y, f at the start, ...]; the other rows are those of the starting method.
+    """Steps of Adams-Bashforth on the rows [y, f at the start, ...];
+    the other rows are those of the starting method.
 
-    `slopes` (order + 1, n): row 0 is for the slope at the predicted state, row 1 + j is f at the time j steps ago.
+    `slopes` (order + 1, n): row 0 is for the slope at the predicted state,
+        row 1 + j is f at the time j steps ago.
     """
 
     n_multistep = 0  # evaluations in a step that is no starting one

@@ -1,8 +1,9 @@
-"""The adjoint of one Runge-Kutta step: the cotangents of its stages from the last to the first, and of its start.
+"""The adjoint of one Runge-Kutta step: the cotangents of its stages from the last to the first,
+and of its start.
 
     kbar_i = h (b_i lam + sum_{j > i} a_ji Ybar_j),   Ybar_i = (df/dy)^T kbar_i,   ybar = lam + sum_i Ybar_i
-Row 0 of the `bars` of stages is lam, the rows of Ybar follow, those of the last stage first, so that each sum is one
-matrix-vector product.
+Row 0 of the `bars` of stages is lam, the rows of Ybar follow, those of the last stage first, so that each sum
+is one matrix-vector product.
 """
 
 from __future__ import annotations

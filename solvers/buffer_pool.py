@@ -1,4 +1,6 @@
-"""Idle buffers of finished solves, kept for the next one: allocating and binding them anew costs more than a step."""
+"""Idle buffers of finished solves, kept for the next one:
+allocating and binding them anew costs more than a step.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ class _Idle(NamedTuple):
 class BufferPool:
     """Buffers by what they are good for; the least recently used ones are dropped beyond a number of bytes.
 
-    The set that was given back last always stays: a training loop finds its buffers again whatever their size. A pool lives
-    as long as the process.
+    The set that was given back last always stays: a training loop finds its buffers again whatever their
+    size. A pool lives as long as the process.
     """
 
     def __init__(self, max_bytes: int = MAX_IDLE_BYTES) -> None:

@@ -1,7 +1,8 @@
 """Gradients of a solve, judged by differences of the solve on its frozen grid (`frozen_solve`).
 
-A continuous adjoint is not the derivative of the steps taken but approaches that of the exact solution. It is compared
-with a solve of its own, by dopri5 at a thousandth of the tolerances, which has every output time among its steps.
+A continuous adjoint is not the derivative of the steps taken but approaches that of the exact solution. It is
+compared with a solve of its own, by dopri5 at a thousandth of the tolerances,
+which has every output time among its steps.
 """
 
 from __future__ import annotations
@@ -56,19 +57,20 @@ def solution_gradients(
     seed: int = 0,
     **options: Any,
 ) -> GradientReport:
-    """Compare what a gradient method gives for y0, params and every output time with derivatives that use no rule.
+    """Compare what a gradient method gives for y0, params and every output time with derivatives that use no
+    rule.
 
     Args:
         f, y0, ts, params: the problem, as for `odeint`.
         gradient: the gradient method that is judged.
-        loss: function of the states `ys` to a real scalar (default: their sum with random signs that follow from the
-            seed; of complex states the real part).
-        reference, entries, directions, seed: as for `gradients`. Complex steps serve for y0 and params where f is
-            analytic; output times are real, so differences serve for them.
-        tol: relative error up to which a leaf is "ok". Default: 1e-7 (1e-3 for float32) for "tape", "discrete" and
-            "reversible", which are exact about the steps taken; for "backsolve" and "interpolated", which are compared
-            with a finer solve, 100 times the larger of rtol and `backward_rtol`, if that is more, but at most 0.1. With
-            given steps these two need a `tol`.
+        loss: function of the states `ys` to a real scalar (default: their sum with random signs that follow
+            from the seed; of complex states the real part).
+        reference, entries, directions, seed: as for `gradients`. Complex steps serve for y0 and params where
+            f is analytic; output times are real, so differences serve for them.
+        tol: relative error up to which a leaf is "ok". Default: 1e-7 (1e-3 for float32) for "tape",
+            "discrete" and "reversible", which are exact about the steps taken; for "backsolve" and
+            "interpolated", which are compared with a finer solve, 100 times the larger of rtol and
+            `backward_rtol`, if that is more, but at most 0.1. With given steps these two need a `tol`.
         options: method, rtol, atol, ... of `odeint`.
     Returns: GradientReport with the leaves "params/...", "ts", "y0".
     Raises: what `gradients` and `odeint` raise.

@@ -1,17 +1,19 @@
-"""Checkpoints: a few states of a long solve, from which the others are computed again when its derivative needs them.
+"""Checkpoints: a few states of a long solve, from which the others are computed again when its derivative
+needs them.
 
-The sweep back needs the states at the starts of steps N - 1, ..., 0, in this order. With s stored states, that of the
-start among them, and the one in hand, no way of storing and walking makes fewer than
+The sweep back needs the states at the starts of steps N - 1, ..., 0, in this order. With s stored states,
+that of the start among them, and the one in hand, no way of storing and walking makes fewer than
     t(N, s) = r N - binomial(s + r, r - 1),   r the least integer with binomial(s + r, s) >= N
-steps, the first N - 1 of which are the forward solve: N = 1000 steps and s = 10 states cost 2.6 further steps a step,
-s = 50 less than one. Between two checkpoints that is attained by storing where `first_advance` says. The forward solve
-attains it where the number of steps is known, on a given grid. Where steps are chosen on the way, each new state enters
-and another one leaves, such that no state is recomputed more often than necessary; beyond the least, the tests find
-fewer than N steps more.
+steps, the first N - 1 of which are the forward solve: N = 1000 steps and s = 10 states cost 2.6 further steps
+a step, s = 50 less than one. Between two checkpoints that is attained by storing where `first_advance` says.
+The forward solve attains it where the number of steps is known, on a given grid. Where steps are chosen on
+the way, each new state enters and another one leaves, such that no state is recomputed more often than
+necessary; beyond the least, the tests find fewer than N steps more.
 
-Source: Griewank & Walther (2000), Algorithm 799: revolve, ACM TOMS 26, 19-45; for an unknown number of steps Wang, Moin &
-Iaccarino (2009), Minimal repetition dynamic checkpointing algorithm for unsteady adjoint calculation, SIAM J. Sci.
-Comput. 31, 2549-2567.
+Source: Griewank & Walther (2000), Algorithm 799: revolve, ACM TOMS 26, 19-45;
+    for an unknown number of steps Wang, Moin &
+Iaccarino (2009), Minimal repetition dynamic checkpointing algorithm for unsteady adjoint calculation, SIAM J.
+Sci. Comput. 31, 2549-2567.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ..engine.backend import Array
 
-# walk(n, y, stops) -> the states at the accepted times `stops`, ascending, computed from y at the accepted time n
+# walk(n, y, stops) -> the states at the accepted times `stops`, ascending, computed from y at the accepted
+# time n
 Walk = Callable[[int, Array, Sequence[int]], Iterable[Array]]
 
 
 def first_advance(n_steps: int, n_states: int) -> int:
-    """How far to walk before the next state is stored, when n_steps >= 2 are reversed with n_states >= 2 (the one at the
-    start is the first of them)."""
+    """How far to walk before the next state is stored, when n_steps >= 2 are reversed with n_states >= 2 (the
+    one at the start is the first of them)."""
     r = 1
     while math.comb(n_states + r, r) < n_steps:
         r += 1
@@ -37,8 +40,8 @@ def first_advance(n_steps: int, n_states: int) -> int:
 class Checkpoints:
     """At most `capacity` states of one trajectory, that of its start included, and the latest one.
 
-    The forward solve gives each state it reaches to `append` (that after the last step is not needed); the sweep back
-    asks `restore` for them, the last one first.
+    The forward solve gives each state it reaches to `append` (that after the last step is not needed); the
+    sweep back asks `restore` for them, the last one first.
 
     Attributes:
         states: the stored ones by index of their accepted time, ascending.
@@ -66,7 +69,9 @@ class Checkpoints:
         self._latest = n, y.copy()
 
     def restore(self, n: int, walk: Walk) -> Array:
-        """The state at the accepted time n; those behind it are forgotten, some before it are stored on the way."""
+        """The state at the accepted time n; those behind it are forgotten,
+        some before it are stored on the way.
+        """
         if self._latest is not None and self._latest[0] == n:
             return self._latest[1]
         self._latest = None
@@ -102,8 +107,8 @@ class Checkpoints:
     def _make_room(self) -> float:
         """Forget one state and return the level of the new one.
 
-        A state goes if a later one has a higher level: it was stored to serve what is stored there by now. If there is
-        none the latest goes, and the new one takes over its duties, a level higher.
+        A state goes if a later one has a higher level: it was stored to serve what is stored there by now. If
+        there is none the latest goes, and the new one takes over its duties, a level higher.
         """
         last = next(reversed(self._levels))
         leaving, highest = None, -1.0

@@ -1,4 +1,6 @@
-"""Compiled dynamics: the joint program of f and its pull-back, partitioned once a structure and shared by all solves."""
+"""Compiled dynamics: the joint program of f and its pull-back,
+partitioned once a structure and shared by all solves.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,11 @@ class Purpose:
     """What the program of a solve must be able to do.
 
     Attributes:
-        kind: "solve" (slopes only), "discrete" (the whole pull-back at once), "backsolve" or "interpolated" (the
-            cotangents of state and parameters at different moments), or "linearize" (slopes, then their tangents).
-        wanted: which parameters and captured values get cotangents: positions among parameters, then captured.
+        kind: "solve" (slopes only), "discrete" (the whole pull-back at once), "backsolve" or "interpolated"
+            (the cotangents of state and parameters at different moments),
+            or "linearize" (slopes, then their tangents).
+        wanted: which parameters and captured values get cotangents: positions among parameters,
+            then captured.
         time: whether the cotangent of t is wanted.
     """
 
@@ -42,9 +46,10 @@ class Purpose:
 class Compiled:
     """A partitioned program and the names of its slots.
 
-    Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters), for the continuous
-    adjoints "state" and "params"; "time" where asked for. For "linearize" the second group is "push": `tangents` of the
-    state give `slope_tangents`.
+    Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters),
+        for the continuous
+    adjoints "state" and "params"; "time" where asked for. For "linearize" the second group is "push":
+    `tangents` of the state give `slope_tangents`.
     """
 
     plan: Plan
@@ -76,9 +81,11 @@ _lock = free_in_child(threading.Lock())
 
 
 def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
-    """The compiled program of this structure and purpose; made at first use, the least recently used one is dropped.
+    """The compiled program of this structure and purpose; made at first use,
+    the least recently used one is dropped.
 
-    One that calls another solve is made anew for each: the operation holds that solve's arrays, and they would live on.
+    One that calls another solve is made anew for each: the operation holds that solve's arrays,
+    and they would live on.
     """
     if not all(PRIMITIVES.get(step.op.name) is step.op for step in dynamics.program.steps):
         return _compile(dynamics, purpose)

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from ..engine.errors import ArgumentError
 
-# The proportional term damps growth by at most SMALLEST_REMEMBERED_ERROR**beta. DOPRI5 has 1e-4 here, and where a solve
+# The proportional term damps growth by at most SMALLEST_REMEMBERED_ERROR**beta. DOPRI5 has 1e-4 here, and
+# where a solve
 # starts: that slows the growth of the first steps, where the error is far below the tolerance.
 SMALLEST_REMEMBERED_ERROR = 0.1
 
@@ -18,8 +19,8 @@ SMALLEST_REMEMBERED_ERROR = 0.1
 class Verdict:
     """What a controller decided about one attempted step.
 
-    `last_accepted_error` is the error norm of the latest accepted step so far (this one, if it is accepted), None
-    before there is one: the memory of the controller, which is why a verdict is handed back to `judge`.
+    `last_accepted_error` is the error norm of the latest accepted step so far (this one, if it is accepted),
+    None before there is one: the memory of the controller, which is why a verdict is handed back to `judge`.
     """
 
     is_accepted: bool
@@ -30,7 +31,9 @@ class Verdict:
 
 
 class Controller(Protocol):
-    """Whatever decides about steps, without memory of its own: what it needs, it reads in its latest verdict."""
+    """Whatever decides about steps, without memory of its own: what it needs,
+    it reads in its latest verdict.
+    """
 
     def judge(self, error_norm: float, h: float, previous: Verdict | None = None) -> Verdict:
         """Accept or reject the step of signed size h whose scaled error has norm `error_norm`."""
@@ -43,17 +46,18 @@ class PIController:
 
     An accepted step with error norm e, after an accepted one with error norm e', is followed by
         h safety e**-(1/order - 3/4 beta) max(e', 0.1)**beta
-    and the first accepted step and a rejected one by h safety e**(-1/order), the classical (integral) control, which
-    beta = 0 gives everywhere. The factor stays within [min_factor, max_factor].
+    and the first accepted step and a rejected one by h safety e**(-1/order), the classical (integral)
+    control, which beta = 0 gives everywhere. The factor stays within [min_factor, max_factor].
 
     Args:
         order: power of h with which the error estimate vanishes, `Tableau.error_order` (dopri5: 5).
         safety: fraction of the step that would just pass, in (0, 1).
-        min_factor, max_factor: the most that a step shrinks or grows at once; 0 < min_factor < 1 < max_factor.
+        min_factor, max_factor: the most that a step shrinks or grows at once;
+            0 < min_factor < 1 < max_factor.
         beta: weight of the previous error; smooths the steps where stability and not accuracy limits them.
     Raises: ArgumentError.
-    Source: Hairer & Wanner (1996), Solving ODEs II, section IV.2, with the constants of their code DOPRI5 (but for the
-        bound 0.1 on e' and the first step, see above); Gustafsson (1991), ACM TOMS 17, 533-554.
+    Source: Hairer & Wanner (1996), Solving ODEs II, section IV.2, with the constants of their code DOPRI5
+        (but for the bound 0.1 on e' and the first step, see above); Gustafsson (1991), ACM TOMS 17, 533-554.
     """
 
     order: int
@@ -81,8 +85,9 @@ class PIController:
     def judge(self, error_norm: float, h: float, previous: Verdict | None = None) -> Verdict:
         """Accept or reject the step of signed size h whose scaled error has norm `error_norm`.
 
-        `previous` is the verdict on the attempt before, None at the start of a solve. An error norm that is not finite
-        rejects the step and shrinks it by `min_factor`; the step right after a rejected one does not grow.
+        `previous` is the verdict on the attempt before, None at the start of a solve. An error norm that is
+        not finite rejects the step and shrinks it by `min_factor`;
+        the step right after a rejected one does not grow.
         """
         remembered = None if previous is None else previous.last_accepted_error
         if not math.isfinite(error_norm):

@@ -16,14 +16,15 @@ from .storage import described, rebuilt
 
 
 class Dense:
-    """y(t) for every t of a solve: sol.dense(t) is the state there, sol.dense.derivative(t) its time derivative.
+    """y(t) for every t of a solve: sol.dense(t) is the state there, sol.dense.derivative(t)
+    its time derivative.
 
-    It reads the interpolant of the method within the accepted steps, whose error is that of the steps or one order
-    lower. Nothing of it is differentiated.
+    It reads the interpolant of the method within the accepted steps, whose error is that of the steps or one
+    order lower. Nothing of it is differentiated.
 
     Args:
-        paths: what was written down, one for each piece of the solve; a piece ends at the next of the `knots`, the times
-            at which f or the state jumps. At a knot the piece before it answers.
+        paths: what was written down, one for each piece of the solve; a piece ends at the next of the
+            `knots`, the times at which f or the state jumps. At a knot the piece before it answers.
         layout: how the state lies in it.
 
     Attributes:
@@ -55,14 +56,17 @@ class Dense:
         return np.array(joined)
 
     def __call__(self, t: Any) -> Tree:
-        """The state at a time, or at times (m,), then with a leading axis m: a tree like y0, on arrays of its own.
+        """The state at a time, or at times (m,), then with a leading axis m: a tree like y0,
+        on arrays of its own.
 
         At an accepted time it is the state there up to round-off. ArgumentError outside of the solve.
         """
         return self._read(t, derivative=False)
 
     def derivative(self, t: Any) -> Tree:
-        """dy/dt of the interpolant, as `__call__` gives y; at an accepted time that of the step which ends there."""
+        """dy/dt of the interpolant, as `__call__` gives y;
+        at an accepted time that of the step which ends there.
+        """
         return self._read(t, derivative=True)
 
     def _read(self, t: Any, *, derivative: bool) -> Tree:

@@ -1,9 +1,9 @@
 """The forward solution between its accepted times: written down step by step, read at any time later.
 
-With the interpolant of the method, of degree p, a step is the polynomial y(t + theta h) = sum_j theta**j C_j: p + 1
-states' worth of memory, whatever the number of stages. A method without one is read by cubic Hermite interpolation
-from the states and slopes at the accepted times, two states' worth a step; its error of order h**4 is no larger than
-that of any such method here.
+With the interpolant of the method, of degree p, a step is the polynomial y(t + theta h) = sum_j theta**j C_j:
+p + 1 states' worth of memory, whatever the number of stages. A method without one is read by cubic Hermite
+interpolation from the states and slopes at the accepted times, two states' worth a step; its error of order
+h**4 is no larger than that of any such method here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class StepMade(Protocol):
 
 
 class DenseOutput(ABC):
-    """y(t) for all t from the first accepted time to the last one, continuously differentiable where f is continuous.
+    """y(t) for all t from the first accepted time to the last one,
+    continuously differentiable where f is continuous.
 
     Attributes:
         times: accepted times so far.
@@ -177,7 +178,9 @@ class CubicHermite(DenseOutput):
 
 
 def dense_output(integrator: StepMade, *, interpolates: bool) -> DenseOutput:
-    """An empty record of the solve that `integrator` is about to make; whether its method has an interpolant."""
+    """An empty record of the solve that `integrator` is about to make;
+    whether its method has an interpolant.
+    """
     kind = StepPolynomials if interpolates else CubicHermite
     direction = math.copysign(1.0, integrator.t1 - integrator.t)
     return kind(integrator.stages.xp, integrator.stages.rows.dtype, integrator.t, direction)

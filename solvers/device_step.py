@@ -1,8 +1,11 @@
-"""A Runge-Kutta step on a GPU: sums and error norm are one kernel each, and from the second time on all of it is one launch.
+"""A Runge-Kutta step on a GPU: sums and error norm are one kernel each,
+and from the second time on all of it is one launch.
 
-The first attempt on a set of buffers is carried out launch by launch, the second is captured as a CUDA graph, later ones
-launch the graph. Times and step size are arguments of a launch before it, the scaled error comes back in page-locked
-memory: a step costs two launches and one read, and no read where its error is not wanted. Where a step cannot be captured
+The first attempt on a set of buffers is carried out launch by launch, the second is captured as a CUDA graph,
+later ones launch the graph. Times and step size are arguments of a launch before it,
+the scaled error comes back in page-locked
+memory: a step costs two launches and one read, and no read where its error is not wanted.
+    Where a step cannot be captured
 (f calls cuBLAS, or reads the time on the host) it stays a row of launches, and a line in the log says why.
 """
 
@@ -27,7 +30,9 @@ from .tableau import Tableau
 
 
 class _Record:
-    """What the steps of one method on one set of stages share: weights, times and error on the device, and the graphs."""
+    """What the steps of one method on one set of stages share: weights, times and error on the device,
+    and the graphs.
+    """
 
     def __init__(self, stages: ReplayStages, workspace: CudaWorkspace, tableau: Tableau) -> None:
         numbers, xp = tableau.as_floats(), stages.xp
@@ -109,7 +114,9 @@ class DeviceStep(RowStep):
             self.y_new = self.stages.input(self.n - 1)
 
     def measured_error(self) -> float | None:
-        """The scaled error of the latest `advance`, one read; None where it is left to the norm of the solve."""
+        """The scaled error of the latest `advance`, one read;
+        None where it is left to the norm of the solve.
+        """
         if not self._is_measured:
             return None
         await_device()
@@ -130,7 +137,9 @@ class DeviceStep(RowStep):
         return self.stages.input(self.n - 1)
 
     def _work(self, times: list[Any], h: Any, *, with_end: bool) -> None:
-        """The launches of a step: the stages, the new state, its error. Times and h are numbers, or lie on the device."""
+        """The launches of a step: the stages, the new state, its error. Times and h are numbers,
+        or lie on the device.
+        """
         stages, fsal = self.stages, self.tableau.fsal
         for i in range(1, self.n if with_end or not fsal else self.n - 1):
             self._sum(self._record.a[i], h, stages.input(i))

@@ -1,4 +1,6 @@
-"""Step-size control by digital filters: smooth step sequences from the errors and step ratios of the latest steps."""
+"""Step-size control by digital filters: smooth step sequences from the errors and step ratios of the latest
+steps.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,14 @@ class FilterVerdict(Verdict):
 class FilterController:
     """Step-size control by a linear filter of log errors.
 
-    With rho_j = safety e_j**(-1/order), the factor that classical control would take after a step with error norm e_j,
-    an accepted step n is followed by
-        h_n  rho_n**beta_1 rho_{n-1}**beta_2 rho_{n-2}**beta_3 (h_n / h_{n-1})**-alpha_2 (h_{n-1} / h_{n-2})**-alpha_3
-    so that the errors settle at safety**order, whatever the filter. An earlier error counts as 0.1 at least; where steps
-    are missing at the start, the oldest error and a ratio of 1 stand for them. The first accepted step and rejected ones
-    are followed by classical control, h rho. The factor stays within [min_factor, max_factor].
+    With rho_j = safety e_j**(-1/order), the factor that classical control would take after a step with error
+    norm e_j, an accepted step n is followed by
+        h_n  rho_n**beta_1 rho_{n-1}**beta_2 rho_{n-2}**beta_3 (h_n / h_{n-1})**-alpha_2
+        (h_{n-1} / h_{n-2})**-alpha_3
+    so that the errors settle at safety**order, whatever the filter. An earlier error counts as 0.1 at least;
+    where steps are missing at the start, the oldest error and a ratio of 1 stand for them. The first accepted
+    step and rejected ones are followed by classical control, h rho.
+    The factor stays within [min_factor, max_factor].
 
     Args:
         order: power of h with which the error estimate vanishes, `Tableau.error_order` (dopri5: 5).
@@ -34,8 +38,8 @@ class FilterController:
         alphas: weights of the latest two ratios of steps.
         safety, min_factor, max_factor: as in `PIController`.
     Raises: ArgumentError.
-    Source: Soderlind (2003), Digital filters in adaptive time-stepping, ACM TOMS 29, 1-26: equation (31) in its order
-        k beta_j = betas, with the safety factor inside the target.
+    Source: Soderlind (2003), Digital filters in adaptive time-stepping, ACM TOMS 29, 1-26: equation (31) in
+        its order k beta_j = betas, with the safety factor inside the target.
     """
 
     order: int
@@ -69,8 +73,8 @@ class FilterController:
     def judge(self, error_norm: float, h: float, previous: Verdict | None = None) -> FilterVerdict:
         """Accept or reject the step of signed size h whose scaled error has norm `error_norm`.
 
-        As `PIController.judge`: an error norm that is not finite shrinks the step by `min_factor`, and the step right
-        after a rejected one does not grow.
+        As `PIController.judge`: an error norm that is not finite shrinks the step by `min_factor`, and the
+        step right after a rejected one does not grow.
         """
         history = previous.history if isinstance(previous, FilterVerdict) else ()
         remembered = history[0][0] if history else None

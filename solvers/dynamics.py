@@ -32,7 +32,9 @@ class StateLayout:
 
     @classmethod
     def of(cls, y0: Tree) -> StateLayout:
-        """The layout of a state; ArgumentTypeError unless all leaves are arrays of one dtype in STATE_DTYPES."""
+        """The layout of a state; ArgumentTypeError unless all leaves are arrays of one dtype in
+        STATE_DTYPES.
+        """
         if type(y0) is np.ndarray and y0.dtype in STATE_DTYPES:
             return _layout_of_array(y0.shape, y0.dtype)
         found = leaves(y0)
@@ -64,7 +66,9 @@ class StateLayout:
         return flat[0] if len(flat) == 1 else ops.concatenate(flat)
 
     def split(self, flat: Any, leading: tuple[int, ...] = ()) -> list[Any]:
-        """The leaves in a vector (*leading, n), each (*leading, *shape): views on arrays; works on traced values."""
+        """The leaves in a vector (*leading, n), each (*leading, *shape): views on arrays;
+        works on traced values.
+        """
         if len(self.shapes) == 1:
             shape = (*leading, *self.shapes[0])
             return [flat.reshape(shape) if type(flat) is np.ndarray else ops.reshape(flat, shape)]
@@ -93,8 +97,8 @@ class Dynamics:
     """f(t, y, params), recorded at (t0, y0).
 
     Attributes:
-        y0, params_leaves, hidden: the state, the parameters and what f captured, as given: perhaps values of outer
-            traces.
+        y0, params_leaves, hidden: the state, the parameters and what f captured, as given: perhaps values of
+            outer traces.
         program: what the call did; its hidden inputs are `hidden`.
         t0: where the solve begins.
         aux0: what f returned beside the slope at (t0, y0) (leaves), with `has_aux`.
@@ -167,9 +171,11 @@ class Dynamics:
         return other
 
     def frozen(self) -> Dynamics:
-        """The same dynamics on copies of the parameters and captured arrays, which their owner cannot write to.
+        """The same dynamics on copies of the parameters and captured arrays,
+        which their owner cannot write to.
 
-        A derivative evaluates what was recorded, with the values of the forward pass, whatever happened in between.
+        A derivative evaluates what was recorded, with the values of the forward pass,
+        whatever happened in between.
         """
         other = self._copy()
         n_params = len(self.param_values)
@@ -183,7 +189,9 @@ class Dynamics:
         return other
 
     def _copy(self) -> Dynamics:
-        """Another one with the same attributes (`copy.copy` would take five times as long), whose f is the program."""
+        """Another one with the same attributes (`copy.copy` would take five times as long),
+        whose f is the program.
+        """
         other = Dynamics.__new__(Dynamics)
         other.__dict__.update(self.__dict__)
         other._given = None
@@ -191,8 +199,8 @@ class Dynamics:
 
     @property
     def f(self) -> Function:
-        """What was given, or the program of a copy. (A copy that held its own method would be a cycle, and its arrays would
-        wait for the collector.)
+        """What was given, or the program of a copy. (A copy that held its own method would be a cycle, and
+        its arrays would wait for the collector.)
         """
         return self._interpreted if self._given is None else self._given
 
@@ -233,7 +241,9 @@ class Dynamics:
         return self.layout.flatten(slopes), recording.values[self.n_slopes :]
 
     def call_plain(self, t: float, y: Array) -> Array:
-        """f without any trace, on read-only arrays: what the program is compared with before it is trusted."""
+        """f without any trace, on read-only arrays: what the program is compared with before it is
+        trusted.
+        """
         state = [_read_only(part) for part in self.layout.split(y)]
         result = self._call_flat(float(t), *state, *(_read_only(leaf) for leaf in self.param_values))
         slope = result[0] if self.has_aux else result

@@ -1,4 +1,6 @@
-"""The dynamics of a solve at its start, called by themselves: inside the solve a trace does not see what they do."""
+"""The dynamics of a solve at its start, called by themselves:
+inside the solve a trace does not see what they do.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ class DynamicsAtStart:
         return slope_of(self.f, self.t0, at["y"], at["params"], has_aux=self.has_aux)
 
     def check_pure(self) -> None:
-        """ImpureFunctionError if f writes into what it is given, with the line, or if two calls give two slopes.
+        """ImpureFunctionError if f writes into what it is given, with the line,
+        or if two calls give two slopes.
 
         Results that are no slopes pass: `odeint` says what is wrong with them.
         """

@@ -13,7 +13,8 @@ from .initial_state import initial_state
 
 
 def after_jumps(events: Sequence[Event], t: Any, y: Tree, params: Tree, like: Tree) -> Tree:
-    """The state after the jumps of these events at time t, one after the other; traced where t, y or params are.
+    """The state after the jumps of these events at time t, one after the other; traced where t,
+    y or params are.
 
     Args:
         like: a state on plain arrays.

@@ -1,12 +1,14 @@
-"""A solve with events: plain solves from one stop to the next, and what a derivative needs to pass through them.
+"""A solve with events: plain solves from one stop to the next,
+and what a derivative needs to pass through them.
 
-Events are located on plain values, by a solve whose steps a `Monitor` looks at. Where a derivative is taken, the same steps
-are walked once more by a solve that is differentiated, with the time t* of each event as an output time that is held. The
-condition g at (t*, y(t*)) is then traced, and with its time derivative g' along the step
+Events are located on plain values, by a solve whose steps a `Monitor` looks at. Where a derivative is taken,
+the same steps are walked once more by a solve that is differentiated, with the time t* of each event as an
+output time that is held. The condition g at (t*, y(t*)) is then traced,
+and with its time derivative g' along the step
     t_event = t* - g / g',    y_event = y(t*) + y' (t_event - t*)
-have the values found and, by the implicit function theorem, the right first derivatives. A jump and what follows go on
-from these; since a solve is differentiable in ts[0], nothing else is needed. Second derivatives would be wrong, and are
-refused.
+have the values found and, by the implicit function theorem, the right first derivatives. A jump and what
+follows go on from these; since a solve is differentiable in ts[0], nothing else is needed. Second derivatives
+would be wrong, and are refused.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def solve_with_events(
     *,
     has_aux: bool,
 ) -> Solution:
-    """The solution with its pieces joined. `solve` makes one that can be differentiated; `times` are the values of `ts`.
+    """The solution with its pieces joined. `solve` makes one that can be differentiated;
+    `times` are the values of `ts`.
 
     Whatever ends it early carries the solution from ts[0] on.
     """
@@ -88,7 +91,8 @@ class _EventSolve:
 
     Attributes:
         monitor: what looks for events, in all pieces.
-        found, pieces: a solution for each piece, with traced values where a derivative is taken, and where it lies.
+        found, pieces: a solution for each piece, with traced values where a derivative is taken,
+            and where it lies.
         happened: the events in the order of integration.
         stats, walked: counts of the plain solves, and of those that are differentiated.
     """
@@ -124,7 +128,9 @@ class _EventSolve:
             self.monitor.restart()
 
     def _advance(self, start: Any, y: Tree, first: int) -> list[_Happened]:
-        """One piece, from the state y at `start`; `first` is the index of its first output time. The events in it."""
+        """One piece, from the state y at `start`; `first` is the index of its first output time.
+        The events in it.
+        """
         seen = len(self.monitor.crossings)
         solution = self._watch(y, start, first)
         new = self.monitor.crossings[seen:]
@@ -268,7 +274,9 @@ class _EventSolve:
         return replace(plain, ys=ys), happened
 
     def _moved(self, crossing: Crossing, time: Any, state: Tree) -> _Happened:
-        """An event at t* = crossing.t, with the derivatives of its time and its state; `state` is that at `time`."""
+        """An event at t* = crossing.t, with the derivatives of its time and its state;
+        `state` is that at `time`.
+        """
         event, t, slope = self.events[crossing.which], crossing.t, self.monitor.tree(crossing.slope)
         if type(time) is Var:  # an output time too, which moves, where t* is held
             state = _along(state, slope, ops.as_number(time) - t)

@@ -1,4 +1,6 @@
-"""Events: conditions along a solution, what happens where they change sign, and the record of where they did."""
+"""Events: conditions along a solution, what happens where they change sign,
+and the record of where they did.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,17 @@ from ..engine.tree import Tree
 class Event:
     """Something that happens where `condition` changes sign along the solution.
 
-    A condition that touches zero without changing sign, or that is zero throughout, is no event; one that is zero at the
-    end of the solve is.
+    A condition that touches zero without changing sign, or that is zero throughout, is no event; one that is
+    zero at the end of the solve is.
 
     Args:
-        condition: condition(t, y, params) -> a real number, continuous along the solution; condition(t, y) when the solve
-            has no params, or when it takes two arguments.
+        condition: condition(t, y, params) -> a real number, continuous along the solution; condition(t, y)
+            when the solve has no params, or when it takes two arguments.
         terminal: True ends the solve at the first occurrence, a number n at the n-th, False never.
-        direction: a positive number counts changes from negative to positive only, a negative one those from positive to
-            negative, 0 both; along the integration, whichever way time runs.
-        jump: jump(t, y, params), or likewise jump(t, y), -> the state, a tree like y0, with which the solve goes on from
-            there. An event with a jump does not end the solve.
+        direction: a positive number counts changes from negative to positive only, a negative one those from
+            positive to negative, 0 both; along the integration, whichever way time runs.
+        jump: jump(t, y, params), or likewise jump(t, y), -> the state, a tree like y0, with which the solve
+            goes on from there. An event with a jump does not end the solve.
         name: what messages and `sol.events` call it (default: the name of the condition).
     """
 
@@ -101,10 +103,11 @@ class Occurrences:
 
 
 def checked_events(events: Any) -> tuple[Event, ...]:
-    """Events from what a user gives: None, one of them or several, each an `Event` or a function as SciPy takes it.
+    """Events from what a user gives: None, one of them or several,
+    each an `Event` or a function as SciPy takes it.
 
-    Such a function ends the solve where its attribute `terminal` says so (default: it does not), and counts the changes of
-    sign that its `direction` names.
+    Such a function ends the solve where its attribute `terminal` says so (default: it does not), and counts
+    the changes of sign that its `direction` names.
     """
     if events is None:
         return ()

@@ -1,4 +1,6 @@
-"""What is said when a solve cannot go on: where it stands, the component at fault, and advice, as text and as numbers."""
+"""What is said when a solve cannot go on: where it stands, the component at fault, and advice,
+as text and as numbers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class Standing:
         name: who solves; t0, t1: the interval.
         t, h: start and signed size of the step that cannot be made.
         error_norm: scaled error of the latest attempt.
-        component: what made it fail as a person writes it, "y/a[2, 3]"; index: its place in the flat state (n,).
+        component: what made it fail as a person writes it, "y/a[2, 3]"; index:
+            its place in the flat state (n,).
         y: the state at t, the last good one: a tree like y0, or flat (n,) where its layout is not known.
         y_max: the largest of its values; size, dtype: how many there are, and theirs.
         stats: counts so far.
@@ -116,7 +119,9 @@ def below_min_step(standing: Standing, min_step: float) -> StepSizeUnderflow:
 
 
 def not_converged(standing: Standing, why: str, first_h: float) -> NonConvergence:
-    """The equations of an implicit step have no solution that was found; `why` is what the last attempt met."""
+    """The equations of an implicit step have no solution that was found;
+    `why` is what the last attempt met.
+    """
     s = standing
     tried = (
         f"with h={s.h:.1e}" if first_h == s.h else f"while h shrank from {abs(first_h):.1e} to {abs(s.h):.1e}"
@@ -133,8 +138,8 @@ def not_converged(standing: Standing, why: str, first_h: float) -> NonConvergenc
 def non_finite(
     standing: Standing, *, stage: int | None, stages: int, n_bad: int, first_h: float
 ) -> NonFiniteDynamics:
-    """f, the state after the step or the estimate of its error is NaN or infinite; `stage` is where f was first so, None
-    where it never was; `n_bad` is 0 where the state is finite too.
+    """f, the state after the step or the estimate of its error is NaN or infinite; `stage` is where f was
+    first so, None where it never was; `n_bad` is 0 where the state is finite too.
     """
     s = standing
     if s.h == 0.0:

@@ -31,10 +31,10 @@ def first_step(h0: float, f_norm: float, curvature: float, order: int, interval:
         curvature: d2, the scaled norm of f(t0 + h0, y0 + h0 f0) - f0, divided by |h0|.
         order: power of h with which the error estimate vanishes, `Tableau.error_order` (dopri5: 5).
         interval: t1 - t0, signed and not zero.
-    Returns: h with the sign of `interval`, 0 < |h| <= |interval|. A probe that met NaN or infinity gives a step a
-        thousand times shorter than the probe.
-    Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4, starting step size (d) to (f); the power
-        1/order is that of their code DOPRI5.
+    Returns: h with the sign of `interval`, 0 < |h| <= |interval|. A probe that met NaN or infinity gives a
+        step a thousand times shorter than the probe.
+    Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.4, starting step size (d) to (f); the
+        power 1/order is that of their code DOPRI5.
     """
     probe = abs(h0)
     if not (math.isfinite(f_norm) and math.isfinite(curvature)):

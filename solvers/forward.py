@@ -1,4 +1,6 @@
-"""The forward pass of one solve: buffers, the check of a new program, the loop, and what is written down on the way."""
+"""The forward pass of one solve: buffers, the check of a new program, the loop,
+and what is written down on the way.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,18 @@ from .watched import run_watched
 
 logger = logging.getLogger("odegrad")
 
-# More steps are not kept by keep="auto": binding buffers costs a millisecond a step the first time, and where there are
-# so many, f is usually cheap enough to be evaluated again (benchmarks/iteration.py).
+# More steps are not kept by keep="auto": binding buffers costs a millisecond a step the first time, and where
+# there are so many, f is usually cheap enough to be evaluated again (benchmarks/iteration.py).
 MAX_KEPT_STEPS = 64
 
 
 @dataclass
 class Forward:
-    """One forward pass that was made: its dynamics, its record, and the buffers that hold what was kept for a derivative.
+    """One forward pass that was made: its dynamics, its record,
+    and the buffers that hold what was kept for a derivative.
 
-    `stages` is None once the buffers have been given back. `run` is what a solve in machine code left instead.
-    `lock` is held by the thread that pulls back: what was kept serves one at a time.
+    `stages` is None once the buffers have been given back. `run` is what a solve in machine code left
+    instead. `lock` is held by the thread that pulls back: what was kept serves one at a time.
     """
 
     dynamics: Dynamics
@@ -87,8 +90,9 @@ def solve_forward(
 ) -> Forward:
     """Walk from times[0] to times[-1].
 
-    Whatever ends it early, a SolveError, what f or a callback raised, or Ctrl-C, carries the partial solution as
-    `.solution`, and where it stood as `.t` and `.y` (not with "reversible", whose rows are another scheme's).
+    Whatever ends it early, a SolveError, what f or a callback raised, or Ctrl-C, carries the partial solution
+    as `.solution`, and where it stood as `.t` and `.y` (not with "reversible", whose rows are another
+    scheme's).
     """
     stats = Stats() if stats is None else stats
     with np.errstate(all="ignore"):  # the loop meets NaN and overflow with an error of its own
@@ -111,7 +115,9 @@ def solve_forward(
 
 
 def _attach(error: BaseException, done: Forward) -> None:
-    """The partial solution for whoever catches the error; a note with the place where it is not one of our own."""
+    """The partial solution for whoever catches the error;
+    a note with the place where it is not one of our own.
+    """
     try:
         error.solution = done.solution(type(error).__name__)  # type: ignore[attr-defined]
     except AttributeError:  # an exception with slots
@@ -124,7 +130,9 @@ def _attach(error: BaseException, done: Forward) -> None:
 
 
 def _attach_state(error: BaseException, done: Forward, y: Array) -> None:
-    """The last accepted time and the state there, between output times too; what the error has of its own is kept."""
+    """The last accepted time and the state there, between output times too;
+    what the error has of its own is kept.
+    """
     for name, value in (("t", done.trajectory.grid[-1]), ("y", done.dynamics.layout.unflatten(y.copy()))):
         if not hasattr(error, name):
             with suppress(AttributeError):  # an exception with slots
@@ -134,7 +142,9 @@ def _attach_state(error: BaseException, done: Forward, y: Array) -> None:
 def stages_for(
     dynamics: Dynamics, options: Options, purpose: Purpose
 ) -> tuple[ForwardStages, Compiled | None]:
-    """ForwardStages loaded with the parameters of this solve, and the compiled program they are given back to."""
+    """ForwardStages loaded with the parameters of this solve,
+    and the compiled program they are given back to.
+    """
     method = options.method
     counts = _stage_counts(method)
     if options.execution == "eager":
@@ -185,8 +195,8 @@ def trust(
 def _round_off(xp: Any, dtype: Any) -> float:
     """How far two evaluations of one slope may be apart, relative to it; another function is further away.
 
-    Normalisation by a small variance magnifies round-off a thousandfold. Where products round their operands, a product that
-    f computes by CuPy itself may be rounded less than that of the replay.
+    Normalisation by a small variance magnifies round-off a thousandfold. Where products round their operands,
+    a product that f computes by CuPy itself may be rounded less than that of the replay.
     """
     rounds_operands = xp is not np and dtype == np.float32
     operands = OPERAND_ERRORS[current_products().precision] if rounds_operands else 0.0
@@ -327,7 +337,8 @@ def _keep_step(
 ) -> None:
     """The new state, and the stages of the step where the budget allows.
 
-    `may_hold` is false for the steps at the ends where times are differentiated: `discrete` evaluates those again.
+    `may_hold` is false for the steps at the ends where times are differentiated:
+    `discrete` evaluates those again.
     """
     assert isinstance(trajectory.states, list)
     trajectory.states.append(y.copy())

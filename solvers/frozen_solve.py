@@ -1,9 +1,10 @@
-"""A solve as a function of y0, params and output times on accepted times that are held: what can be differenced.
+"""A solve as a function of y0, params and output times on accepted times that are held:
+what can be differenced.
 
-Differences of an adaptive solve measure its step-size control: the steps change with every argument. So the accepted
-times of one solve are held, and every difference walks these, as the gradient methods take them: the first and the last
-step stretch with the ends of ts, an inner output time moves along the interpolant (where a method has none, along the
-slope).
+Differences of an adaptive solve measure its step-size control: the steps change with every argument. So the
+accepted times of one solve are held, and every difference walks these, as the gradient methods take them: the
+first and the last step stretch with the ends of ts, an inner output time moves along the interpolant (where a
+method has none, along the slope).
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ FINEST = 1e-12
 
 
 class FrozenSolve:
-    """The states at the output times as a function of {"params", "ts", "y0"}, on the accepted times of one solve.
+    """The states at the output times as a function of {"params", "ts", "y0"},
+    on the accepted times of one solve.
 
-    Where all output times are among these, an inner one moves along the slope; otherwise along the interpolant.
+    Where all output times are among these, an inner one moves along the slope;
+    otherwise along the interpolant.
     """
 
     def __init__(
@@ -79,7 +82,9 @@ class FrozenSolve:
 def fine_solve(
     f: Callable[..., Any], y0: Tree, ts: np.ndarray, params: Tree, options: dict[str, Any]
 ) -> FrozenSolve:
-    """The solve that continuous adjoints are compared with: dopri5, finer, with every output time among its steps."""
+    """The solve that continuous adjoints are compared with: dopri5, finer,
+    with every output time among its steps.
+    """
     eps = float(np.finfo(dtype_of(leaves(y0)[0])).eps)
     fine = {name: value for name, value in options.items() if name not in (*CHOOSE_STEPS, *CONTINUOUS_ONLY)}
     fine |= {

@@ -14,7 +14,9 @@ from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, tree_map
 
 
 def initial_state(y0: Tree) -> Tree:
-    """y0 in native byte order, a Python number as a 0-d float64 array; ArgumentError for values that are not finite."""
+    """y0 in native byte order, a Python number as a 0-d float64 array;
+    ArgumentError for values that are not finite.
+    """
     if is_weak(y0):
         y0 = np.zeros(()) + y0
     if type(y0) is np.ndarray and y0.dtype.isnative and y0.dtype.kind == "f" and np.isfinite(y0).all():

@@ -1,4 +1,6 @@
-"""What holds for the kernels of f while a solve is at work: the round-off they may add, and who has the threads."""
+"""What holds for the kernels of f while a solve is at work: the round-off they may add,
+and who has the threads.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ CONVOLUTIONS = frozenset(name for name in PRIMITIVES if name.startswith("conv2d"
 def kernels_at_work(dynamics: Dynamics, options: Options) -> Callable[[], AbstractContextManager[None]]:
     """The context in which f, its replay and its pull-back are to be evaluated, as a function that makes it.
 
-    Convolutions and tiles divide themselves among threads. Between them, products on all threads of BLAS would leave its
-    workers spinning on the cores that these threads need: a training iteration of the network `conv-7` of
-    benchmarks/iteration.py takes a quarter of the time with BLAS held at one thread.
+    Convolutions and tiles divide themselves among threads. Between them, products on all threads of BLAS
+    would leave its workers spinning on the cores that these threads need: a training iteration of the network
+    `conv-7` of benchmarks/iteration.py takes a quarter of the time with BLAS held at one thread.
     """
     return partial(_at_work, options.accepted_round_off, _divides_itself(dynamics, options))
 

@@ -24,12 +24,14 @@ class Leapfrog(Method):
 
         w = v + h/2 a(t, x),    x1 = x + h w,    v1 = w + h/2 a(t + h, x1).
 
-    The state is a tree of two arrays of one shape, and f returns (v, a(t, x)): the slope of the positions is the leaf of
-    the velocities itself, which is how they are told apart, and that of the velocities does not depend on them. Both are
-    read off the recorded f, at no evaluation. Then the map is symplectic (the energy of a Hamiltonian system oscillates
-    and does not drift), undoes itself when h changes sign, and keeps linear and angular momentum, all to round-off.
+    The state is a tree of two arrays of one shape, and f returns (v, a(t, x)): the slope of the positions is
+    the leaf of the velocities itself, which is how they are told apart, and that of the velocities does not
+    depend on them. Both are read off the recorded f, at no evaluation. Then the map is symplectic (the energy
+    of a Hamiltonian system oscillates and does not drift), undoes itself when h changes sign, and keeps
+    linear and angular momentum, all to round-off.
 
-    Cost: 1 nfe a step, since the slope at its end is that at the start of the next. Dense output: cubic Hermite.
+    Cost: 1 nfe a step, since the slope at its end is that at the start of the next. Dense output:
+        cubic Hermite.
     Raises: ArgumentError for another state or other dynamics.
     Source: Hairer, Lubich & Wanner (2006), Geometric Numerical Integration, section I.1.4, equation (1.17).
     """

@@ -39,8 +39,8 @@ from .tableau import Tableau
 class Control:
     """How steps are chosen: tolerances, limits, and what to start with.
 
-    rtol, atol are numbers, or arrays (n,) like the flat state, which `layout` describes. A step ends at each of the
-    `breakpoints` that lies inside of the interval.
+    rtol, atol are numbers, or arrays (n,) like the flat state, which `layout` describes. A step ends at each
+    of the `breakpoints` that lies inside of the interval.
     """
 
     rtol: Any
@@ -60,11 +60,11 @@ class Integrator:
     """Walks from t0 to t1, a step at a time.
 
     `step` is made for a tableau; another method gives its own (`Method.step_on`).
-    `grid` None: adaptive steps under `control`, which end at each of `stops` too. Otherwise exactly these times,
-    without an error test.
+    `grid` None: adaptive steps under `control`, which end at each of `stops` too. Otherwise exactly these
+    times, without an error test.
     After `advance()` the step lies between `t_start` and `t`; the stages still hold it: y and the slopes in
-    `stages.rows`, the new state in `y`, its scaled error in `error_norm` (0 on a given grid). The next `advance()` moves
-    on from there.
+    `stages.rows`, the new state in `y`, its scaled error in `error_norm` (0 on a given grid). The next
+    `advance()` moves on from there.
     """
 
     def __init__(
@@ -150,7 +150,9 @@ class Integrator:
         return math.copysign(min(max(abs(h), resolved), abs(interval)), interval)
 
     def advance(self) -> None:
-        """Make one accepted step. Raises NonFiniteDynamics, NonConvergence, StepSizeUnderflow or TooManySteps."""
+        """Make one accepted step. Raises NonFiniteDynamics, NonConvergence,
+        StepSizeUnderflow or TooManySteps.
+        """
         if self.t != self.t_start:
             self.step.shift()
             self.t_start = self.t
@@ -226,7 +228,9 @@ class Integrator:
         return to_number(self.stages.xp.isfinite(self.step.y_new).all())
 
     def _target(self) -> float:
-        """Where the step ends; the last one lands on `stop` exactly, and no sliver is left for a further one."""
+        """Where the step ends; the last one lands on `stop` exactly,
+        and no sliver is left for a further one.
+        """
         self._uncut_h = self.h
         t_next = self.t + self.h
         rest = (self.stop - t_next) * self._direction
@@ -290,7 +294,9 @@ class Integrator:
         )  # fmt: skip
 
     def _standing(self, t: float, h: float, index: int | None = None) -> Standing:
-        """Where the solve stands; `index`: the component at fault, by default that with the largest scaled error."""
+        """Where the solve stands; `index`: the component at fault,
+        by default that with the largest scaled error.
+        """
         row, layout = self.stages.rows[0], self.control.layout
         verdict, size = self._verdict, self.stages.rows.shape[1]
         if index is None and verdict is not None and not verdict.is_accepted and size:
@@ -305,8 +311,8 @@ class Integrator:
         )  # fmt: skip
 
     def _worst(self) -> int:
-        """The component with the largest scaled error of the step rejected, the first that is not finite if there is
-        one.
+        """The component with the largest scaled error of the step rejected, the first that is not finite if
+        there is one.
         """
         y, y_new, control = self.stages.rows[0], self.step.y_new, self.control
         xp = self.stages.xp

@@ -1,4 +1,6 @@
-"""What the loop needs of a method that is no explicit Runge-Kutta tableau: implicit, multistep and symplectic ones."""
+"""What the loop needs of a method that is no explicit Runge-Kutta tableau: implicit,
+multistep and symplectic ones.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ Norm = Callable[[Array, Array, Array], float]  # (difference, y, y_new) in units
 class AnyStep(Protocol):
     """One step on the rows [y, k_1, ..., k_s] of `Stages`, as the loop drives it.
 
-    `y_new` is the state after the latest `advance`, `n_evaluations` what that cost (f at its start not counted).
+    `y_new` is the state after the latest `advance`,
+    `n_evaluations` what that cost (f at its start not counted).
     """
 
     y_new: Array
@@ -52,8 +55,8 @@ class AnyStep(Protocol):
 
 @runtime_checkable
 class SolvingStep(Protocol):
-    """A step that solves equations: `failure` says why the latest `advance` could not; empty where it could, or where f
-    was NaN or infinite.
+    """A step that solves equations: `failure` says why the latest `advance` could not; empty where it could,
+    or where f was NaN or infinite.
     """
 
     failure: str
@@ -69,7 +72,8 @@ class Method(ABC):
         fsal: whether a step ends with f at its end, the first slope of the next.
         error_order: power of h with which the error estimate vanishes; None for a method with fixed steps.
         interpolates: whether there is dense output.
-        controller: name of the step-size control where the user chooses none; None is that of all other methods.
+        controller: name of the step-size control where the user chooses none;
+            None is that of all other methods.
         source: where it is published.
     """
 
@@ -91,7 +95,8 @@ class Method(ABC):
     def step_on(self, stages: Stages, dynamics: Dynamics, norm: Norm, stats: Stats) -> AnyStep:
         """The step of this method for one solve.
 
-        A method that iterates does so until `norm` is small, and counts in `stats` what the loop does not see.
+        A method that iterates does so until `norm` is small,
+        and counts in `stats` what the loop does not see.
         """
 
     def check(self, y0: Any) -> None:

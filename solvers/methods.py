@@ -45,7 +45,9 @@ ELSEWHERE = {  # names in SciPy and torchdiffeq, in small letters, whose nearest
 
 
 def method_named(name: str | Tableau | Method) -> Tableau | Method:
-    """The method called `name` (a method itself is returned as it is); ArgumentError with the nearest name."""
+    """The method called `name` (a method itself is returned as it is);
+    ArgumentError with the nearest name.
+    """
     if isinstance(name, (Tableau, Method)):
         return name
     if isinstance(name, str) and name in METHODS:

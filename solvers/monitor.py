@@ -1,11 +1,11 @@
 """Watches the steps of a plain solve for events: where conditions change sign, and which change comes first.
 
-Each accepted step is read at a few points of its polynomial. Between two of them where a condition has opposite signs its
-root is found by Brent's method to machine precision. What counts is the side that a condition was last seen on: a zero is
-a change only once the other side is seen, or the solve ends there.
+Each accepted step is read at a few points of its polynomial. Between two of them where a condition has
+opposite signs its root is found by Brent's method to machine precision. What counts is the side that a
+condition was last seen on: a zero is a change only once the other side is seen, or the solve ends there.
 
-A condition that fired where the solve goes on is zero there up to round-off, whose sign means nothing. Its side is that
-to which the flow takes it, by its time derivative.
+A condition that fired where the solve goes on is zero there up to round-off, whose sign means nothing. Its
+side is that to which the flow takes it, by its time derivative.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Crossing:
 
     Attributes:
         y, slope: the state (n,) there and its time derivative, both of the step's polynomial.
-        scale: largest absolute value of the condition over that step, times 1/|h|: what its time derivative is like.
+        scale: largest absolute value of the condition over that step, times 1/|h|:
+            what its time derivative is like.
         residual: absolute value of the condition at (t, y).
     """
 
@@ -56,7 +57,8 @@ class Monitor:
 
     Attributes:
         crossings: the occurrences so far, in the order of integration.
-        fired: those at the time at which the steps stopped, by a jump or a terminal event; empty while there is none.
+        fired: those at the time at which the steps stopped, by a jump or a terminal event;
+            empty while there is none.
         is_over: whether a terminal one is among these.
         step_end: the end of the accepted step in which they lie.
         captured: values of traces that conditions gave, because their functions captured some.
@@ -99,7 +101,9 @@ class Monitor:
         ]
 
     def look(self, integrator: Integrator, block: Array) -> bool:
-        """Record what happened in the step just made, whose polynomial is `block` (p + 1, n); whether to stop there."""
+        """Record what happened in the step just made, whose polynomial is `block` (p + 1, n);
+        whether to stop there.
+        """
         step = _Step(integrator, block)
         found: list[Crossing] = []
         sides = []
@@ -227,7 +231,9 @@ class Monitor:
             return (ahead - self._value(which, t, y)) / h
 
     def rate(self, which: int, t: float, y: Array, slope: Array) -> float:
-        """d/dt condition(t, y(t)) where dy/dt = slope. Raises TracedValueError for a condition that cannot be traced."""
+        """d/dt condition(t, y(t)) where dy/dt = slope.
+        Raises TracedValueError for a condition that cannot be traced.
+        """
         event, unflatten = self.events[which], self._layout.unflatten
 
         def condition(t: Any, y: Tree) -> Any:

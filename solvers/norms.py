@@ -1,4 +1,6 @@
-"""The scaled norm in which every error of a solve is measured, and the product of a cotangent with a tangent."""
+"""The scaled norm in which every error of a solve is measured,
+and the product of a cotangent with a tangent.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def scaled_norm(
         error: what is measured, shaped like y; real or complex. With y_new = y = y0 it may be y0 or a slope.
         y, y_new: state at both ends of the step.
         rtol, atol: positive numbers, or arrays that broadcast against y.
-    Returns: a Python float; NaN or infinity where the values are so (without a warning), 0.0 for an empty state.
+    Returns: a Python float; NaN or infinity where the values are so (without a warning),
+        0.0 for an empty state.
     Cost: one read from the device.
     """
     if error.size == 0:
@@ -76,7 +79,8 @@ class ErrorNorm:
 
 
 class ReducedNorm:
-    """Another norm of the scaled errors error / (atol + rtol max(|y|, |y_new|)): `reduce` of the array (n,) of them.
+    """Another norm of the scaled errors error / (atol + rtol max(|y|, |y_new|)): `reduce` of the array (n,)
+    of them.
 
     NaN where one of them is, or where y_new has overflowed, whatever `reduce` makes of it.
     """
@@ -100,8 +104,9 @@ def norm_of(
     rtol: Any,
     atol: Any,
 ) -> Norm:
-    """The norm called `norm`, or a user's function of the tree of scaled errors, for a state (n,) like the last axis of
-    `rows`; rtol and atol are numbers or arrays (n,). `layout` says how its leaves lie in it; "rms" needs none.
+    """The norm called `norm`, or a user's function of the tree of scaled errors, for a state (n,) like the
+    last axis of `rows`; rtol and atol are numbers or arrays (n,). `layout` says how its leaves lie in it;
+    "rms" needs none.
     """
     rtol, atol = _on_device(rtol, xp, rows), _on_device(atol, xp, rows)
     if norm == "rms":
@@ -154,5 +159,7 @@ class _UserNorm:
 
 
 def inner(bar: Array, tangent: Array) -> float:
-    """Real part of sum(bar * tangent), no conjugate: what a change of the tangent does to the loss; one read."""
+    """Real part of sum(bar * tangent), no conjugate: what a change of the tangent does to the loss;
+    one read.
+    """
     return float(np.real(to_number((bar * tangent).sum())))

@@ -84,7 +84,8 @@ class Options:
 
     @cached_property
     def accepted_round_off(self) -> float:
-        """What kernels may round off beyond plain sums (`engine.kernels.precision`): little beside the tolerance.
+        """What kernels may round off beyond plain sums (`engine.kernels.precision`):
+        little beside the tolerance.
 
         Steps of a given size have no tolerance, and nothing is accepted there.
         """
@@ -179,7 +180,9 @@ def _checked_options(method: str | Tableau | Method, given: dict[str, Any]) -> O
 
 
 def check_method(options: Options, y0: Tree, *, has_aux: bool) -> None:
-    """ArgumentError where the method cannot advance this state, or cannot say what f returned beside the slope."""
+    """ArgumentError where the method cannot advance this state,
+    or cannot say what f returned beside the slope.
+    """
     if isinstance(options.method, Tableau):
         return
     options.method.check(y0)

@@ -1,9 +1,10 @@
 """A solve across jumps of f: one solve for each piece between them, chained.
 
-At a jump c the steps of the piece before end at the float next to c on its side, where every stage still sees f as it
-was, and the piece after begins at the float next to c on the other side, with f evaluated and the first step chosen
-anew. The state is handed on as it is: a solution is continuous where f jumps. Since each piece is a solve of its own,
-every gradient method is as exact across jumps as it is without them; the times of the jumps are constants.
+At a jump c the steps of the piece before end at the float next to c on its side, where every stage still sees
+f as it was, and the piece after begins at the float next to c on the other side, with f evaluated and the
+first step chosen anew. The state is handed on as it is: a solution is continuous where f jumps. Since each
+piece is a solve of its own, every gradient method is as exact across jumps as it is without them;
+the times of the jumps are constants.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Dynamics that are called as they are: one operation of a program, whatever Python they consist of.
 
-A function written for SciPy may branch on values, fill arrays in place, count its calls or return a list. It is therefore
-never traced: the program of its solve has one operation, which calls the function of the solve that is running. All such
-solves of one size share that program. Its derivative, which implicit methods need, is a Jacobian that the user gives, or
-differences.
+A function written for SciPy may branch on values, fill arrays in place, count its calls or return a list. It
+is therefore never traced: the program of its solve has one operation, which calls the function of the solve
+that is running. All such solves of one size share that program. Its derivative, which implicit methods need,
+is a Jacobian that the user gives, or differences.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class PlainFunction:
 
     Args:
         fun: returns n numbers in an array or a list. With `is_vectorized` it takes and returns (n, k).
-        jac: None (differences: n calls of fun, or one that is vectorized), a matrix (n, n), or jac(t, y) -> one.
+        jac: None (differences: n calls of fun, or one that is vectorized), a matrix (n, n), or jac(t, y)
+            -> one.
         scale: numbers below which a component of y is not distinguished from zero, as atol.
     """
 

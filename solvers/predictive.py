@@ -15,15 +15,18 @@ class PredictiveController(FilterController):
     An accepted step n is followed by h_n times the smaller of
         rho_n                                  (classical control)
         rho_n**2 / rho_{n-1}  h_n / h_{n-1}    (the error constant goes on growing as it did),
-    rho_j = safety e_j**(-1/order). Classical control rejects every other step where a solution moves faster and faster
-    into a fast phase; this one follows. A factor within `kept` is replaced by 1, so that factorisations serve on.
+    rho_j = safety e_j**(-1/order). Classical control rejects every other step where a solution moves faster
+    and faster into a fast phase; this one follows. A factor within `kept` is replaced by 1,
+    so that factorisations serve on.
 
     Args:
-        order, safety, min_factor, max_factor: as in `FilterController`, whose rules for rejected steps hold too.
+        order, safety, min_factor, max_factor: as in `FilterController`,
+            whose rules for rejected steps hold too.
         kept: smallest and largest factor that is not worth a new size, at most and at least 1.
     Raises: ArgumentError.
-    Source: Hairer & Wanner (1996), Solving ODEs II, section IV.8, equation (8.25) with the smaller of the two factors,
-        and the end of the section for `kept`, there (1, 1.2); Gustafsson (1994), ACM TOMS 20, 496-517.
+    Source: Hairer & Wanner (1996), Solving ODEs II, section IV.8, equation (8.25) with the smaller of the two
+        factors, and the end of the section for `kept`, there (1, 1.2); Gustafsson (1994), ACM TOMS 20,
+        496-517.
     """
 
     betas: tuple[float, float, float] = (2.0, -1.0, 0.0)

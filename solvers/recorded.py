@@ -1,7 +1,9 @@
-"""The pull-back of a solve as steps of a program: what `jit` replays pulls back through the steps of its latest solve.
+"""The pull-back of a solve as steps of a program:
+what `jit` replays pulls back through the steps of its latest solve.
 
-A program holds arrays only, and a pull-back needs what the forward pass left. So the forward step leaves it with its
-operation, and the pull-back, a step of the same program that reads the solution, takes it from there.
+A program holds arrays only, and a pull-back needs what the forward pass left. So the forward step leaves it
+with its operation, and the pull-back, a step of the same program that reads the solution,
+takes it from there.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ Bars = Sequence[Any]
 
 
 def recorded_pull_back(pull_back: Callable[..., Bars], ybar: Any, ys: Any, args: Sequence[Any]) -> Bars:
-    """Steps that call `pull_back(ybar, *args)` after ys is there, and what they give: None where that gives None."""
+    """Steps that call `pull_back(ybar, *args)` after ys is there, and what they give:
+    None where that gives None.
+    """
     pulled = _Pull(pull_back)
     done = pulled(ybar, ys, *args)
     reached = [position for position, bar in enumerate(pulled.bars) if bar is not None]

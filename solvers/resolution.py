@@ -1,9 +1,10 @@
 """Whether the tolerances of a solve are ones that its arithmetic can resolve.
 
-A step's error estimate is a difference of slopes. Once what was rounded off in the slopes is as large as the tolerance,
-a smaller tolerance shrinks steps without making the solution more accurate. On the network of the digits (dopri5; operands
-rounded as `engine.product_precision` says), solves to rtol = atol took these evaluations of f, and the logits behind them
-were this far, relatively, from those in float32 (`benchmarks/precision.py`):
+A step's error estimate is a difference of slopes. Once what was rounded off in the slopes is as large as the
+tolerance, a smaller tolerance shrinks steps without making the solution more accurate. On the network of the
+digits (dopri5; operands rounded as `engine.product_precision` says), solves to rtol = atol took these
+evaluations of f, and the logits behind them were this far, relatively,
+from those in float32 (`benchmarks/precision.py`):
 
 | rtol | float32 | TF32 | bfloat16 |
 |---|---|---|---|
@@ -13,7 +14,8 @@ were this far, relatively, from those in float32 (`benchmarks/precision.py`):
 | 1e-5 | 62 | 68, 1.3e-3 off | 206, 5.1e-3 off |
 | 1e-6 | 134 | 272, 1.1e-3 off | 1820, 5.5e-3 off |
 
-So tolerances below the error of rounding one operand (2**-10, 2**-8) gain nothing, and soon they cost evaluations.
+So tolerances below the error of rounding one operand (2**-10, 2**-8) gain nothing,
+and soon they cost evaluations.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from .tolerances import shown, smallest
 def warn_unresolved(options: Options, dynamics: Dynamics) -> None:
     """`PrecisionWarning` where rtol and atol are both below what the arithmetic of this solve resolves.
 
-    That is the machine epsilon of the state, or the error of an operand where products are rounded further. The absolute
-    tolerance counts as it stands: states are taken to be of order one.
+    That is the machine epsilon of the state, or the error of an operand where products are rounded further.
+    The absolute tolerance counts as it stands: states are taken to be of order one.
     """
     if not options.method.is_adaptive:
         return

@@ -1,17 +1,18 @@
 """The algebraically reversible step over the increment of a Runge-Kutta method, and the loop that makes it.
 
-A second copy z of the state, z0 = y0, goes along. With the increment Psi_d(s, x) = d sum_i b_i k_i of the method from
-the state x at time s, a step from t0 to t1 = t0 + h is
+A second copy z of the state, z0 = y0, goes along. With the increment Psi_d(s, x) = d sum_i b_i k_i of the
+method from the state x at time s, a step from t0 to t1 = t0 + h is
     y1 = lam y0 + (1 - lam) z0 + Psi_h(t0, z0)
     z1 = z0 - Psi_{-h}(t1, y1)
-and both lines can be solved for what the step began with. The solution is y; its order is that of the method. Each half
-evaluates stages of its own: no slope is shared between halves or steps.
+and both lines can be solved for what the step began with. The solution is y; its order is that of the method.
+Each half evaluates stages of its own: no slope is shared between halves or steps.
 
 The two copies part by what the increments there and back disagree in, and what parted them before is damped:
     y1 - z1 = lam (y0 - z0) + Psi_h(t0, z0) + Psi_{-h}(t1, y1)
 Along a rate a of the equation this mode is multiplied by about lam exp(-a h) a step, so that it grows where
-h |a| > -log(lam), unseen by the error estimate of Psi_h. Step-size control therefore tests the disagreement as well;
-y - z then stays below `LARGEST_DISAGREEMENT` / (1 - lam) tolerances. Fixed steps are made as they are given.
+h |a| > -log(lam), unseen by the error estimate of Psi_h. Step-size control therefore tests the disagreement
+as well; y - z then stays below `LARGEST_DISAGREEMENT` / (1 - lam) tolerances.
+Fixed steps are made as they are given.
 
 Source: McCallum & Foster (2024), Efficient, accurate and stable gradients for neural ODEs.
 """
@@ -37,9 +38,11 @@ LARGEST_DISAGREEMENT = 0.1
 
 
 class ReversibleStep(RowStep):
-    """A step of the pair (y, z) in two halves: `advance` leaves y1 in `y_new`, then `complete` leaves z1 in `z_new`.
+    """A step of the pair (y, z) in two halves: `advance` leaves y1 in `y_new`,
+    then `complete` leaves z1 in `z_new`.
 
-    It begins with y = z = row 0 of the stages; during a half that row holds the state which the half starts from.
+    It begins with y = z = row 0 of the stages; during a half that row holds the state which the half starts
+    from.
     """
 
     def __init__(self, stages: ForwardStages, tableau: Tableau, coupling: float) -> None:
@@ -54,7 +57,9 @@ class ReversibleStep(RowStep):
         self._summed = stages.rows[1 : self.n_sums + 1]
 
     def increment(self, x: Array, start: float, end: float) -> Array:
-        """Psi_{end - start}(start, x) of the state x (n,), in a buffer of this object; `n_sums` evaluations."""
+        """Psi_{end - start}(start, x) of the state x (n,), in a buffer of this object;
+        `n_sums` evaluations.
+        """
         self.stages.rows[0] = x
         self.evaluate_start(start)
         return self._increment(start, end, with_end=False)
@@ -64,7 +69,9 @@ class ReversibleStep(RowStep):
         return (1.0 - self.coupling) * z + increment
 
     def advance(self, t: float, t_next: float, *, with_end: bool = True) -> None:
-        """The first half, given z and its slope in rows 0 and 1; afterwards `error_estimate` is that of Psi_h."""
+        """The first half, given z and its slope in rows 0 and 1;
+        afterwards `error_estimate` is that of Psi_h.
+        """
         increment = self._increment(t, t_next, with_end=with_end)
         self.disagreement[...] = increment
         self.y_new[...] = self.coupling * self.y + self.towards_y(self.z, increment)
@@ -97,10 +104,12 @@ class ReversibleStep(RowStep):
 
 
 class ReversibleIntegrator(Integrator):
-    """`Integrator` of the reversible step: ends a step at each output time exactly, since nothing is interpolated.
+    """`Integrator` of the reversible step: ends a step at each output time exactly,
+    since nothing is interpolated.
 
-    The error test is that of Psi_h from z, made before the second half, and then that of the disagreement. `observed`:
-    times and values (leaves) of what f returned beside the slope in the stages that the step made sums.
+    The error test is that of Psi_h from z, made before the second half, and then that of the disagreement.
+    `observed`: times and values (leaves) of what f returned beside the slope in the stages that the step made
+        sums.
     """
 
     stages: ForwardStages

@@ -21,7 +21,8 @@ from .storage import described, read, rebuilt, write
 
 @dataclass(frozen=True)
 class Aux:
-    """What f returned beside the slope, from evaluations that belong to accepted steps, in the order of integration.
+    """What f returned beside the slope, from evaluations that belong to accepted steps,
+    in the order of integration.
 
     Attributes:
         ts: times (N,), float64, monotone in the direction of the solve.
@@ -42,7 +43,8 @@ class Solution:
         grid: the accepted times (N + 1,); odeint(..., grid=sol.grid) walks exactly these again.
         stats: counts; a backward pass adds to them.
         aux: with has_aux=True what f returned beside the slope.
-        status: "finished", "event" after a terminal one, or the name of the error that ended a partial solution.
+        status: "finished", "event" after a terminal one,
+            or the name of the error that ended a partial solution.
         dense: with dense=True the solution as a function of time.
         events: with events=[...] where each of them happened, in the order given.
     """
@@ -59,7 +61,8 @@ class Solution:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to an HDF5 file, or leave the one at `path` as it is.
 
-        A derivative cannot be taken of what is read back; arrays come back on the host, a named tuple as a tuple.
+        A derivative cannot be taken of what is read back; arrays come back on the host,
+        a named tuple as a tuple.
         Raises: ArgumentTypeError for traced values and for keys of a state that are no text; OSError.
         """
         arrays = {"ts": self.ts, "grid": self.grid, **_named("ys", self.ys)}
@@ -80,7 +83,9 @@ class Solution:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Solution:
-        """What `save` wrote. SolutionFileError for a file that is missing, truncated, damaged, or something else."""
+        """What `save` wrote. SolutionFileError for a file that is missing, truncated, damaged,
+        or something else.
+        """
         arrays, header = read(path)
         try:
             aux = dense = None
@@ -137,7 +142,9 @@ def _leaves(prefix: str, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """One attempted step, as a callback sees it: from t to t + h with this error norm; y is a copy, a tree like y0."""
+    """One attempted step, as a callback sees it: from t to t + h with this error norm; y is a copy,
+    a tree like y0.
+    """
 
     t: float
     h: float

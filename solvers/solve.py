@@ -44,8 +44,9 @@ from .trajectory import n_read_inside
 class Solve(Primitive):
     """ys (T, n) = solve(y0 (n,), ts (T,), *constants): the states at the output times.
 
-    The constants are the leaves of the parameters, then what f captured. The operation is a function of its arguments:
-    inside other dynamics it is replayed with new ones, and then f is what was recorded at the entrance.
+    The constants are the leaves of the parameters, then what f captured. The operation is a function of its
+    arguments: inside other dynamics it is replayed with new ones,
+        and then f is what was recorded at the entrance.
     `stats`: where the call at the entrance counts; later ones have their own.
     """
 
@@ -82,7 +83,9 @@ class Solve(Primitive):
         self._kernels = kernels_at_work(dynamics, options)
 
     def _refuse_outputs(self, args: Sequence[Any]) -> None:
-        """NeuralODEError where a derivative would silently pass by what is returned beside the output times."""
+        """NeuralODEError where a derivative would silently pass by what is returned beside the output
+        times.
+        """
         asked = "save='steps'" if self.options.save == "steps" else "dense=True"
         if (self.options.save == "steps" or self.options.dense) and any(type(value) is Var for value in args):
             raise NeuralODEError(
@@ -91,7 +94,9 @@ class Solve(Primitive):
             )
 
     def structure(self) -> tuple[Any, ...]:
-        """Equal for solves that do the same with equal arguments, and leave nothing behind for a pull-back in a program."""
+        """Equal for solves that do the same with equal arguments,
+        and leave nothing behind for a pull-back in a program.
+        """
         alike = (self.dynamics.program.key, self.options.key)
         return (*alike, id(self)) if self.is_recorded else alike
 
@@ -113,8 +118,8 @@ class Solve(Primitive):
         self.done = done
         if not self.is_differentiated:
             return done.trajectory.ys
-        # The trace keeps this operation: if that kept traced values, they would keep the trace, and all of it would wait for
-        # the collector of cycles.
+        # The trace keeps this operation: if that kept traced values, they would keep the trace, and all of it
+        # would wait for the collector of cycles.
         done.dynamics = self.dynamics = dynamics.frozen()
         return done.trajectory.ys.copy()  # the caller may write to it; `backsolve` starts from these states
 
@@ -149,7 +154,9 @@ class Solve(Primitive):
     def pull_back(
         self, ybar: Any, saved: tuple[Any, ...], static: Any, needs: tuple[bool, ...]
     ) -> Sequence[Any]:
-        """Cotangents of (y0, ts, *constants). Where anything is traced the derivative is itself differentiated."""
+        """Cotangents of (y0, ts, *constants). Where anything is traced the derivative is itself
+        differentiated.
+        """
         with saved[-1].lock, self._kernels():
             return self._pull_back(ybar, saved, needs)
 

@@ -80,28 +80,35 @@ def solve_ivp(
     args: Any = None,
     **options: Any,
 ) -> IvpResult:
-    """Solve y' = fun(t, y, *args), y(t_span[0]) = y0, with the arguments and the result of `scipy.integrate.solve_ivp`.
+    """Solve y' = fun(t, y, *args), y(t_span[0]) = y0,
+    with the arguments and the result of `scipy.integrate.solve_ivp`.
 
-    `fun` is called as SciPy calls it and never traced: it may branch, fill arrays in place and keep what it likes. Nothing
-    is differentiated; for derivatives, trees, arrays on a GPU and speed write f(t, y, params) and call `odeint`.
+    `fun` is called as SciPy calls it and never traced: it may branch, fill arrays in place and keep what it
+    likes. Nothing is differentiated; for derivatives, trees, arrays on a GPU and speed write f(t, y, params)
+    and call `odeint`.
 
     Args:
-        fun: fun(t, y, *args) -> n numbers, as an array or a list; with `vectorized` it takes (n, k) and returns (n, k).
+        fun: fun(t, y, *args) -> n numbers, as an array or a list; with `vectorized` it takes (n, k)
+            and returns (n, k).
         t_span: (t0, t1), in either direction of time.
         y0: initial state (n,); computed in float64, or in complex128 if it is complex.
-        method: "RK45" (dopri5), "RK23" (bosh3), "DOP853" (dop853); "Radau", "BDF" and "LSODA" are all radau5, which is
-            implicit, of order 5, and never switches (for a complex y0 kvaerno5); or what `odeint` takes as `method`.
+        method: "RK45" (dopri5), "RK23" (bosh3), "DOP853" (dop853); "Radau", "BDF" and "LSODA" are all radau5,
+            which is implicit, of order 5, and never switches (for a complex y0 kvaerno5);
+            or what `odeint` takes as `method`.
         t_eval: times (T,) in t_span, in its direction, at which y is returned (default: the accepted steps).
         dense_output: whether `sol` is the solution as a function of time.
-        events: a function event(t, y, *args) or a list of them, with attributes `terminal` and `direction`, or of `Event`
-            without jumps. One that is zero at t0 has not happened there.
+        events: a function event(t, y, *args) or a list of them, with attributes `terminal` and `direction`,
+            or of `Event` without jumps. One that is zero at t0 has not happened there.
         args: further arguments of fun, jac and events.
-        options: rtol (1e-3) and atol (1e-6), numbers or arrays (n,); first_step, max_step, min_step; jac for implicit
-            methods: a matrix, sparse or not, or jac(t, y, *args) (default: differences); warn_stiff of `odeint`. SciPy's
+        options: rtol (1e-3) and atol (1e-6), numbers or arrays (n,); first_step, max_step, min_step;
+            jac for implicit
+            methods: a matrix, sparse or not, or jac(t, y, *args) (default: differences);
+                warn_stiff of `odeint`. SciPy's
             options for banded and sparse Jacobians are refused.
-    Returns: IvpResult with t (T,), y (n, T), sol, t_events and y_events (lists, an array for each event; None without
-        events), nfev, njev, nlu (calls of fun but those of differences, Jacobians, factorisations), status (0, or 1 after
-        a terminal event, or -1), message, success. With status -1 the message says why, and t, y hold what was reached.
+    Returns: IvpResult with t (T,), y (n, T), sol, t_events and y_events (lists, an array for each event; None
+        without events), nfev, njev, nlu (calls of fun but those of differences, Jacobians, factorisations),
+        status (0, or 1 after a terminal event, or -1), message, success. With status -1 the message says why,
+        and t, y hold what was reached.
     Raises: ArgumentError (a ValueError) and ArgumentTypeError (a TypeError) for arguments; what fun raises.
     """
     if not callable(fun):
@@ -226,7 +233,9 @@ def _method(method: Any, dtype: np.dtype) -> str | Tableau | Method:
 
 
 def _checked(options: dict[str, Any], method: str | Tableau | Method, length: float) -> dict[str, Any]:
-    """The options as `odeint` takes them, and `jac`; UserWarning, as SciPy's, for those that mean nothing here."""
+    """The options as `odeint` takes them, and `jac`; UserWarning, as SciPy's,
+    for those that mean nothing here.
+    """
     bands = [name for name in OF_BANDS if options.get(name) is not None]
     if bands:
         raise ArgumentError(

@@ -1,7 +1,7 @@
 """Where the slopes of a step come from: the stages of one Runge-Kutta step, replayed or evaluated eagerly.
 
-Both kinds offer the same to the solvers. The state and the slopes are the rows [y, k_1, ..., k_s] of one array, so that
-every weighted sum of a step is one matrix-vector product:
+Both kinds offer the same to the solvers. The state and the slopes are the rows [y, k_1, ..., k_s] of one
+array, so that every weighted sum of a step is one matrix-vector product:
     rows (s + 1, n)         row 0 is y at the start of the step, row i + 1 the slope of stage i
     input(i)                the array (n,) in which stage i is given its state
     evaluate(i, t)          rows[i + 1] = f(t, input(i))
@@ -49,7 +49,9 @@ class Stages(ABC):
     def evaluate(self, index: int, t: float) -> None: ...
 
     def shift(self) -> None:  # noqa: B027 - most kinds have nothing to do
-        """The slope at the end of a step becomes the first of the next; nothing to do where only its value counts."""
+        """The slope at the end of a step becomes the first of the next;
+        nothing to do where only its value counts.
+        """
 
 
 class ForwardStages(Stages):
@@ -63,8 +65,8 @@ class ForwardStages(Stages):
     def aux(self, index: int) -> list[Any]: ...
 
     def bar_row(self, index: int) -> int:
-        """The stages that a step sums lie behind each other, the last one first; then come the slope at its end and the
-        extra stages.
+        """The stages that a step sums lie behind each other, the last one first; then come the slope at its
+        end and the extra stages.
         """
         n = self.n_stages - self.n_extra  # of the step itself
         if index >= n or (self.fsal and index == n - 1):
@@ -78,7 +80,9 @@ class ForwardStages(Stages):
     def time_bar(self, index: int, t: float) -> float: ...
 
     def hold(self) -> Any:
-        """The buffers of the step just made, which are then not written again; None where nothing can be kept."""
+        """The buffers of the step just made, which are then not written again;
+        None where nothing can be kept.
+        """
         return None
 
     def use(self, held: Any) -> None:
@@ -117,7 +121,8 @@ class _Stage:
 class ReplayStages(ForwardStages):
     """Stages that replay a compiled program, without creating any array.
 
-    Raises: Unsupported for arrays on a GPU where the program has no replay there (complex numbers beside arrays).
+    Raises: Unsupported for arrays on a GPU where the program has no replay there (complex numbers beside
+        arrays).
     """
 
     def __init__(
@@ -270,7 +275,9 @@ class EagerStages(ForwardStages):
 
 
 def workspace_for(plan: Plan, xp: Any) -> Workspace:
-    """Buffers for the replay of a plan on arrays of a module. Raises: Unsupported where there is no replay on a GPU."""
+    """Buffers for the replay of a plan on arrays of a module. Raises:
+    Unsupported where there is no replay on a GPU.
+    """
     return Workspace(plan) if xp is np else CudaWorkspace(plan, xp)
 
 

@@ -18,12 +18,13 @@ class Stats:
         n_newton: its Newton iterations, one evaluation of f each (radau5: three).
         n_checks: plain calls of f that a new program was compared with (0 or 1), not part of nfe.
         nfe_backward: evaluations of f in backward passes.
-        n_recomputed: steps made again in backward passes to reach states that were not stored (`checkpoints`).
+        n_recomputed: steps made again in backward passes to reach states that were not stored
+            (`checkpoints`).
         n_vjp_state, n_vjp_params: pull-backs to the state and to the parameters.
         peak_saved_bytes: what the solve kept for its derivative.
         n_accepted_backward, n_rejected_backward: steps of backward solves (`backsolve`, `interpolated`).
-        drift: largest |y_back - y| / (atol + rtol |y|) of a state y_back that a backward pass reconstructed, y the stored
-            one (`backsolve`, `reversible`).
+        drift: largest |y_back - y| / (atol + rtol |y|) of a state y_back that a backward pass reconstructed,
+            y the stored one (`backsolve`, `reversible`).
     """
 
     nfe: int = 0
@@ -61,8 +62,8 @@ class RowStats(Stats):
     """`Stats`, whose counts are sums over the rows of a batch, and the counts of each row.
 
     Attributes:
-        nfe_of_rows, n_accepted_of_rows, n_rejected_of_rows: (B,) int64; an evaluation of f counts for every row that was
-            in the batch of that call.
+        nfe_of_rows, n_accepted_of_rows, n_rejected_of_rows: (B,) int64; an evaluation of f counts for every
+            row that was in the batch of that call.
         n_checks: calls of f that rows were compared in, to see that they do not depend on each other.
     """
 

@@ -38,7 +38,8 @@ class Step:
     Attributes:
         t0, t1: its ends; t1 < t0 when time runs backwards.
         y0, y1: states there, trees like the initial one.
-        k: slopes of its stages, a list of such trees; for a method that is first same as last k[-1] is f(t1, y1).
+        k: slopes of its stages, a list of such trees;
+            for a method that is first same as last k[-1] is f(t1, y1).
         error_norm: scaled error estimate, at most 1; 0 for steps of a given size.
     """
 
@@ -57,8 +58,8 @@ class Step:
     def interpolate(self, t: Any) -> Tree:
         """The state at a time (or at times (m,), then with a leading axis m) within the step.
 
-        Raises ArgumentError outside of the step, or where the method has no dense output. Where that takes stages of
-        its own (dop853, vern6, vern7) they are evaluated at the first call, whenever that is.
+        Raises ArgumentError outside of the step, or where the method has no dense output. Where that takes
+        stages of its own (dop853, vern6, vern7) they are evaluated at the first call, whenever that is.
         """
         if self._polynomial is None:
             raise ArgumentError(f"{self._method} has no dense output; make the step end at the time you need")
@@ -81,7 +82,8 @@ class Stepper:
             step = stepper.step()
             print(step.t1, step.y1, step.interpolate(0.5 * (step.t0 + step.t1)))
 
-    The steps are those of `odeint` with the same arguments, which are explained there. Nothing here is differentiated.
+    The steps are those of `odeint` with the same arguments, which are explained there.
+    Nothing here is differentiated.
 
     Attributes:
         t, y: where the solve stands (y is an array of its own, or a tree of them).
@@ -185,7 +187,9 @@ class Stepper:
         return step
 
     def _polynomial(self) -> Callable[[], Array]:
-        """The polynomial of the step just made, at once where it costs no evaluation of f, otherwise when asked for."""
+        """The polynomial of the step just made, at once where it costs no evaluation of f,
+        otherwise when asked for.
+        """
         integrator, tableau = self._integrator, self._integrator.method
         h = integrator.t - integrator.t_start
         if not isinstance(tableau, Tableau) or not tableau.extra_c:

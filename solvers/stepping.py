@@ -28,7 +28,8 @@ def weighted_sum(weights: Sequence[float] | np.ndarray, slopes: Sequence[Any]) -
 def rk_step(
     f: Callable[[Any, Any], Any], t: Any, y: Any, h: Any, tableau: Tableau, k0: Any = None
 ) -> tuple[Any, Any, list[Any]]:
-    """One explicit Runge-Kutta step from t to t + h: returns y1, the local error estimate (or None) and the stages k.
+    """One explicit Runge-Kutta step from t to t + h: returns y1, the local error estimate (or None)
+    and the stages k.
 
     Args:
         f: f(t, y) -> slope, shaped like y.
@@ -52,7 +53,8 @@ def rk_step(
 def extra_slopes(
     f: Callable[[Any, Any], Any], t: Any, y: Any, h: Any, tableau: Tableau, k: Sequence[Any]
 ) -> list[Any]:
-    """The slopes of all stages of the step that `rk_step` made: k, and those that the interpolant alone needs.
+    """The slopes of all stages of the step that `rk_step` made: k,
+    and those that the interpolant alone needs.
 
     Cost: an evaluation of f for each of `tableau.extra_c`.
     """
@@ -65,7 +67,9 @@ def extra_slopes(
 def dense_weights(
     interpolant: np.ndarray, thetas: np.ndarray, h: float, *, derivative: bool = False
 ) -> np.ndarray:
-    """(m, s + e + 1): weights of [y, k_1, ..., k_(s + e)] that give the state, or its derivative, at t + theta h."""
+    """(m, s + e + 1): weights of [y, k_1, ..., k_(s + e)] that give the state, or its derivative,
+    at t + theta h.
+    """
     powers = np.arange(1, interpolant.shape[1] + 1)
     column = thetas[:, None]
     weights = np.empty((len(thetas), 1 + len(interpolant)))
@@ -100,8 +104,9 @@ def polynomial_of(tableau: Tableau, y: Array, slopes: Array, h: float) -> Array:
 class RowStep:
     """A step on the rows [y, k_1, ..., k_s] of `Stages`: each weighted sum is one matrix-vector product.
 
-    The extra stages of an interpolant follow as rows s + 1, s + 2, ... They are evaluated when something inside of the
-    step is read, once a step, and counted in `stats`; stages whose steps are never read inside may lack those rows.
+    The extra stages of an interpolant follow as rows s + 1, s + 2, ... They are evaluated when something
+    inside of the step is read, once a step, and counted in `stats`;
+    stages whose steps are never read inside may lack those rows.
     """
 
     def __init__(self, stages: Stages, tableau: Tableau, stats: Stats | None = None) -> None:
@@ -191,7 +196,9 @@ class RowStep:
             self.stages.shift()
 
     def polynomial(self, h: float) -> Array:
-        """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within the step,
+        on an array of its own.
+        """
         assert self._interpolant is not None
         self.evaluate_extra()
         return polynomial_of(self.tableau, self.stages.rows[0], self.stages.rows[1:], h)

@@ -1,12 +1,14 @@
 """Stiffness as an explicit method meets it: steps held small by stability, and not by the tolerances.
 
-Two stages i < j at the same time, c_i = c_j, show how fast f changes along the direction in which they differ:
+Two stages i < j at the same time, c_i = c_j, show how fast f changes along the direction in which they
+differ:
     rho = |k_j - k_i| / |Y_j - Y_i|,   Y_j - Y_i = h sum_l (a_jl - a_il) k_l
-which tends to the largest eigenvalue of df/dy there. Where h rho stays at the end of the stability interval of the
-method, an implicit method could go much further. It is looked at once in `EVERY` accepted steps, then at every step
-while it is suspected: `HITS` of them, with fewer than `MISSES` others in a row, are enough.
+which tends to the largest eigenvalue of df/dy there. Where h rho stays at the end of the stability interval
+of the method, an implicit method could go much further. It is looked at once in `EVERY` accepted steps, then
+at every step while it is suspected: `HITS` of them, with fewer than `MISSES` others in a row, are enough.
 
-Source: Hairer & Wanner (1996), Solving ODEs II, section IV.2, "Stiffness detection", with the counts of their code
+Source: Hairer & Wanner (1996), Solving ODEs II, section IV.2, "Stiffness detection",
+    with the counts of their code
 DOPRI5; there the pair is (6, 7) and the limit 3.25.
 """
 
@@ -39,7 +41,9 @@ def stages_at_one_time(tableau: Tableau) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=64)
 def stability_interval(tableau: Tableau) -> float:
-    """The largest x <= 100 with |R(z)| <= 1 for -x <= z <= 0, to 0.001, where a step of y' = z y, h = 1, gives R(z) y."""
+    """The largest x <= 100 with |R(z)| <= 1 for -x <= z <= 0, to 0.001, where a step of y' = z y, h = 1,
+    gives R(z) y.
+    """
     numbers, s = tableau.as_floats(), tableau.stages
     a = np.zeros((s, s))
     for i, row in enumerate(numbers.a):
@@ -54,7 +58,9 @@ def stability_interval(tableau: Tableau) -> float:
 
 
 class StiffnessWatch:
-    """The suspicion of one solve. `next_look` is the number of accepted steps from which on to call `look`."""
+    """The suspicion of one solve. `next_look` is the number of accepted steps from which on to call
+    `look`.
+    """
 
     def __init__(self, tableau: Tableau, pair: tuple[int, int]) -> None:
         i, j = pair
@@ -77,7 +83,9 @@ class StiffnessWatch:
         return None if pair is None else cls(method, pair)
 
     def look(self, n_accepted: int, h: float, rows: Array, xp: Any) -> bool:
-        """Whether the step just accepted, with its state and slopes in `rows`, settles that the problem is stiff."""
+        """Whether the step just accepted, with its state and slopes in `rows`,
+        settles that the problem is stiff.
+        """
         self.h_rho = abs(h) * self._rho(h, rows, xp)
         if self.h_rho > self._limit:
             self._hits, self._misses = self._hits + 1, 0

@@ -1,9 +1,9 @@
 """Solutions in HDF5 files: arrays and a JSON header, written beside the old file and moved into place.
 
-The file is plain HDF5, so that any tool reads it: `ts`, `grid`, `ys/0`, ... (the leaves of the state in order, dict keys
-sorted), `aux/ts`, `aux/0`, ..., of each event `events/0/ts`, `events/0/ys/0`, ..., and for dense output `dense/0/times`,
-`dense/0/blocks` (rows, n) with `rows` of them a step, one group a piece. The JSON text `header` says how the leaves form
-trees. No code runs from a file.
+The file is plain HDF5, so that any tool reads it: `ts`, `grid`, `ys/0`, ... (the leaves of the state in
+order, dict keys sorted), `aux/ts`, `aux/0`, ..., of each event `events/0/ts`, `events/0/ys/0`, ..., and for
+dense output `dense/0/times`, `dense/0/blocks` (rows, n) with `rows` of them a step, one group a piece. The
+JSON text `header` says how the leaves form trees. No code runs from a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _KINDS = "biufc"  # what an array may hold
 
 
 def described(tree: Tree) -> Any:
-    """The structure of a tree as JSON: a dict, list or tuple of such, None, or the number of a leaf in order."""
+    """The structure of a tree as JSON: a dict, list or tuple of such, None,
+    or the number of a leaf in order.
+    """
     count = iter(range(10**9))
 
     def walk(node: Tree) -> Any:
@@ -46,7 +48,9 @@ def described(tree: Tree) -> Any:
 
 
 def rebuilt(description: Any, leaves: list[Any]) -> Tree:
-    """The tree that `described` describes; a named tuple comes back as a plain one. ValueError for another thing."""
+    """The tree that `described` describes; a named tuple comes back as a plain one.
+    ValueError for another thing.
+    """
     if description is None:
         return None
     if isinstance(description, int) and not isinstance(description, bool):
@@ -122,7 +126,9 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _plain(dataset: Any, n_bytes: int) -> np.ndarray:
-    """The values of a dataset of numbers that lies in the file, so that a header cannot claim more than there is."""
+    """The values of a dataset of numbers that lies in the file,
+    so that a header cannot claim more than there is.
+    """
     if dataset.dtype.kind not in _KINDS:
         raise ValueError(f"{dataset.name} holds {dataset.dtype}, not numbers")
     if dataset.is_virtual or dataset.external or dataset.compression or dataset.nbytes > n_bytes:

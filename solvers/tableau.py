@@ -43,13 +43,16 @@ class Tableau:
         order: order p of the weights `b`.
         c, a, b: nodes (s,), strictly lower triangle (s rows, row i with i entries), weights (s,).
         source: where the numbers are published, down to the table; says which embedded formula it is.
-        embedded_order, b_embedded: the second set of weights (s,), whose distance from `b` estimates the error.
-        coarse_order, b_coarse: a third set (s,) of lower order. With the norms E and C of both estimates the error is
-            taken to be E**2 / sqrt(E**2 + C**2 / 100), of the order that E * (E / C) has.
-        interpolant_order, interpolant: dense output, y(t + theta h) = y + h sum_i b_i(theta) k_i over all stages and
-            extra ones; row i holds the coefficients of theta, theta**2, ... in b_i(theta).
-        extra_c, extra_a: nodes (e,) and rows (row i with s + i entries) of stages that the interpolant alone needs.
-        tolerance: how far sums of the coefficients may be off: 0 for exact ones, the last digit of published decimals.
+        embedded_order, b_embedded: the second set of weights (s,),
+            whose distance from `b` estimates the error.
+        coarse_order, b_coarse: a third set (s,) of lower order. With the norms E and C of both estimates the
+            error is taken to be E**2 / sqrt(E**2 + C**2 / 100), of the order that E * (E / C) has.
+        interpolant_order, interpolant: dense output, y(t + theta h) = y + h sum_i b_i(theta) k_i over all
+            stages and extra ones; row i holds the coefficients of theta, theta**2, ... in b_i(theta).
+        extra_c, extra_a: nodes (e,) and rows (row i with s + i entries)
+            of stages that the interpolant alone needs.
+        tolerance: how far sums of the coefficients may be off: 0 for exact ones,
+            the last digit of published decimals.
     Raises: ArgumentError that lists every condition the numbers break.
     """
 
@@ -96,7 +99,9 @@ class Tableau:
 
     @cached_property
     def fsal(self) -> bool:
-        """First same as last: the last stage is f at the end of the step, so the next step need not evaluate it."""
+        """First same as last: the last stage is f at the end of the step,
+        so the next step need not evaluate it.
+        """
         return self.b[-1] == 0 and self.a[-1] == self.b[:-1]
 
     @property
@@ -111,7 +116,9 @@ class Tableau:
 
     @cached_property
     def b_error(self) -> Row | None:
-        """b - b_embedded: h sum_i b_error_i k_i estimates the local error; None without an embedded formula."""
+        """b - b_embedded: h sum_i b_error_i k_i estimates the local error;
+        None without an embedded formula.
+        """
         return self._distance(self.b_embedded)
 
     @cached_property
@@ -156,17 +163,20 @@ def rationals(text: str) -> Row:
 
 
 def rows_of(text: str) -> tuple[Row, ...]:
-    """Rows of fractions from text, with a semicolon between rows: "; 1/2; 0 3/4" -> ((), (1/2,), (0, 3/4))."""
+    """Rows of fractions from text, with a semicolon between rows:
+    "; 1/2; 0 3/4" -> ((), (1/2,), (0, 3/4)).
+    """
     return tuple(rationals(row) for row in text.split(";"))
 
 
 def hermite_interpolant(b: Row, correction: Row | None = None) -> tuple[Row, ...]:
     """Interpolant through both ends of a step and both slopes there, for a method with c_1 = 0 that is FSAL.
 
-    b_i(theta) = b_i (3 theta**2 - 2 theta**3) + [i first] theta (1 - theta)**2 - [i last] theta**2 (1 - theta)
+    b_i(theta) = b_i (3 theta**2 - 2 theta**3) + [i first] theta (1 - theta)**2 - [i last] theta**2 (1
+    - theta)
                  + d_i theta**2 (1 - theta)**2
-    Without `correction` d this is cubic Hermite interpolation, of order 3; d (s,) adds a quartic that leaves both ends
-    and both slopes as they are and can raise the order to 4.
+    Without `correction` d this is cubic Hermite interpolation, of order 3; d (s,) adds a quartic that leaves
+    both ends and both slopes as they are and can raise the order to 4.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.6.
     """
     rows: list[Row] = []

@@ -1,4 +1,6 @@
-"""The times of a solve: where its solution is wanted, and the times that its steps walk where these are given."""
+"""The times of a solve: where its solution is wanted,
+and the times that its steps walk where these are given.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def joined_times(ts: Any) -> Any:
 
 
 def output_times(ts: Any) -> np.ndarray:
-    """The output times as float64 (T,) on the host, T >= 2, finite and strictly monotone; ArgumentError otherwise."""
+    """The output times as float64 (T,) on the host, T >= 2, finite and strictly monotone;
+    ArgumentError otherwise.
+    """
     values = base_value(ts)
     try:
         given = to_host(values) if hasattr(values, "dtype") else np.asarray(values)
@@ -67,7 +71,9 @@ def walking_grid(options: Options, ts: np.ndarray) -> np.ndarray | None:
 
 
 def _with_breakpoints(grid: np.ndarray, options: Options) -> np.ndarray:
-    """The grid of a method with fixed steps with the breakpoints; ArgumentError for a given one that lacks them."""
+    """The grid of a method with fixed steps with the breakpoints;
+    ArgumentError for a given one that lacks them.
+    """
     inside = np.array([t for t in options.breakpoints if min(grid[0], grid[-1]) < t < max(grid[0], grid[-1])])
     missing = inside[~np.isin(inside, grid)]
     if missing.size and options.grid is not None:

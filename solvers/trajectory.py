@@ -15,7 +15,9 @@ from .stages import ForwardStages
 
 
 def locate(ts: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each output time the step (T,) that ends at or after it, and its place theta (T,) in that step, in [0, 1]."""
+    """For each output time the step (T,) that ends at or after it, and its place theta (T,) in that step,
+    in [0, 1].
+    """
     direction = 1.0 if grid[-1] >= grid[0] else -1.0
     steps = (direction * grid).searchsorted(direction * ts) - 1
     steps = np.minimum(np.maximum(steps, 0), len(grid) - 2)
@@ -98,7 +100,9 @@ class Trajectory:
                 self.slopes[int(at[0])] = slope
 
     def write_aux(self, stages: ForwardStages, c: np.ndarray, integrator: Integrator, first: int) -> None:
-        """What f returned in stages `first`, ... of the step just made (in its extra ones it is not asked for)."""
+        """What f returned in stages `first`, ... of the step just made (in its extra ones it is not asked
+        for).
+        """
         if self.aux_ts is None:
             return
         t, t_next = integrator.t_start, integrator.t
@@ -112,7 +116,9 @@ class Trajectory:
         return xp.stack([xp.asarray(leaf) for leaf in leaves])
 
     def sorted_aux(self) -> tuple[np.ndarray, list[Array]]:
-        """Times (N,) in the order of integration (ties by order of evaluation) and leaves with a leading axis N."""
+        """Times (N,) in the order of integration (ties by order of evaluation)
+        and leaves with a leading axis N.
+        """
         assert self.aux_ts is not None
         times = np.array(self.aux_ts)
         order = np.argsort(times if self.grid[-1] >= self.grid[0] else -times, kind="stable")

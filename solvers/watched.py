@@ -23,7 +23,9 @@ def run_watched(
     *,
     keeps_path: bool,
 ) -> None:
-    """Walk to the end, or to the event that stops the steps, and write down outputs and accepted times up to there."""
+    """Walk to the end, or to the event that stops the steps,
+    and write down outputs and accepted times up to there.
+    """
     integrator.start()
     monitor.begin(integrator, layout)
     path = None
@@ -63,7 +65,8 @@ def _write_end(integrator: Integrator, monitor: Monitor, trajectory: Trajectory,
 
 
 def step_polynomial(integrator: Integrator) -> Array:
-    """(p + 1, n): the step just made as a polynomial; of a method without dense output the cubic through its ends.
+    """(p + 1, n): the step just made as a polynomial;
+    of a method without dense output the cubic through its ends.
 
     Cost: one evaluation of f more for such a cubic, and what the method's own dense output costs.
     """

@@ -30,7 +30,8 @@ class _Common:
 class TrainArguments(_Common, TrainConfig):
     """Train a neural ODE on DATASET (digits by default) in a new run folder.
 
-    Every field of the configuration is a flag; flags stand over --config, which stands over the data set's defaults.
+    Every field of the configuration is a flag; flags stand over --config,
+    which stands over the data set's defaults.
     """
 
     config: str | None = None
@@ -84,10 +85,11 @@ class PredictArguments(RunArguments):
 class AuditArguments(_Common):
     """Judge every gradient method against a float64 reference; writes a page with pictures.
 
-    TARGET is the name of a problem (linear, spiral, lorenz, van-der-pol, tabn-train, tabn-population, tabn-eval), a run
-    folder, or a Python file that defines f(t, y, params), y0, ts, params and, if wanted, loss(ys). A file is run.
-    lorenz-10 and van-der-pol-100 have another horizon and another mu; lorenz-1,3,10 is one page of all three. Of a run
-    the network is taken, and not its method, gradient and tolerances: dopri5 at each of RTOLS is judged.
+    TARGET is the name of a problem (linear, spiral, lorenz, van-der-pol, tabn-train, tabn-population,
+    tabn-eval), a run folder, or a Python file that defines f(t, y, params), y0, ts, params and, if wanted,
+    loss(ys). A file is run. lorenz-10 and van-der-pol-100 have another horizon and another mu; lorenz-1,3,10
+    is one page of all three. Of a run the network is taken, and not its method, gradient and tolerances:
+    dopri5 at each of RTOLS is judged.
     """
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
@@ -105,15 +107,17 @@ class AuditArguments(_Common):
     batch_size: int = 8
     """Test images that are solved together, for a run folder."""
     peers: bool = True
-    """Put torchdiffeq and diffrax beside, on a named problem, where they are installed (the extra `peers`)."""
+    """Put torchdiffeq and diffrax beside, on a named problem, where they are installed
+    (the extra `peers`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolveArguments(_Common):
-    """Solve a textbook problem; draws the solution, every attempted step, and what accuracy costs beside SciPy.
+    """Solve a textbook problem; draws the solution, every attempted step,
+    and what accuracy costs beside SciPy.
 
-    PROBLEM is one of DETEST's (A1 to E5), lorenz, kepler, pleiades, van-der-pol-1, van-der-pol-1000, robertson or hires;
-    with -mirrored after its name it is run backwards in time.
+    PROBLEM is one of DETEST's (A1 to E5), lorenz, kepler, pleiades, van-der-pol-1, van-der-pol-1000,
+    robertson or hires; with -mirrored after its name it is run backwards in time.
     """
 
     problem: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROBLEM")]
@@ -165,8 +169,8 @@ def parse(command: str, words: list[str]) -> Any:
 def _parse_train(words: list[str]) -> TrainArguments:
     """Flags over the TOML file of --config over the defaults of the data set.
 
-    The data set decides the defaults and may be given as a word, as a flag or in the file, so that the words are
-    parsed again once it is known.
+    The data set decides the defaults and may be given as a word, as a flag or in the file, so that the words
+    are parsed again once it is known.
     """
     config_file = _value_of("--config", words)
     in_file = {} if config_file is None else read_toml(config_file)

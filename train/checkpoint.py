@@ -1,7 +1,9 @@
-"""Checkpoints: arrays by name and a JSON header in one HDF5 file whose digest is verified before HDF5 reads a byte.
+"""Checkpoints: arrays by name and a JSON header in one HDF5 file whose digest is verified before HDF5 reads a
+byte.
 
-The file is an HDF5 file (any HDF5 tool opens it) followed by a trailer of 48 bytes: a mark and the SHA-256 of all
-that stands before it. File and digest are one, so that they move into place together. No code runs from it.
+The file is an HDF5 file (any HDF5 tool opens it) followed by a trailer of 48 bytes: a mark and the SHA-256 of
+all that stands before it. File and digest are one, so that they move into place together.
+No code runs from it.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], header:
     Args:
         arrays: name -> array of numbers; a name is made of parts joined by "/", which become HDF5 groups.
         header: what JSON can hold, without NaN and infinity.
-    Raises: ArgumentError, ArgumentTypeError for what the file cannot hold; OSError, for instance of a full disk.
+    Raises: ArgumentError, ArgumentTypeError for what the file cannot hold; OSError,
+        for instance of a full disk.
     Cost: memory for two copies of the arrays.
     """
     contents = _to_hdf5(arrays, _header_bytes(header))
@@ -56,8 +59,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], header:
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read and verify a checkpoint.
 
-    Raises: CheckpointError if the file is missing, truncated, changed, no checkpoint, or of another schema; it says
-        which. Other failures to read are OSError.
+    Raises: CheckpointError if the file is missing, truncated, changed, no checkpoint, or of another schema;
+        it says which. Other failures to read are OSError.
     """
     name = os.fspath(path)
     try:
@@ -195,7 +198,9 @@ def _from_hdf5(contents: memoryview) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def _plain_array(dataset: Any) -> np.ndarray:
-    """The values of a dataset that lies whole in the file, so that a header cannot claim more than there is."""
+    """The values of a dataset that lies whole in the file,
+    so that a header cannot claim more than there is.
+    """
     if dataset.dtype.kind not in _KINDS:
         raise ValueError(f"{dataset.name} holds {dataset.dtype}, not numbers")
     if dataset.external or dataset.id.get_storage_size() != dataset.nbytes:

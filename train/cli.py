@@ -1,7 +1,7 @@
 """The command line: odegrad train | evaluate | resume | predict | plot | audit | solve.
 
-Results go to standard output, everything else to standard error. Exit codes: 0; 2 for a mistake of the user; 1 for
-a failure; 130 after Ctrl-C, once the run has been saved.
+Results go to standard output, everything else to standard error. Exit codes: 0; 2 for a mistake of the user;
+1 for a failure; 130 after Ctrl-C, once the run has been saved.
 """
 
 from __future__ import annotations

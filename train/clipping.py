@@ -38,13 +38,15 @@ def is_alpha(path: Path) -> bool:
 
 
 def clip(grads: Tree, max_norm: float, selects: Callable[[Path], bool] = is_any) -> tuple[Tree, float]:
-    """Scale the selected leaves so that their Euclidean norm, over all of them together, is at most `max_norm`.
+    """Scale the selected leaves so that their Euclidean norm, over all of them together,
+    is at most `max_norm`.
 
     Args:
-        grads: tree of arrays; nothing is written to it, and leaves that keep their values are passed on, not copied.
+        grads: tree of arrays; nothing is written to it, and leaves that keep their values are passed on,
+            not copied.
         max_norm: positive; `math.inf` only measures.
-    Returns: (tree, norm before clipping). A norm that is NaN or infinite is returned with the gradient as it was, so
-        that the caller can say so; no selected leaf at all has norm 0.
+    Returns: (tree, norm before clipping). A norm that is NaN or infinite is returned with the gradient as it
+        was, so that the caller can say so; no selected leaf at all has norm 0.
     Raises: ArgumentError for a `max_norm` that is not positive.
     Cost: sums in float64, which squares of float32 cannot overflow; one device read.
     """
@@ -70,8 +72,9 @@ def clip_groups(grads: Tree, groups: Iterable[Group]) -> tuple[Tree, dict[str, f
 def clip_factors(grads: Tree, groups: Iterable[Group]) -> tuple[list[float], dict[str, float]]:
     """What `clip_groups` multiplies each leaf with, in the order of `leaves`, and the norms that it returns.
 
-    Each leaf is squared once, whatever the number of groups: what a group does to its leaves is known from a number for
-    each. An optimiser takes the factors as its `scales` and multiplies where it reads the gradient anyway.
+    Each leaf is squared once, whatever the number of groups: what a group does to its leaves is known from a
+    number for each. An optimiser takes the factors as its `scales` and multiplies where it reads the gradient
+    anyway.
     """
     entries = list(leaves_with_paths(grads))
     squares = _square_sums([leaf for _, leaf in entries])
@@ -89,7 +92,9 @@ def clip_factors(grads: Tree, groups: Iterable[Group]) -> tuple[list[float], dic
 
 
 def make_groups(config: TrainConfig) -> tuple[Group, ...]:
-    """All leaves, then all gammas, then all alphas; a configured 0 means no bound, and the norm is still measured."""
+    """All leaves, then all gammas, then all alphas; a configured 0 means no bound,
+    and the norm is still measured.
+    """
     bounds = (
         ("weights", config.clip_weights, is_any),
         ("gamma", config.clip_gamma, is_gamma),

@@ -31,7 +31,8 @@ class TrainConfig:
     data_dir: str | None = None
     """Folder with the published data files; by default ODEGRAD_DATA, then the download cache."""
     validation_fraction: float = 0.05
-    """Share of the training images held out to choose the best checkpoint, in [0, 1); with 0 it is the last."""
+    """Share of the training images held out to choose the best checkpoint, in [0, 1);
+    with 0 it is the last."""
     augment: bool = True
     """Random crop and erasing of the training images, and flips where a mirrored image keeps its class."""
 
@@ -41,13 +42,15 @@ class TrainConfig:
     """Normalisation inside the dynamics: temporal adaptive, none, mini-batch statistics in training and test,
     or one running pair shared by all times."""
     normalize: Literal["batch", "population"] = "batch"
-    """TA-BN in training: by the moments of this very batch, or by the population grid held constant for a pass."""
+    """TA-BN in training: by the moments of this very batch,
+    or by the population grid held constant for a pass."""
     tabn_nodes: int = 101
     """Nodes of the TA-BN time grid on [0, 1], both ends included."""
     tabn_momentum: float = 0.1
     """How far a TA-BN node moves towards the moments seen exactly at it, in (0, 1]."""
     unvisited: Literal["skip", "initial"] = "skip"
-    """TA-BN nodes without enough observations in evaluation: interpolated over, or read with initial values."""
+    """TA-BN nodes without enough observations in evaluation: interpolated over,
+    or read with initial values."""
     dropout: float = 0.2
     """Probability of dropping a feature before the last linear layer, in [0, 1)."""
 
@@ -62,10 +65,11 @@ class TrainConfig:
     max_steps: int = 1000
     """Attempted steps that a solve may take."""
     gradient: Literal["discrete", "tape", "backsolve", "interpolated", "reversible"] = "discrete"
-    """How the solve is differentiated: adjoint of the steps taken, tape, continuous adjoint of a state solved backwards
-    or read from dense output, or adjoint of reversible steps."""
+    """How the solve is differentiated: adjoint of the steps taken, tape, continuous adjoint of a state
+    solved backwards or read from dense output, or adjoint of reversible steps."""
     drift_limit: float = 1e3
-    """Tolerances by which backsolve and reversible may miss the state at the start when they solve it back."""
+    """Tolerances by which backsolve and reversible may miss the state at the start
+    when they solve it back."""
     keep: Literal["auto", "all", "none"] = "auto"
     """Stage residuals of the discrete adjoint: kept under a byte budget, always, or recomputed."""
     execution: Literal["replay", "eager"] = "replay"
@@ -105,7 +109,8 @@ class TrainConfig:
     device: Literal["cpu", "cuda"] = "cpu"
     """NumPy on the processor or CuPy on a GPU."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Operands of matrix products and convolutions on a GPU: float32, or rounded to TF32 or bfloat16 (and added in float32)."""
+    """Operands of matrix products and convolutions on a GPU: float32, or rounded to TF32 or bfloat16
+    (and added in float32)."""
     deterministic: bool = False
     """On a GPU, only algorithms of convolutions that repeat their bits."""
 
@@ -256,7 +261,9 @@ def load_toml(path: str | os.PathLike[str]) -> TrainConfig:
 
 
 def to_toml(config: TrainConfig) -> str:
-    """Every field, a line each, so that `load_toml` gives an equal configuration; None (not set) is left out."""
+    """Every field, a line each, so that `load_toml` gives an equal configuration; None (not set)
+    is left out.
+    """
     lines = [
         f"{name} = {_toml_value(value)}\n" for name, value in asdict(config).items() if value is not None
     ]

@@ -36,8 +36,8 @@ def evaluate(
 
     Args:
         which: "last" or "best".
-        batch_size: images solved together, with common steps; 0 takes the configured number. The answer for an image
-            depends on it a little, since the steps are chosen for the whole batch.
+        batch_size: images solved together, with common steps; 0 takes the configured number. The answer for
+            an image depends on it a little, since the steps are chosen for the whole batch.
         limit: score only the first so many images; 0 takes all.
     Raises: CheckpointError, DataError, ArgumentError.
     """

@@ -10,12 +10,13 @@ from typing import Any
 
 
 class NoticedInterrupts:
-    """While inside, Ctrl-C raises KeyboardInterrupt as usual, and `check` raises it once more where it got lost.
+    """While inside, Ctrl-C raises KeyboardInterrupt as usual,
+    and `check` raises it once more where it got lost.
 
-    Python throws away what is raised inside a weak reference's callback or a `__del__`. HDF5 objects end in such
-    callbacks, so a Ctrl-C that comes while a checkpoint is written could leave the run going, with nothing but a
-    traceback on standard error, which is left out too. A program that has its own handler, or ignores Ctrl-C, or trains
-    in another thread, keeps what it has.
+    Python throws away what is raised inside a weak reference's callback or a `__del__`. HDF5 objects end in
+    such callbacks, so a Ctrl-C that comes while a checkpoint is written could leave the run going, with
+    nothing but a traceback on standard error, which is left out too. A program that has its own handler, or
+    ignores Ctrl-C, or trains in another thread, keeps what it has.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,9 @@ class NoticedInterrupts:
             self._is_installed = False
 
     def check(self) -> None:
-        """Raises: KeyboardInterrupt if there was a Ctrl-C since entry; to be called between pieces of work."""
+        """Raises: KeyboardInterrupt if there was a Ctrl-C since entry;
+        to be called between pieces of work.
+        """
         if self._is_pending:
             raise KeyboardInterrupt
 

@@ -1,7 +1,7 @@
 """Elementwise steps on the leaves of a tree, the small ones joined to one array.
 
-A network has dozens of small leaves, on which a NumPy call costs more than its work. A value gets the same bits as in a
-step on its own leaf. Measured by `benchmarks/optimizers.py`.
+A network has dozens of small leaves, on which a NumPy call costs more than its work. A value gets the same
+bits as in a step on its own leaf. Measured by `benchmarks/optimizers.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Step = Callable[..., tuple[Array, ...]]
 def step_leaves(
     step: Step, n_results: int, columns: Sequence[Sequence[Array]], settings: Sequence[Any]
 ) -> list[list[Array]]:
-    """step(setting, *arrays) for each leaf; `step` is elementwise and returns new arrays like those it is given.
+    """step(setting, *arrays) for each leaf; `step` is elementwise and returns new arrays like those it is
+    given.
 
     Args:
         n_results: how many arrays it returns.

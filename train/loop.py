@@ -86,9 +86,11 @@ def train(config: TrainConfig, run: RunFolder, reporter: Reporter) -> Result:
 
 
 def resume(run: RunFolder, reporter: Reporter) -> Result:
-    """Go on from the last checkpoint of a run; on the same machine and versions the result is the same bit for bit.
+    """Go on from the last checkpoint of a run; on the same machine and versions the result is the same bit
+    for bit.
 
-    Raises: CheckpointError for a checkpoint that is damaged or of another architecture, and what `train` raises.
+    Raises: CheckpointError for a checkpoint that is damaged or of another architecture,
+        and what `train` raises.
     """
     for change in run.version_changes():
         reporter.message(f"not the same bit for bit: {change}")
@@ -97,7 +99,8 @@ def resume(run: RunFolder, reporter: Reporter) -> Result:
         reporter.message(f"config.toml was edited: {change}")
     trainer = Trainer(config, run, reporter)
     state = RunState.restored(trainer.fresh_state(), found)
-    # An epoch's record is written before the checkpoint behind it: one of an unfinished epoch has yet to come again.
+    # An epoch's record is written before the checkpoint behind it: one of an unfinished epoch has yet to come
+    # again.
     metrics.cut_back(run.metrics, state.step - 1 if state.step_in_epoch else state.step)
     return trainer.run_from(state)
 
@@ -126,7 +129,9 @@ class Trainer:
         return RunState(weights, self.model.stats, self.optimizer.init(weights))
 
     def run_from(self, state: RunState) -> Result:
-        """The loop over what is left of the run. The last completed step is saved even when it is interrupted."""
+        """The loop over what is left of the run. The last completed step is saved even when it is
+        interrupted.
+        """
         self.state = state
         try:
             # BLAS's idle threads would take half a core from the convolutions.
@@ -352,7 +357,9 @@ def _record(
     test: Scores,
     memory: Sequence[int | None],
 ) -> EpochRecord:
-    """The numbers of a finished epoch; `memory` holds the bytes of a GPU that training and evaluation took."""
+    """The numbers of a finished epoch; `memory` holds the bytes of a GPU that training and evaluation
+    took.
+    """
     numbers = _shown(state.totals)
     train_mb, evaluation_mb = (None if n_bytes is None else n_bytes / 2**20 for n_bytes in memory)
     return EpochRecord(

@@ -25,12 +25,12 @@ class EpochRecord:
         lr: learning rate of the last step.
         seconds: of this epoch, evaluation included.
         *_loss, *_accuracy: means over images, accuracies in [0, 1]; None for a part that was not evaluated.
-        nfe_forward, nfe_backward: mean evaluations of the dynamics a solve, in training; VJPs are not counted, so that
-            a backward pass over kept stages has next to none.
+        nfe_forward, nfe_backward: mean evaluations of the dynamics a solve, in training; VJPs are not
+            counted, so that a backward pass over kept stages has next to none.
         n_rejected: mean rejected steps a solve, in training.
         nfe_evaluation: mean evaluations of the dynamics a solve, in evaluation; None if there was none.
-        train_memory_mb, evaluation_memory_mb: most memory that CuPy's pool held of the GPU in either phase, in MiB; None
-            on the CPU.
+        train_memory_mb, evaluation_memory_mb: most memory that CuPy's pool held of the GPU in either phase,
+            in MiB; None on the CPU.
     """
 
     step: int
@@ -89,7 +89,9 @@ def cut_back(path: str | os.PathLike[str], step: int) -> None:
 
 
 def json_text(value: Any) -> str:
-    """Strict JSON: NumPy numbers and arrays become numbers and lists, paths strings, NaN and infinity null."""
+    """Strict JSON: NumPy numbers and arrays become numbers and lists, paths strings,
+    NaN and infinity null.
+    """
     return json.dumps(_plain(value), allow_nan=False, ensure_ascii=False)
 
 

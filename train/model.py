@@ -24,7 +24,9 @@ from .feed import feed
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network needs to know of its data: how pixels are normalised, and what the classes are called."""
+    """What a network needs to know of its data: how pixels are normalised,
+    and what the classes are called.
+    """
 
     mean: np.ndarray  # (C,), of pixels / 255
     std: np.ndarray  # (C,)
@@ -73,7 +75,9 @@ class Model:
         return product_precision(self.config.precision, deterministic=self.config.deterministic)
 
     def logits(self, images: np.ndarray, size: int) -> Iterator[tuple[Array, int]]:
-        """Logits (B, K) of each `size` uint8 images (N, H, W, C), which are solved together, and the evaluations of f."""
+        """Logits (B, K) of each `size` uint8 images (N, H, W, C), which are solved together,
+        and the evaluations of f.
+        """
         jobs = (partial(self._only_inputs, images[k : k + size]) for k in range(0, len(images), size))
         with closing(feed(jobs, module_for_device(self.config.device))) as fed:
             for (x,) in fed:
@@ -98,7 +102,8 @@ class Model:
 
         Args:
             images: uint8 (N, H, W, C), or (N, H, W) where C is 1, of the size the network was trained on.
-            batch_size: images that are solved together, with common steps; None or 0 take the configured number.
+            batch_size: images that are solved together, with common steps;
+                None or 0 take the configured number.
         Raises: ArgumentTypeError, ArgumentError for another dtype or shape, or no images.
         """
         return self.predict_proba(images, batch_size).argmax(axis=1)

@@ -1,8 +1,9 @@
-"""Steps of optimisers in one pass over memory, as machine code, where numba is installed and arrays are large.
+"""Steps of optimisers in one pass over memory, as machine code,
+where numba is installed and arrays are large.
 
-As NumPy calls, a step of Adam goes over its arrays a dozen times. Kernels (`engine/jit/updates.py`) give the same bits.
-NumPy's calls chunk by chunk, in cache, gain nothing: below a million values the caches hold the arrays of a leaf anyway.
-Measured by `benchmarks/optimizers.py`.
+As NumPy calls, a step of Adam goes over its arrays a dozen times. Kernels (`engine/jit/updates.py`) give the
+same bits. NumPy's calls chunk by chunk, in cache, gain nothing: below a million values the caches hold the
+arrays of a leaf anyway. Measured by `benchmarks/optimizers.py`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ OnePass = Callable[[Sequence[Array], Sequence[float]], tuple[Array, ...]]
 
 
 def one_pass(kernel: str, like: Array) -> OnePass | None:
-    """The step `kernel` of `engine.jit.updates` on arrays like this one; None where it is left to NumPy's calls.
+    """The step `kernel` of `engine.jit.updates` on arrays like this one;
+    None where it is left to NumPy's calls.
 
-    Returns: a function of the arrays and numbers that the kernel reads, which gives new arrays; numbers are rounded to
-        the dtype of the arrays, as NumPy does it.
+    Returns: a function of the arrays and numbers that the kernel reads, which gives new arrays; numbers are
+        rounded to the dtype of the arrays, as NumPy does it.
     Cost: the first one imports numba, about a second.
     """
     if not isinstance(like, np.ndarray) or like.size < LARGE or like.dtype not in (np.float32, np.float64):

@@ -1,4 +1,6 @@
-"""Optimisers: SGD with momentum, Adam, AdamW. Each is two pure functions, `init` and `update`, on parameter trees."""
+"""Optimisers: SGD with momentum, Adam, AdamW. Each is two pure functions, `init` and `update`,
+on parameter trees.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ from .config import TrainConfig
 from .joined import step_leaves
 from .one_pass import one_pass
 
-# NumPy functions below dispatch on their arguments (__array_ufunc__, __array_function__), so CuPy arrays stay on
-# their device. Updates fill fresh arrays with `out=`: nothing given is written to, a 0-d array stays an array.
+# NumPy functions below dispatch on their arguments (__array_ufunc__, __array_function__), so CuPy arrays stay
+# on their device. Updates fill fresh arrays with `out=`: nothing given is written to, a 0-d array stays an
+# array.
 
 Leaves = list[Array]
 
@@ -40,7 +43,9 @@ class Setting(NamedTuple):
 
 
 class Optimizer(Protocol):
-    """What the training loop needs. Both functions are pure; states are trees of arrays, so they can be saved."""
+    """What the training loop needs. Both functions are pure; states are trees of arrays,
+    so they can be saved.
+    """
 
     def init(self, params: Tree) -> Tree:
         """The state before the first update, in the dtype and on the device of `params`."""
@@ -58,7 +63,8 @@ class Optimizer(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """v = momentum * v + g;  p -= lr * v  (Nesterov: p -= lr * (g + momentum * v)), where g includes weight_decay * p.
+    """v = momentum * v + g;  p -= lr * v  (Nesterov: p -= lr * (g + momentum * v)),
+    where g includes weight_decay * p.
 
     Args:
         momentum: in [0, 1); 0 keeps no state.
@@ -86,7 +92,9 @@ class SGD:
     def update(
         self, grads: Tree, state: Tree, params: Tree, lr: float, scales: Sequence[float] | None = None
     ) -> tuple[Tree, Tree]:
-        """One step; cost: copies of all leaves, and 2 new arrays; in large arrays one pass where numba is installed."""
+        """One step; cost: copies of all leaves, and 2 new arrays;
+        in large arrays one pass where numba is installed.
+        """
         _check_grads(grads, params)
         columns = [leaves(params), leaves(grads)]
         if self.momentum:
@@ -119,7 +127,8 @@ class SGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """p -= lr * m_hat / (sqrt(v_hat) + eps), with running means m of g and v of g**2, corrected for their zero start.
+    """p -= lr * m_hat / (sqrt(v_hat) + eps), with running means m of g and v of g**2,
+    corrected for their zero start.
 
     Args:
         beta1, beta2: decay rates of m and v, in [0, 1).
@@ -153,8 +162,8 @@ class Adam:
     def update(
         self, grads: Tree, state: Tree, params: Tree, lr: float, scales: Sequence[float] | None = None
     ) -> tuple[Tree, Tree]:
-        """One step; cost: copies of all leaves and 3 new arrays, in large ones one pass where numba is installed; on a
-        device one launch and 3 new blocks.
+        """One step; cost: copies of all leaves and 3 new arrays, in large ones one pass where numba is
+        installed; on a device one launch and 3 new blocks.
         """
         _check_grads(grads, params)
         count = int(state["count"]) + 1
@@ -167,7 +176,9 @@ class Adam:
     def _steps(
         self, columns: tuple[Leaves, Leaves, Leaves, Leaves], settings: list[Setting], lr: float, count: int
     ) -> Iterable[Sequence[Array]]:
-        """The leaves of (params, m, v) from those of (params, grads, m, v); on a device by one kernel for all."""
+        """The leaves of (params, m, v) from those of (params, grads, m, v);
+        on a device by one kernel for all.
+        """
         if namespace_of(*columns[0]) is not np and fits_adamw(*columns):
             params, grads, m, v = columns
             scaled = [_scaled(g, setting.scale) for g, setting in zip(grads, settings, strict=True)]
@@ -210,7 +221,8 @@ class Adam:
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled decay: p is first multiplied by 1 - lr * weight_decay, and the gradient is left alone.
+    """Adam with decoupled decay: p is first multiplied by 1 - lr * weight_decay,
+    and the gradient is left alone.
 
     Source: Loshchilov & Hutter (2019), algorithm 2, with the learning rate as its schedule multiplier.
     """
@@ -285,7 +297,9 @@ def _check_params(params: Tree) -> None:
 
 
 def _check_grads(grads: Tree, params: Tree) -> None:
-    """ArgumentError, with every leaf in question, unless `grads` has the paths, shapes and dtypes of `params`."""
+    """ArgumentError, with every leaf in question, unless `grads` has the paths,
+    shapes and dtypes of `params`.
+    """
     if _is_alike(grads, params):
         return
     expected = {path: _described(leaf) for path, leaf in leaves_with_paths(params)}

@@ -24,7 +24,9 @@ class Reporter(Protocol):
     """What the training loop tells a person."""
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, done: int = 0) -> None:
-        """Epoch `epoch` (from 1) of `epochs` begins; it has `steps` steps, of which `done` are done already."""
+        """Epoch `epoch` (from 1) of `epochs` begins; it has `steps` steps,
+        of which `done` are done already.
+        """
 
     def update(self, numbers: StepNumbers) -> None:
         """One more optimiser step is done."""
@@ -108,7 +110,9 @@ class PlainReporter:
 
 
 class BarReporter:
-    """One bar over all steps of the run, with the numbers of the last step; a line above it for each epoch."""
+    """One bar over all steps of the run, with the numbers of the last step;
+    a line above it for each epoch.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console  # rich takes 0.05 s, so only here

@@ -1,4 +1,6 @@
-"""A run's folder: resolved configuration, versions, metrics, checkpoints and pictures, each under a fixed name."""
+"""A run's folder: resolved configuration, versions, metrics, checkpoints and pictures,
+each under a fixed name.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ class RunFolder:
         return load_toml(self.config_file)
 
     def version_changes(self) -> list[str]:
-        """What differs now from what the run was started with; a resumed run is then not the same bit for bit.
+        """What differs now from what the run was started with;
+        a resumed run is then not the same bit for bit.
 
         Raises: CheckpointError if the file was damaged.
         """
@@ -81,8 +84,8 @@ def create(config: TrainConfig, root: str | os.PathLike[str] = "runs") -> RunFol
     """Make the folder of a new run, with its configuration and versions in it.
 
     The folder is `config.out`, or the first free number of root/<dataset>-<network>-<norm>-001, -002, ...
-    Raises: ConfigError if `config.out` is there and not an empty folder; ArgumentError, before anything is made, where
-        there is no such device; OSError.
+    Raises: ConfigError if `config.out` is there and not an empty folder; ArgumentError, before anything is
+        made, where there is no such device; OSError.
     """
     found = json.dumps(versions(config.device), indent=2)
     path = _claim(Path(config.out)) if config.out is not None else _claim_number(config, Path(root))
@@ -110,7 +113,8 @@ def find(path: str | os.PathLike[str]) -> RunFolder:
 
 
 def discard_unused(run: RunFolder) -> None:
-    """Remove the folder of a run that failed before it wrote a checkpoint or metrics, so that its name is free again.
+    """Remove the folder of a run that failed before it wrote a checkpoint or metrics,
+    so that its name is free again.
 
     Only what `create` made is removed; with anything else in it the folder stays.
     """
@@ -123,7 +127,9 @@ def discard_unused(run: RunFolder) -> None:
 
 
 def versions(device: str = "cpu") -> dict[str, Any]:
-    """Everything but the configuration that may change a result in its last bits; `device` is where a run computes."""
+    """Everything but the configuration that may change a result in its last bits;
+    `device` is where a run computes.
+    """
     from threadpoolctl import threadpool_info  # takes 0.02 s and looks at every loaded library, so only here
 
     libraries = {(pool["internal_api"], pool["version"], pool["num_threads"]) for pool in threadpool_info()}

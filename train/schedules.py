@@ -23,7 +23,9 @@ def step_decay(progress: float, at: tuple[float, ...] = (0.5,), factor: float = 
 
 
 def cosine(progress: float) -> float:
-    """(1 + cos(pi * progress)) / 2: from 1 down to 0. Source: Loshchilov & Hutter (2017), eq. 5, one period."""
+    """(1 + cos(pi * progress)) / 2: from 1 down to 0. Source: Loshchilov & Hutter (2017), eq. 5,
+    one period.
+    """
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
@@ -34,9 +36,11 @@ def learning_rate(step: int, *, peak: float, decay: Decay, total_steps: int, war
     """The learning rate of optimiser step `step`, counted from 0.
 
     Args:
-        peak: reached in the last step of the warm-up (its first step has peak / warmup_steps), or at once without.
-        decay: gets the share of the steps after the warm-up that are done, (step - warmup) / (total - warmup); beyond
-            the end it stays at 1. A warm-up as long as the training leaves nothing to decay.
+        peak: reached in the last step of the warm-up (its first step has peak / warmup_steps),
+            or at once without.
+        decay: gets the share of the steps after the warm-up that are done, (step - warmup) / (total
+            - warmup); beyond the end it stays at 1. A warm-up as long as the training leaves nothing to
+                decay.
     Raises: ArgumentError for a negative step or warm-up, or no steps at all.
     """
     if step < 0 or warmup_steps < 0 or total_steps < 1:

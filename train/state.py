@@ -32,8 +32,8 @@ class Totals:
 class Best:
     """The epoch with the lowest validation loss so far (the first of equals), and its test accuracy.
 
-    The loss, because the accuracy on a few hundred held-out images is a coarse number that many epochs share. Without
-    validation images there is nothing to choose by, and the newest epoch is the best.
+    The loss, because the accuracy on a few hundred held-out images is a coarse number that many epochs share.
+    Without validation images there is nothing to choose by, and the newest epoch is the best.
     """
 
     epoch: int

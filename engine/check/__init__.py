@@ -1,4 +1,6 @@
-"""Tools that judge gradients: derivatives without rules, transpose and Taylor tests, a report leaf by leaf."""
+"""Tools that judge gradients: derivatives without rules, transpose and Taylor tests,
+a report leaf by leaf.
+"""
 
 from .complex_step import complex_step
 from .derivative import Derivative, central_difference

@@ -26,10 +26,11 @@ AGREEMENT = 1e-6  # with differences, relative, beside the error that these esti
 
 
 def complex_step(f: Callable[[Tree], Any], x: Tree, direction: Tree) -> Derivative:
-    """d/dh f(x + h v) at h = 0 as Im f(x + i h v) / h with h = 1e-20: exact to round-off, for analytic f of real x.
+    """d/dh f(x + h v) at h = 0 as Im f(x + i h v) / h with h = 1e-20: exact to round-off,
+    for analytic f of real x.
 
-    Where it does not apply - an operation that is not analytic (a modulus, a real part), complex leaves, a function that
-    refuses complex values - the result is that of `central_difference`, and `note` says why.
+    Where it does not apply - an operation that is not analytic (a modulus, a real part), complex leaves, a
+    function that refuses complex values - the result is that of `central_difference`, and `note` says why.
 
     Cost: about 20 evaluations of f, most of them differences to see whether f is analytic.
     Source: Squire & Trapp (1998), SIAM Rev. 40(1), 110-112.

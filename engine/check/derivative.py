@@ -27,7 +27,8 @@ class Derivative:
         method: "complex step" or "central differences".
         step: the smallest h that was used.
         left, right: one-sided slopes (NaN where none were taken).
-        is_kink: whether these differ: then f is not differentiable along v, and `value` is their mean at best.
+        is_kink: whether these differ: then f is not differentiable along v,
+            and `value` is their mean at best.
         note: why the method is not the one asked for, else "".
     """
 
@@ -53,7 +54,8 @@ class Derivative:
 def central_difference(
     f: Callable[[Tree], Any], x: Tree, direction: Tree, *, step: float | None = None
 ) -> Derivative:
-    """d/dh f(x + h v) at h = 0 by central differences, extrapolated to h = 0 from steps that are chosen automatically.
+    """d/dh f(x + h v) at h = 0 by central differences,
+    extrapolated to h = 0 from steps that are chosen automatically.
 
     Args:
         f: pure function of a tree of float or complex arrays to a real scalar.
@@ -61,8 +63,8 @@ def central_difference(
         direction: v, a tree shaped like x.
         step: largest h, positive (default: it changes x by a twentieth of its size).
     Returns: Derivative; it says whether the slopes from both sides differ.
-    Raises: ImpureFunctionError, ArgumentError and ArgumentTypeError as `gradients` does; NonFiniteGradient if f is not
-        finite on both sides of x at any step.
+    Raises: ImpureFunctionError, ArgumentError and ArgumentTypeError as `gradients` does; NonFiniteGradient if
+        f is not finite on both sides of x at any step.
     Cost: about 20 evaluations of f.
     """
     check_function("central_difference(f, x, direction)", f, x)
@@ -76,7 +78,9 @@ def central_difference(
 def difference_along(
     function: ScalarFunction, phi: Curve, start: float, *, where: str = "the direction", sides: bool = True
 ) -> Derivative:
-    """phi'(0) by differences, with one-sided slopes if `sides`; NonFiniteGradient if phi is finite at no steps."""
+    """phi'(0) by differences, with one-sided slopes if `sides`;
+    NonFiniteGradient if phi is finite at no steps.
+    """
     taken = extrapolated_difference(phi, start, function.eps, function.noise)
     if not math.isfinite(taken.value):
         raise NonFiniteGradient(

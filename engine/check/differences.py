@@ -40,10 +40,10 @@ class OneSided(NamedTuple):
 def extrapolated_difference(phi: Curve, start: float, eps: float, noise: float = 0.0) -> Extrapolated:
     """phi'(0) from central differences at start, start/1.7, start/1.7**2, ..., extrapolated to h = 0.
 
-    The error is estimated by the change from one entry of the table to its neighbours, plus the round-off of phi (eps
-    relative, or the absolute `noise`, if that is more) over h; the entry with the smallest one is returned. It ends when
-    round-off alone would make any later entry worse. Steps at which phi is not finite are passed over. An error of inf
-    says that no entry was to be trusted.
+    The error is estimated by the change from one entry of the table to its neighbours, plus the round-off of
+    phi (eps relative, or the absolute `noise`, if that is more) over h; the entry with the smallest one is
+    returned. It ends when round-off alone would make any later entry worse. Steps at which phi is not finite
+    are passed over. An error of inf says that no entry was to be trusted.
 
     Cost: 2 evaluations a level, 4 for a straight line, about 12 for a smooth function.
     Source: Ridders (1982), Adv. Eng. Softw. 4(2), 75-76; with a term for round-off.
@@ -75,8 +75,8 @@ def extrapolated_difference(phi: Curve, start: float, eps: float, noise: float =
 def one_sided_slopes(phi: Curve, value: float, step: float, eps: float, noise: float = 0.0) -> OneSided:
     """The slopes of phi at 0 from both sides, at step, step/8 and step/64; `value` is phi(0).
 
-    Their difference shrinks with h where phi is smooth. Where it stays (a kink) or grows (a jump of phi) instead, with
-    one sign and above round-off, the point is not one where phi has a derivative.
+    Their difference shrinks with h where phi is smooth. Where it stays (a kink) or grows (a jump of phi)
+    instead, with one sign and above round-off, the point is not one where phi has a derivative.
 
     Cost: 6 evaluations.
     """
@@ -97,13 +97,15 @@ def one_sided_slopes(phi: Curve, value: float, step: float, eps: float, noise: f
 
 
 def noise_level(phi: Curve, step: float) -> float:
-    """The standard deviation of phi about a smooth curve near 0, from its sixth differences at multiples of `step`.
+    """The standard deviation of phi about a smooth curve near 0,
+    from its sixth differences at multiples of `step`.
 
-    Those of a smooth curve vanish like step**6; those of independent errors are sqrt(12! / 6!**2) = 30 times as large as
-    the errors. 0 where phi is not finite.
+    Those of a smooth curve vanish like step**6; those of independent errors are sqrt(12! / 6!**2) = 30 times
+    as large as the errors. 0 where phi is not finite.
 
     Cost: 16 evaluations.
-    Source: More & Wild (2011), SIAM J. Sci. Comput. 33(3), 1292-1314, equation (3.3), for one order of differences.
+    Source: More & Wild (2011), SIAM J. Sci. Comput. 33(3), 1292-1314, equation (3.3),
+        for one order of differences.
     """
     values = [phi(k * step) for k in range(NOISE_POINTS)]
     if not all(map(math.isfinite, values)):

@@ -29,7 +29,9 @@ def relative_size(values: Sequence[Any], direction: Sequence[Any]) -> float:
 
 
 def checked_direction(x: Tree, direction: Tree) -> list[Any]:
-    """The leaves of a direction; an error unless its structure and shapes are those of x and its values are finite."""
+    """The leaves of a direction; an error unless its structure and shapes are those of x and its values are
+    finite.
+    """
     named = [(path_name(path), leaf) for path, leaf in leaves_with_paths(direction)]
     expected = [(path_name(path), leaf) for path, leaf in leaves_with_paths(x)]
     if not same_structure(x, direction) or any(
@@ -51,11 +53,13 @@ def _listed(named: list[tuple[str, Any]]) -> str:
 
 
 def random_direction(x: Tree, seed: int = 0) -> Tree:
-    """A tree like x with entries of random sign (of complex leaves a unit 1, -1, i or -i) and size 0.5 to 1.5.
+    """A tree like x with entries of random sign (of complex leaves a unit 1, -1, i or -i)
+    and size 0.5 to 1.5.
 
     Sizes that differ keep the errors of two entries from cancelling.
 
-    Raises: ArgumentError for a tree without leaves and a seed that is none; ArgumentTypeError for integer leaves.
+    Raises: ArgumentError for a tree without leaves and a seed that is none;
+        ArgumentTypeError for integer leaves.
     """
     check_leaves(x)
     check_settings(seed=seed)
@@ -76,7 +80,9 @@ def like_leaf(leaf: Any, values: np.ndarray) -> Any:
 
 
 def pairing(gradient: Sequence[Any], direction: Sequence[Any]) -> float:
-    """Re sum(g v): how a real function changes along v, by the convention of the engine for complex leaves."""
+    """Re sum(g v): how a real function changes along v,
+    by the convention of the engine for complex leaves.
+    """
     total = 0.0
     for g, v in zip(gradient, direction, strict=True):
         if v is not None:

@@ -27,8 +27,8 @@ class DotProductReport:
 
     Attributes:
         by_vjp: <J^T ybar, v>, by `odegrad.vjp`.
-        by_jvp: <ybar, J v>, by `odegrad.jvp`. The engine's JVP is the transpose of its VJP: equality of the two says that
-            the rules are linear and transposed rightly, not that they belong to the function.
+        by_jvp: <ybar, J v>, by `odegrad.jvp`. The engine's JVP is the transpose of its VJP: equality of the
+            two says that the rules are linear and transposed rightly, not that they belong to the function.
         by_differences: d/dh <ybar, f(x + h v)>, a `Derivative`: whether they do.
         scale: what errors are measured by: the larger of |ybar| |J v| and |J^T ybar| |v|.
         transpose_error, error: |by_jvp - by_vjp| and |by_vjp - by_differences|, over scale.
@@ -71,8 +71,8 @@ def dot_product_test(
     Args:
         f: pure function of a tree of arrays to a tree of float or complex arrays.
         x: where its Jacobian J is tested.
-        tol: allowed error beside differences, over the scale of the report (default: 1e-7, or 1e-3 in float32). Between
-            vjp and jvp it is 1e4 units of round-off.
+        tol: allowed error beside differences, over the scale of the report (default: 1e-7, or 1e-3 in
+            float32). Between vjp and jvp it is 1e4 units of round-off.
         seed: draws v and ybar.
     Returns: DotProductReport, with .verdict and .assert_ok().
     Raises: what `gradients` raises; ArgumentError for a result without float leaves.

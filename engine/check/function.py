@@ -1,4 +1,6 @@
-"""A scalar function of a tree as the checks call it: on read-only arrays, twice at first, its value looked at."""
+"""A scalar function of a tree as the checks call it: on read-only arrays, twice at first,
+its value looked at.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,9 @@ class ScalarFunction:
         value: f(x).
         eps: spacing of the floats that f computes with.
         noise: how far values of f lie from a smooth function near x, where that can be measured.
-    Raises: ArgumentError, ArgumentTypeError for a tree that is empty, has integer leaves or values that are not finite,
-        and for a result that is not a real scalar; ImpureFunctionError if f writes into x or if two calls differ;
-        NonFiniteGradient if f(x) is not finite.
+    Raises: ArgumentError, ArgumentTypeError for a tree that is empty, has integer leaves or values that are
+        not finite, and for a result that is not a real scalar; ImpureFunctionError if f writes into x or if
+        two calls differ; NonFiniteGradient if f(x) is not finite.
     Cost: two evaluations of f.
     """
 

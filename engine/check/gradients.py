@@ -47,22 +47,26 @@ def gradients(
 
     Args:
         loss: pure function of a tree of arrays to a real scalar.
-        params: the point: a tree of float or complex arrays (or numbers). At a point drawn at random kinks are unlikely.
+        params: the point: a tree of float or complex arrays (or numbers).
+            At a point drawn at random kinks are unlikely.
         gradient: the gradient to judge, a tree like params (default: what `odegrad.grad` gives).
-        reference: "auto" takes complex steps, exact to round-off, wherever they agree with differences; "differences"
-            never does.
-        entries: entries compared in each leaf, chosen by the seed (None: all; a leaf with fewer is compared whole).
+        reference: "auto" takes complex steps, exact to round-off, wherever they agree with differences;
+            "differences" never does.
+        entries: entries compared in each leaf, chosen by the seed (None: all; a leaf with fewer is compared
+            whole).
         directions: random directions in each leaf, which every entry takes part in; at least 1.
         tol: relative error up to which a leaf is "ok" (default: 1e-7, or 1e-3 where float32 is involved).
         seed: chooses entries and directions; the same seed chooses the same.
     Returns: GradientReport: print it, look at `.ok`, or call `.assert_ok()` in a test.
-    Raises: ImpureFunctionError for a loss that writes into its argument, that gives two values for one argument, or
-        that computes something else when it is traced; ArgumentError or ArgumentTypeError for a tree that is empty, has
-        integer or non-finite leaves, and for a loss that is not a real scalar; NonFiniteGradient if the gradient or
-        the reference is not finite; TracedValueError for a loss that branches on a value; NoRuleError, with the line.
+    Raises: ImpureFunctionError for a loss that writes into its argument, that gives two values for one
+        argument, or that computes something else when it is traced; ArgumentError or ArgumentTypeError for a
+        tree that is empty, has integer or non-finite leaves, and for a loss that is not a real scalar;
+        NonFiniteGradient if the gradient or the reference is not finite;
+        TracedValueError for a loss that branches on a value; NoRuleError, with the line.
     Cost: a leaf costs about 20 evaluations a direction, and 1 (complex step) or 10 (differences) an entry.
 
-    float32 leaves are compared with derivatives in float64, at the same point, if loss computes in float64 there.
+    float32 leaves are compared with derivatives in float64, at the same point,
+    if loss computes in float64 there.
     """
     check_function("gradients(loss, params)", loss, params)
     check_settings(seed=seed, tol=tol, reference=reference, entries=entries, directions=directions)
@@ -165,7 +169,9 @@ def check_finite(function: ScalarFunction, gradient: Sequence[Any]) -> None:
 
 
 def in_double(function: ScalarFunction) -> tuple[ScalarFunction, tuple[str, ...]]:
-    """The function at the same point in double precision, if it computes in it; what is to be said about that."""
+    """The function at the same point in double precision, if it computes in it;
+    what is to be said about that.
+    """
     if all(is_weak(leaf) or dtype_of(leaf).itemsize == _double(leaf).itemsize for leaf in function.leaves):
         return function, ()
     wide = [leaf if is_weak(leaf) else astype(leaf, _double(leaf)) for leaf in function.leaves]

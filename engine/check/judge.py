@@ -20,7 +20,9 @@ FACTOR_SHOWN = 1e-4  # by which a gradient that is a multiple of the right one d
 
 
 def whole_scale(function: ScalarFunction, gradient: Sequence[Any], measured: Sequence[Measured]) -> float:
-    """The norm of the whole gradient; of one that differences cannot tell from zero the size |f| / |x| of slopes."""
+    """The norm of the whole gradient; of one that differences cannot tell from zero the size |f| / |x| of
+    slopes.
+    """
     whole = max(norm_of(gradient), math.hypot(*(m.norm for m in measured)))
     if whole <= SURE * math.hypot(*(m.uncertainty for m in measured)):
         whole = max(whole, abs(function.value) / (norm_of(function.leaves) or 1.0))
@@ -30,7 +32,9 @@ def whole_scale(function: ScalarFunction, gradient: Sequence[Any], measured: Seq
 def judge_leaf(
     function: ScalarFunction, measured: Measured, whole: float, tol: float, eps: float
 ) -> LeafReport:
-    """The verdict on one leaf, its errors relative to its own gradient or, where that is zero, to the whole one."""
+    """The verdict on one leaf, its errors relative to its own gradient or, where that is zero,
+    to the whole one.
+    """
     norm, shape = measured.norm, shape_of(measured.gradient)
     is_zero = norm <= max(SURE * measured.uncertainty, 100.0 * eps * whole)
     scale = whole if is_zero else norm
@@ -59,10 +63,11 @@ def judge_leaf(
 
 
 def judge_probes(function: ScalarFunction, measured: Measured, allowed: float) -> None:
-    """Set the verdict of every number; what disagrees is looked at by differences, from both sides, before it is "wrong".
+    """Set the verdict of every number; what disagrees is looked at by differences, from both sides,
+    before it is "wrong".
 
-    An entry at a kink is right with any slope between those of both sides. A direction that crosses kinks of several
-    entries at once has slopes that no choice of slopes of the entries need give, so it says nothing.
+    An entry at a kink is right with any slope between those of both sides. A direction that crosses kinks of
+    several entries at once has slopes that no choice of slopes of the entries need give, so it says nothing.
     """
     for probe in measured.entries:
         if probe.excess <= allowed:
@@ -83,7 +88,9 @@ def judge_probes(function: ScalarFunction, measured: Measured, allowed: float) -
 
 
 def verdict_of(error: float, allowed: float, uncertainty: float) -> str:
-    """Whether an error is within what is allowed, beyond it for sure, or beyond it for all that the reference tells."""
+    """Whether an error is within what is allowed, beyond it for sure,
+    or beyond it for all that the reference tells.
+    """
     if error <= allowed:
         return OK
     return WRONG if error > allowed + SURE * uncertainty else UNCLEAR

@@ -1,4 +1,6 @@
-"""The numbers of a gradient beside references that use no rule: entries and random directions of each leaf."""
+"""The numbers of a gradient beside references that use no rule:
+entries and random directions of each leaf.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SMALLEST_MOVE = 0.1  # an entry is moved as if it were at least this part of the
 
 @dataclass(frozen=True)
 class Plan:
-    """How a gradient is compared; see `gradients`. `explain` says what is not analytic, where the loss cannot."""
+    """How a gradient is compared; see `gradients`. `explain` says what is not analytic,
+    where the loss cannot.
+    """
 
     reference: str = "auto"
     entries: int | None = 16
@@ -140,7 +144,9 @@ def unit_vector(leaf: Any, index: int) -> Any:
 def entry_curves(
     function: ScalarFunction, k: int, count: int | None, rng: np.random.Generator
 ) -> Iterator[tuple[int, complex, Curve, float]]:
-    """(flat index, unit, h -> f(x + h unit e), largest step) for the entries that are compared; 1 and i if complex."""
+    """(flat index, unit, h -> f(x + h unit e), largest step) for the entries that are compared;
+    1 and i if complex.
+    """
     values = host_vector(function.leaves[k])
     chosen = np.arange(values.size)
     if count is not None and count < values.size:

@@ -31,17 +31,17 @@ class LeafReport:
         name, shape: path and shape of the leaf.
         n_entries, n_directions: how many entries and random directions were compared.
         norm: Euclidean norm of the gradient of the leaf.
-        error: |g - reference| over the compared entries, relative to the larger norm of both; where not all entries were
-            compared, also |(g - reference) v| along the directions, whose entries are about 1 in size, if that is more.
-            Kinks are left out.
-        is_scaled_by_whole: the gradient of the leaf cannot be told from 0, so the error is relative to the whole
-            gradient.
+        error: |g - reference| over the compared entries, relative to the larger norm of both; where not all
+            entries were compared, also |(g - reference) v| along the directions, whose entries are about 1 in
+            size, if that is more. Kinks are left out.
+        is_scaled_by_whole: the gradient of the leaf cannot be told from 0, so the error is relative to the
+            whole gradient.
         cosine: of the angle between the compared entries and their reference; NaN if either is zero.
         worst: the entry with the largest error; None if no entry was compared.
         reference_error: estimated error of the reference, relative like `error`.
         method: where the reference comes from.
-        verdict: "ok", "wrong", "unclear" (the reference is too inaccurate to tell) or "kink" (not differentiable there,
-            and the gradient lies between the slopes from both sides).
+        verdict: "ok", "wrong", "unclear" (the reference is too inaccurate to tell) or "kink" (not
+            differentiable there, and the gradient lies between the slopes from both sides).
         notes: explanations for a person.
     """
 

@@ -34,13 +34,14 @@ class TaylorReport:
 
     Attributes:
         h: steps (N,), falling.
-        remainders: (orders, N): |f(x + h v) - f(x)|, then with the term of the gradient taken away, then also with that
-            of the Hessian.
-        slopes: of log remainder against log h, by least squares over the smallest steps at which the remainder is above
-            round-off: 1, 2, 3 if all is right. inf where the remainder is below round-off throughout (a polynomial), NaN
-            where too few steps are left to fit.
+        remainders: (orders, N): |f(x + h v) - f(x)|, then with the term of the gradient taken away, then also
+            with that of the Hessian.
+        slopes: of log remainder against log h, by least squares over the smallest steps at which the
+            remainder is above round-off: 1, 2, 3 if all is right. inf where the remainder is below round-off
+            throughout (a polynomial), NaN where too few steps are left to fit.
         roundoff: what remainders below it are made of.
-        verdict: "ok", "wrong", "unclear" (no slope could be fitted) or "kink" (f is not differentiable along v).
+        verdict: "ok", "wrong", "unclear" (no slope could be fitted)
+            or "kink" (f is not differentiable along v).
     """
 
     h: np.ndarray
@@ -87,14 +88,16 @@ def taylor_test(
         params: the point x.
         direction: v, a tree shaped like params (default: `random_direction(params, seed)`).
         hessian: whether the term of second order, by `odegrad.hvp`, is tested too.
-        gradient: the gradient to test, a tree like params (default: what `odegrad.grad` gives); then the Hessian is not.
+        gradient: the gradient to test, a tree like params (default: what `odegrad.grad` gives);
+            then the Hessian is not.
     Returns: TaylorReport with .slopes, .h, .remainders, .verdict and .assert_ok().
     Raises: what `gradients` raises.
-    A relative error of the gradient below about 1e-5 shows only where round-off has already taken over; `gradients` sees
-    smaller ones.
+    A relative error of the gradient below about 1e-5 shows only where round-off has already taken over;
+    `gradients` sees smaller ones.
 
     Cost: about 50 evaluations of the loss, one gradient, one Hessian-vector product.
-    Source: Farrell, Ham, Funke & Rognes (2013), SIAM J. Sci. Comput. 35(4), section 6 (the test of first order).
+    Source: Farrell, Ham, Funke & Rognes (2013), SIAM J. Sci. Comput. 35(4),
+        section 6 (the test of first order).
     """
     check_function("taylor_test(loss, params)", loss, params)
     check_settings(seed=seed)

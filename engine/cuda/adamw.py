@@ -3,7 +3,8 @@
 For each value, at step t, with c1 = 1 - beta1**t and c2 = sqrt(1 - beta2**t):
     AdamW: p *= 1 - lr decay               Adam: g += decay p
     m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g**2;   p -= (lr / c1) m / (sqrt(v) / c2 + eps)
-A table on the device says where each leaf lies; a block works on CHUNK values of one leaf, which it finds by bisection.
+A table on the device says where each leaf lies; a block works on CHUNK values of one leaf,
+which it finds by bisection.
 
 Sources: Kingma & Ba (2015), algorithm 1; Loshchilov & Hutter (2019), algorithm 2.
 """

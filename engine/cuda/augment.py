@@ -1,4 +1,5 @@
-"""Mirror, crop and erase each image of a batch, in one gather: what `train.data.augment` draws, done on the device.
+"""Mirror, crop and erase each image of a batch, in one gather: what `train.data.augment` draws,
+done on the device.
 
 For each image a row of CHANGES whole numbers says (down, right, is_mirrored, top, left, height, width):
     y[h, w] = x[h + down, (W - 1 - w if is_mirrored else w) + right],  0 outside of x,
@@ -42,7 +43,9 @@ augment(const real* x, const Change* changes, int height, int width, int channel
 
 
 def fits_augment(images: Array) -> bool:
-    """Whether the kernel takes images (N, H, W, C): float32 or float64, row-major, neither empty nor past 32 bits."""
+    """Whether the kernel takes images (N, H, W, C): float32 or float64, row-major,
+    neither empty nor past 32 bits.
+    """
     return images.ndim == 4 and 0 < images.size < MOST_VALUES and is_plain(images)
 
 

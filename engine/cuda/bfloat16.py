@@ -1,8 +1,8 @@
 """float32 to bfloat16 and back: the operands of products in "bf16".
 
-bfloat16 is the upper half of a float32 (sign, 8 bits of exponent, 7 of the fraction). Narrowing rounds to nearest, ties to
-even; what lies beyond the largest number becomes infinite, NaN stays NaN. Widening is exact. CuPy has no such dtype: the
-halves are kept as uint16.
+bfloat16 is the upper half of a float32 (sign, 8 bits of exponent, 7 of the fraction). Narrowing rounds to
+nearest, ties to even; what lies beyond the largest number becomes infinite, NaN stays NaN. Widening is exact.
+CuPy has no such dtype: the halves are kept as uint16.
 
 Each thread takes a pack of 4 numbers at a time; the bytes are read and written once.
 """

@@ -1,10 +1,10 @@
 """Mean and variance at the end of a chain, in one read of its operands.
 
-Each thread takes a few values at a time to (n, mean, s), with s the sum of squared deviations so far: for N new values
-x_k and d_k = x_k - mean, with their mean D,
+Each thread takes a few values at a time to (n, mean, s), with s the sum of squared deviations so far: for N
+new values x_k and d_k = x_k - mean, with their mean D,
     s += sum_k (d_k - D)**2 + D**2 n N / (n + N),   mean += D N / (n + N),   n += N
-The parts of threads and blocks are merged by the same formula, those of blocks in double precision. No sum of squares of x
-itself is formed: nothing cancels where |mean| is large.
+The parts of threads and blocks are merged by the same formula, those of blocks in double precision. No sum of
+squares of x itself is formed: nothing cancels where |mean| is large.
 
 Source: Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
 """
@@ -111,7 +111,9 @@ def with_moments(plan: Plan, group: str, pieces: Sequence[Piece]) -> list[Piece]
 
 
 def variance_of(steps: Mapping[int, Step], step: Step) -> Step | None:
-    """The squares about a mean that a step averages, if it averages such, and if the mean is one over the same rows."""
+    """The squares about a mean that a step averages, if it averages such,
+    and if the mean is one over the same rows.
+    """
     squares = steps.get(step.inputs[0]) if step.op.name == "mean_leading" else None
     if squares is None or squares.op.name != "square_about_mean":
         return None

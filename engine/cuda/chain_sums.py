@@ -1,10 +1,11 @@
-"""Sums at the end of a chain: how the values are shared among blocks, and the second pass that adds what blocks found.
+"""Sums at the end of a chain: how the values are shared among blocks,
+and the second pass that adds what blocks found.
 
-A sum over neighbouring axes sees the array as (outer, rows, columns) and removes `rows`. A block takes some of the
-results of one (outer, columns), `width` of them, and a piece of the rows, which its `lanes` share; what it finds is added
-up in a tree in shared memory. Where the rows are more than a block's, each writes one row of a partial sum, and
-`finish` adds those in double precision. Nothing depends on which block is done first: the same values give the same
-bits, on any card.
+A sum over neighbouring axes sees the array as (outer, rows, columns) and removes `rows`. A block takes some
+of the results of one (outer, columns), `width` of them, and a piece of the rows, which its `lanes` share;
+what it finds is added up in a tree in shared memory. Where the rows are more than a block's, each writes one
+row of a partial sum, and `finish` adds those in double precision. Nothing depends on which block is done
+first: the same values give the same bits, on any card.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Axes:
 
 
 def summed_axes(program: Program, step: Step) -> Axes | None:
-    """The array that a step sums, seen so that it sums the rows; None if it is no sum, or sums axes that lie apart."""
+    """The array that a step sums, seen so that it sums the rows; None if it is no sum,
+    or sums axes that lie apart.
+    """
     if not is_sum(step):
         return None
     source, target = program.metas[step.inputs[0]].shape, program.metas[step.output].shape
@@ -98,7 +101,9 @@ def summed_axes(program: Program, step: Step) -> Axes | None:
 
 
 def common_axes(found: Sequence[Axes]) -> Axes | None:
-    """Axes in which blocks can find partial sums for all of these at once; None if they have no rows in common."""
+    """Axes in which blocks can find partial sums for all of these at once;
+    None if they have no rows in common.
+    """
     outer, columns = max(axes.outer for axes in found), max(axes.columns for axes in found)
     size = found[0].outer * found[0].rows * found[0].columns
     rows = size // (outer * columns)
@@ -109,7 +114,9 @@ def common_axes(found: Sequence[Axes]) -> Axes | None:
 
 @dataclass(frozen=True)
 class Sharing:
-    """The blocks of a chain with sums: (tiles, pieces) of them, `width` results times `lanes` threads each."""
+    """The blocks of a chain with sums: (tiles, pieces) of them,
+    `width` results times `lanes` threads each.
+    """
 
     axes: Axes
     width: int

@@ -1,9 +1,10 @@
 """How rows of channels (..., C) are shared out: in every pass of the grid a thread meets the same channels.
 
-A block takes THREADS * PACK values at a time, a number that C divides, so that slot s of each block belongs to channel
-s % C. What a thread needs of its PACK channels, it keeps in registers, for any C, also where a pack holds the end of one
-row and the start of the next. Sums over rows end in two steps without atomics, so that they come out the same each time:
-a tree in each block, and then the blocks in their order, in double precision.
+A block takes THREADS * PACK values at a time, a number that C divides, so that slot s of each block belongs
+to channel s % C. What a thread needs of its PACK channels, it keeps in registers, for any C, also where a
+pack holds the end of one row and the start of the next. Sums over rows end in two steps without atomics, so
+that they come out the same each time: a tree in each block, and then the blocks in their order,
+in double precision.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ class Shares(NamedTuple):
 
 
 def fits_channels(x: Array) -> bool:
-    """Whether x (..., C) can be shared out: float32 or float64, row-major, not empty, C / gcd(C, PACK) <= 1024."""
+    """Whether x (..., C) can be shared out: float32 or float64, row-major, not empty, C / gcd(C, PACK)
+    <= 1024.
+    """
     return is_plain(x) and x.ndim > 0 and x.size > 0 and _unit(x) <= MOST_THREADS
 
 
 def shares_of(x: Array) -> Shares:
-    """The grid for x (..., C): whole warps if 256 threads hold whole rows of them, else the most threads that do."""
+    """The grid for x (..., C): whole warps if 256 threads hold whole rows of them,
+    else the most threads that do.
+    """
     unit = _unit(x)
     step = math.lcm(unit, 32) if math.lcm(unit, 32) <= USUAL_THREADS else unit
     threads = max(step, USUAL_THREADS // step * step)

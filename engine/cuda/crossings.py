@@ -1,8 +1,9 @@
 """Numbers that cross between the host and the device without a wait.
 
-To the device they come as arguments of a launch, which keeps a copy of them: the host may change its own at once, while
-page-locked memory that a copy is still to read would have to stay as it is. To the host they come by a copy into
-page-locked memory, which can be part of a graph; only who reads them waits (`backend.await_device`).
+To the device they come as arguments of a launch, which keeps a copy of them: the host may change its own at
+once, while page-locked memory that a copy is still to read would have to stay as it is. To the host they come
+by a copy into page-locked memory, which can be part of a graph;
+only who reads them waits (`backend.await_device`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Matrix products of CuPy arrays by cublasLt, which a CUDA graph can hold.
 
-float32 and float64, two matrices or stacks of them; float32 in the precision that `product_precision` says. Arrays are taken
-where they lie, row by row or column by column, with gaps between the rows too, and an operand that is broadcast along the
-stack is read where it is; what lies otherwise is copied first. All else (complex numbers, no nvmath-python, a product
-without an algorithm) is CuPy's own, by cuBLAS, and small products of few terms are a kernel of `products`.
+float32 and float64, two matrices or stacks of them; float32 in the precision that `product_precision` says.
+Arrays are taken where they lie, row by row or column by column, with gaps between the rows too, and an
+operand that is broadcast along the stack is read where it is; what lies otherwise is copied first. All else
+(complex numbers, no nvmath-python, a product without an algorithm) is CuPy's own, by cuBLAS,
+and small products of few terms are a kernel of `products`.
 
-In "bf16" operands are rounded to bfloat16 where the result has at least FEWEST_NARROWED rows and columns: that reads both once
-and writes half their bytes, which smaller products do not win back. Those are computed in TF32.
+In "bf16" operands are rounded to bfloat16 where the result has at least FEWEST_NARROWED rows and columns:
+that reads both once and writes half their bytes, which smaller products do not win back.
+Those are computed in TF32.
 """
 
 from __future__ import annotations
@@ -25,16 +27,18 @@ from .bfloat16 import narrowed
 from .cublaslt_plans import WIDEST_ALIGNMENT, Matrix, Problem, plan_for, run
 from .products import is_small, product_calls
 
-# With n columns of the result a value of an operand is read for 2 n operations. Tensor cores do them in half the time in
-# bfloat16, some 1e15 a second against 5e14. To round it moves 6 bytes and saves 2, of some 4e12 a second: n of 500 wins that
-# back. (From data sheets.)
+# With n columns of the result a value of an operand is read for 2 n operations. Tensor cores do them in half
+# the time in bfloat16, some 1e15 a second against 5e14. To round it moves 6 bytes and saves 2, of some 4e12 a
+# second: n of 500 wins that back. (From data sheets.)
 FEWEST_NARROWED = 512
 
-# A block of the small kernel walks along k alone, some 0.6 us for 16 terms; cublasLt, which divides a long sum among blocks, takes
-# some 8 us for a small product. (Estimates: the benchmark `gpu/products.py` measures both.)
+# A block of the small kernel walks along k alone, some 0.6 us for 16 terms; cublasLt, which divides a long
+# sum among blocks, takes some 8 us for a small product. (Estimates: the benchmark `gpu/products.py` measures
+# both.)
 MOST_TERMS = 256  # of a product for the small kernel
 
-# By precision, in this order: the kinds that round no more. Cards before Ampere have neither TF32 nor bfloat16.
+# By precision, in this order: the kinds that round no more. Cards before Ampere have neither TF32 nor
+# bfloat16.
 _KINDS = {"fp32": ("fp32",), "tf32": ("tf32", "fp32"), "bf16": ("bf16", "tf32", "fp32")}
 
 Lie = tuple[tuple[int, ...], tuple[int, ...]]  # a shape, and strides that count values
@@ -42,7 +46,9 @@ Arrangement = tuple[int, tuple[Matrix, Matrix, Matrix], tuple[bool, bool], bool]
 
 
 def fits(a: Any, b: Any) -> bool:
-    """Whether these operands are for cublasLt: float32 or float64, matrices or stacks, not empty, not small."""
+    """Whether these operands are for cublasLt: float32 or float64, matrices or stacks, not empty,
+    not small.
+    """
     return bool(
         a.dtype == b.dtype
         and a.dtype.name in ("float32", "float64")
@@ -68,7 +74,9 @@ def matmul_cublaslt(a: Array, b: Array, out: Array | None = None) -> Array:
 
 @on_device
 def matmul_into(a: Array, b: Array, out: Array) -> None:
-    """out = a @ b for the matrix products of `engine/kernels` on CuPy arrays, so that a graph can hold those too."""
+    """out = a @ b for the matrix products of `engine/kernels` on CuPy arrays,
+    so that a graph can hold those too.
+    """
     if out.dtype == a.dtype and fits(a, b):
         matmul_cublaslt(a, b, out)
     elif backend.cublaslt_module() is None:
@@ -87,7 +95,9 @@ def _multiply_otherwise(a: Array, b: Array, out: Array) -> None:
 
 
 def _multiplied(xp: Any, a: Array, b: Array, out: Array) -> bool:
-    """Write a @ b into `out`; False, and nothing is done, if cublasLt has no algorithm of any kind that will do."""
+    """Write a @ b into `out`; False, and nothing is done,
+    if cublasLt has no algorithm of any kind that will do.
+    """
     products = current_products()
     kinds = ("fp64",) if a.dtype.name == "float64" else _KINDS[products.precision]
     for kind in kinds:
@@ -143,10 +153,11 @@ def _alignment(array: Array) -> int:
 
 @lru_cache(maxsize=1 << 12)
 def _arranged(a: Lie, b: Lie, out: Lie) -> Arrangement | None:
-    """(count, matrices, turned, whether b comes first) for out = a @ b; None if an array cannot be taken where it lies.
+    """(count, matrices, turned, whether b comes first) for out = a @ b;
+    None if an array cannot be taken where it lies.
 
-    A matrix that lies row by row is, read column by column, its transpose. So a result that lies row by row is computed
-    as out^T = b^T a^T, in which an operand that lies row by row is not turned.
+    A matrix that lies row by row is, read column by column, its transpose. So a result that lies row by row
+    is computed as out^T = b^T a^T, in which an operand that lies row by row is not turned.
     """
     stack = _stack(out[0][:-2], [_stack_steps(lie, len(out[0])) for lie in (a, b, out)])
     found = [_matrix(lie) for lie in (a, b, out)]
@@ -163,7 +174,9 @@ def _arranged(a: Lie, b: Lie, out: Lie) -> Arrangement | None:
 
 
 def _matrix(lie: Lie) -> tuple[Matrix, bool] | None:
-    """The last two axes, and whether they lie column by column; None if they lie neither so nor row by row."""
+    """The last two axes, and whether they lie column by column;
+    None if they lie neither so nor row by row.
+    """
     (*_, m, n), (*_, down, along) = lie
     for (n_inner, inner), (n_outer, outer), by_columns in (
         ((n, along), (m, down), False),

@@ -1,10 +1,12 @@
-"""One product of matrices, or of each two of a stack, by cublasLt: planned once for its layouts, run on CuPy's current stream.
+"""One product of matrices, or of each two of a stack, by cublasLt: planned once for its layouts,
+run on CuPy's current stream.
 
-CuPy refuses its own calls of cuBLAS while a stream captures; cublasLt (by the bindings of nvmath-python) is asked directly,
-with memory that the caller owns, and what it launches becomes part of a CUDA graph.
+CuPy refuses its own calls of cuBLAS while a stream captures; cublasLt (by the bindings of nvmath-python) is
+asked directly, with memory that the caller owns, and what it launches becomes part of a CUDA graph.
 
-cublasLt reads matrices column by column. For each operand it is told how many values lie side by side (`rows`), and the
-distance from one such run to the next (its leading dimension); an operand may be taken turned. It computes
+cublasLt reads matrices column by column. For each operand it is told how many values lie side by side
+(`rows`), and the distance from one such run to the next (its leading dimension);
+an operand may be taken turned. It computes
 
     result = turn(first) turn(second)        (factors 1 and 0: what was in the result is never read)
 
@@ -17,11 +19,12 @@ Kinds of products, all added up in the type of the result:
 | tf32 | float32 | TF32, by the tensor cores | float32 |
 | bf16 | bfloat16 | done by the caller | float32 |
 
-A plan is the first that cublasLt's heuristics propose. The same plan gives the same bits at each run. With `deterministic`
-sums over k that are divided among blocks are added up in a pass of their own, never in the result in the order in which
-the blocks finish. Each thread has a handle a device, and its own plans.
+A plan is the first that cublasLt's heuristics propose. The same plan gives the same bits at each run. With
+`deterministic` sums over k that are divided among blocks are added up in a pass of their own, never in the
+result in the order in which the blocks finish. Each thread has a handle a device, and its own plans.
 
-Source: NVIDIA, cuBLAS Library documentation, "Using the cuBLASLt API"; the numbers of types are those of its C interface.
+Source: NVIDIA, cuBLAS Library documentation, "Using the cuBLASLt API";
+    the numbers of types are those of its C interface.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ _MOST_PLANS = 512  # a thread; a network has a few dozen, each again for the las
 
 
 class Kind(NamedTuple):
-    """cublasComputeType_t, and cudaDataType of the operands and of the result (which is also that of the factors)."""
+    """cublasComputeType_t, and cudaDataType of the operands and of the result (which is also that of the
+    factors).
+    """
 
     compute: int
     operand: int
@@ -188,7 +193,9 @@ def _destroy(owned: list[tuple[Callable[[int], None], int]]) -> None:
 
 
 class _Library:
-    """cublasLt on one device, for one thread: the handle and the plans made so far, None for what has no algorithm."""
+    """cublasLt on one device, for one thread: the handle and the plans made so far,
+    None for what has no algorithm.
+    """
 
     def __init__(self, lt: Any) -> None:
         self.lt = lt
@@ -230,7 +237,9 @@ def library() -> _Library:
 
 
 def plan_for(problem: Problem) -> Plan | None:
-    """The plan of `problem` on this thread and device, made at the first call; None if cublasLt has no algorithm."""
+    """The plan of `problem` on this thread and device, made at the first call;
+    None if cublasLt has no algorithm.
+    """
     return library().plan(problem)
 
 
@@ -242,9 +251,9 @@ def plans_in_use() -> dict[Problem, Plan | None]:
 def run(plan: Plan, first: Array, second: Array, result: Array) -> None:
     """Write the result of a plan for two operands that lie as its problem says.
 
-    The workspace comes from CuPy's pool. For a call that is being captured that is the memory of its graph, which has it
-    since the call was carried out there, so that nothing is allocated; freed at return, it is used again in the order
-    of the stream.
+    The workspace comes from CuPy's pool. For a call that is being captured that is the memory of its graph,
+    which has it since the call was carried out there, so that nothing is allocated; freed at return, it is
+    used again in the order of the stream.
     """
     own = library()
     workspace, address = None, 0

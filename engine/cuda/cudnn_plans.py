@@ -1,16 +1,17 @@
-"""One convolution as a cuDNN graph: built for its shapes and precision, planned once, run on CuPy's current stream.
+"""One convolution as a cuDNN graph: built for its shapes and precision, planned once,
+run on CuPy's current stream.
 
-cuDNN names axes (N, C, H, W) for images and (K, C, R, S) for kernels and is told where they lie in memory by strides.
-Channels-last images (B, H, W, C) are N, H, W, C in memory and are taken as they are. A kernel must lie as K, R, S, C;
-ours, (kh, kw, Cin, Cout), is R, S, C, K and is repacked by the caller.
+cuDNN names axes (N, C, H, W) for images and (K, C, R, S) for kernels and is told where they lie in memory by
+strides. Channels-last images (B, H, W, C) are N, H, W, C in memory and are taken as they are. A kernel must
+lie as K, R, S, C; ours, (kh, kw, Cin, Cout), is R, S, C, K and is repacked by the caller.
 
     fprop: image, kernel -> result;   dgrad: loss, kernel -> image;   wgrad: image, loss -> kernel
 
-Products are added in float32. Operands are float32 (in "tf32" cuDNN may round them), or bfloat16 in "bf16", where the result
-has one of three forms, the first that cuDNN has a plan for: float32 behind an epilogue (an identity that widens the sums;
-its fused engines have many plans), float32 from the convolution itself (few shapes), bfloat16. Where only the last is there, results
-are rounded like operands. A plan is the first that cuDNN's heuristics propose among those whose numerical notes the
-precision allows.
+Products are added in float32. Operands are float32 (in "tf32" cuDNN may round them), or bfloat16 in "bf16",
+where the result has one of three forms, the first that cuDNN has a plan for: float32 behind an epilogue (an
+identity that widens the sums; its fused engines have many plans), float32 from the convolution itself (few
+shapes), bfloat16. Where only the last is there, results are rounded like operands. A plan is the first that
+cuDNN's heuristics propose among those whose numerical notes the precision allows.
 
 Each thread has a handle a device, as cuDNN demands, and its own plans.
 """
@@ -47,7 +48,8 @@ class Problem:
 
     Attributes:
         kind: "fprop", "dgrad" or "wgrad".
-        x_shape, w_shape, y_shape: of the forward convolution, (B, H, W, Cin), (kh, kw, Cin, Cout), (B, Ho, Wo, Cout).
+        x_shape, w_shape, y_shape: of the forward convolution, (B, H, W, Cin), (kh, kw, Cin, Cout),
+            (B, Ho, Wo, Cout).
     """
 
     kind: str
@@ -77,7 +79,9 @@ class Plan:
 
 
 class _Library:
-    """cuDNN on one device, for one thread: the handle and the plans built so far, None for what has no plan."""
+    """cuDNN on one device, for one thread: the handle and the plans built so far,
+    None for what has no plan.
+    """
 
     def __init__(self, cudnn: Any) -> None:
         self.cudnn = cudnn
@@ -127,8 +131,8 @@ def plans_in_use() -> dict[Problem, Plan | None]:
 def run(plan: Plan, first: Array, second: Array, result: Array) -> None:
     """Write the result of a plan for two operands; all C-contiguous, in the dtypes of the plan.
 
-    The workspace comes from CuPy's pool, so that a call that is being captured into a CUDA graph takes it from the
-    memory of that graph; freed at return, it is used again in the order of the stream.
+    The workspace comes from CuPy's pool, so that a call that is being captured into a CUDA graph takes it
+    from the memory of that graph; freed at return, it is used again in the order of the stream.
     """
     own = library()
     xp = backend.namespace_of(result)

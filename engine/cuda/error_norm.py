@@ -2,8 +2,9 @@
 
 With the error e = h sum_j b_j k_j of a step, or e given as an array:
     r_i = e_i / (atol_i + rtol_i max(|y_i|, |y_new_i|)),      sqrt(sum_i r_i**2 / n)   or   max_i |r_i|
-The quotients are rounded as the state is; squares are summed in double precision, first in each block, then over the
-blocks in their order: the norm comes out the same each time. It is NaN where an error is, or where y_new has overflowed.
+The quotients are rounded as the state is; squares are summed in double precision, first in each block, then
+over the blocks in their order: the norm comes out the same each time. It is NaN where an error is,
+or where y_new has overflowed.
 """
 
 from __future__ import annotations
@@ -111,9 +112,11 @@ def step_error_norm(
     norm: str = "rms",
     out: Array | None = None,
 ) -> Array:
-    """The norm of h sum_j weights_j slopes_j, which is never written: `stage_sum` without y, and `error_norm` of it.
+    """The norm of h sum_j weights_j slopes_j, which is never written: `stage_sum` without y,
+    and `error_norm` of it.
 
-    Arguments as of these two. Cost: two launches; each slope whose weight is not 0, y and y_new are read once.
+    Arguments as of these two. Cost: two launches; each slope whose weight is not 0,
+    y and y_new are read once.
     """
     check_slopes(slopes, weights)
     return _norm(slopes, weights, h, y, y_new, rtol, atol, norm, out)

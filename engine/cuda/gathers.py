@@ -1,8 +1,8 @@
 """Steps that only bring values elsewhere, as expressions: joins, padding, and the transpose of a basic index.
 
-A result is made of pieces. A piece fills a window of the result, along each axis `count` places from `start` on, `step`
-apart, with the values of an operand; what no window covers is 0. A chain can read pieces as it reads its operands, so
-that no copy is made.
+A result is made of pieces. A piece fills a window of the result, along each axis `count` places from `start`
+on, `step` apart, with the values of an operand; what no window covers is 0. A chain can read pieces as it
+reads its operands, so that no copy is made.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Strides = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Along:
-    """A window along one axis of the result: its places, and how far apart their values lie in the operand."""
+    """A window along one axis of the result: its places,
+    and how far apart their values lie in the operand.
+    """
 
     length: int  # of the axis
     start: int

@@ -1,7 +1,7 @@
 """A row of launches captured once as a CUDA graph, and launched again as one.
 
-What is captured takes its memory from a pool of its own (`backend.private_memory`): a graph keeps addresses, and the memory
-behind them must never be given to anyone else.
+What is captured takes its memory from a pool of its own (`backend.private_memory`): a graph keeps addresses,
+and the memory behind them must never be given to anyone else.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MOST_GRAPHS = 256  # of one kind of steps; a solve that keeps its steps has one 
 class Graph:
     """`work()` as one launch, with the memory that it works in.
 
-    It must launch the same whenever it is called, must not wait for the device, and must have been carried out in this
-    memory before (`backend.carry_out`).
+    It must launch the same whenever it is called, must not wait for the device, and must have been carried
+    out in this memory before (`backend.carry_out`).
     Raises: whatever CuPy raises for work that cannot be captured, such as a call of cuBLAS.
     """
 
@@ -38,7 +38,9 @@ class Graph:
 
 
 class Recorder:
-    """What the graphs of one workspace share: memory, since they are launched one after the other, and what is refused."""
+    """What the graphs of one workspace share: memory, since they are launched one after the other,
+    and what is refused.
+    """
 
     def __init__(self) -> None:
         self.refused: dict[str, str] = {}  # names of groups, and why they are launched kernel by kernel
@@ -49,11 +51,13 @@ class Recorder:
 
 
 class RecordedGroup:
-    """A group of a program as a function of t: launched kernel by kernel the first time, as a graph from then on.
+    """A group of a program as a function of t: launched kernel by kernel the first time,
+    as a graph from then on.
 
     Args:
         name, body: the group, and its launches; they read no time but from the table of numbers.
-        fill: what fills in the numbers that depend on time, a launch beside the graph; None if the group needs none.
+        fill: what fills in the numbers that depend on time, a launch beside the graph;
+            None if the group needs none.
     A time that lies on the device means that all of it is being captured for something larger.
     """
 
@@ -92,7 +96,8 @@ class RecordedGroup:
 
 
 class RecordedSteps:
-    """Rows of launches on different buffers: carried out at the first use, captured at the second, launched from then on.
+    """Rows of launches on different buffers: carried out at the first use, captured at the second,
+    launched from then on.
 
     Args:
         recorder: whose memory they work in.
@@ -107,7 +112,9 @@ class RecordedSteps:
         self.is_refused = False
 
     def run(self, key: Any, work: Callable[[], None]) -> None:
-        """Carry out `work`, which launches the same whenever it is called, on the buffers that `key` stands for."""
+        """Carry out `work`, which launches the same whenever it is called,
+        on the buffers that `key` stands for.
+        """
         key = key, current_products()
         if self.is_refused:
             work()

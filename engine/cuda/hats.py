@@ -1,8 +1,9 @@
-"""The hat functions of a grid of times, and their slopes in time, on the device: what TA-BN reads its grid with.
+"""The hat functions of a grid of times, and their slopes in time, on the device:
+what TA-BN reads its grid with.
 
-With the cells [g_l, g_(l+1)] and r_l = min(max((t - g_l) / (g_(l+1) - g_l), 0), 1), weight_k = r_(k-1) - r_k where r_(-1) is
-1 and r_(n-1) is 0. The slopes are those of the one cell with g_l <= t < g_(l+1). The time comes from the table of numbers
-(`numbers`).
+With the cells [g_l, g_(l+1)] and r_l = min(max((t - g_l) / (g_(l+1) - g_l), 0), 1), weight_k = r_(k-1) - r_k
+where r_(-1) is 1 and r_(n-1) is 0. The slopes are those of the one cell with g_l <= t < g_(l+1). The time
+comes from the table of numbers (`numbers`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Maximum pooling of channels-last images, its pull-back and the transpose of that; windows of any size and step.
+"""Maximum pooling of channels-last images, its pull-back and the transpose of that;
+windows of any size and step.
 
-y[b, i, j, c] = max over the taps (k, l) inside the image of x[b, i s - p + k, j s' - p' + l, c], NaN if one of them is. The
-maximum lies at the first tap, in row-major order, whose x equals y; a window whose maximum is NaN has none. Each value of
-xbar is gathered from the windows that it lies in, so that it is written once and needs neither atomics nor a first fill.
-Windows side by side, as 2x2 with step 2, leave one window to look at.
+y[b, i, j, c] = max over the taps (k, l) inside the image of x[b, i s - p + k, j s' - p' + l, c], NaN if one
+of them is. The maximum lies at the first tap, in row-major order, whose x equals y; a window whose maximum is
+NaN has none. Each value of xbar is gathered from the windows that it lies in, so that it is written once and
+needs neither atomics nor a first fill. Windows side by side, as 2x2 with step 2, leave one window to look at.
 """
 
 from __future__ import annotations
@@ -137,7 +138,8 @@ max_pool_grad(const real* ybar, const real* x, const real* y, WINDOWS, real* xba
 
 
 def fits_max_pool(*arrays: Any, **static: Any) -> bool:
-    """Whether the kernels take these arrays (B, ., ., C): one dtype, float32 or float64, without gaps, not empty.
+    """Whether the kernels take these arrays (B, ., ., C): one dtype, float32 or float64, without gaps,
+    not empty.
 
     They count in 32 bits, in which a division takes a fraction of the time.
     """

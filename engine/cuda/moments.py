@@ -6,7 +6,8 @@ Two parts (n, mean, s) and (n', mean', s') are one by Chan's formula, with d = m
     mean + d n' / N,   s + s' + d**2 n n' / N
 No sum of squares of x itself is formed: nothing cancels where |mean| is large.
 
-Sources: Welford (1962), Technometrics 4(3), 419-420; Chan, Golub & LeVeque (1983), The American Statistician 37(3),
+Sources: Welford (1962), Technometrics 4(3), 419-420; Chan, Golub & LeVeque (1983),
+    The American Statistician 37(3),
 242-247.
 """
 
@@ -96,7 +97,9 @@ all_moments(const real* partial, number blocks, number rows, number channels, re
 
 
 def fits_moments(x: Any) -> bool:
-    """Whether the kernels take x (..., C): float32 or float64, row-major, not empty, not too many channels."""
+    """Whether the kernels take x (..., C): float32 or float64, row-major, not empty,
+    not too many channels.
+    """
     return is_array(x) and fits_channels(x)
 
 
@@ -110,7 +113,8 @@ def moments(
         mean, var: where to write them, (C,) like x.
         partial: scratch, like x, of `partial_shape(x)`; it is free again after the launch.
     Returns: (mean, var). Repeatable: the same bits for the same x on every card.
-    Cost: two launches and one read of x. A column with a value that is not finite gets a mean and variance that are not.
+    Cost: two launches and one read of x. A column with a value that is not finite gets a mean and variance
+        that are not.
     """
     xp, (blocks, threads), channels = namespace_of(x), shares_of(x), x.shape[-1]
     rows = np.int64(x.size // channels)
@@ -127,7 +131,9 @@ def moments(
 
 @mean_leading.on_cuda(fits_moments)
 def mean_of_rows(x: Array, out: Array | None = None) -> Array:
-    """The mean (C,) over all axes of x but the last; the variance, found on the way, costs no further read."""
+    """The mean (C,) over all axes of x but the last; the variance, found on the way,
+    costs no further read.
+    """
     return moments(x, mean=out)[0]
 
 

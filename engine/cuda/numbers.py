@@ -1,7 +1,8 @@
-"""The Python numbers of a program on the device: a table of doubles, those that depend on time computed there.
+"""The Python numbers of a program on the device: a table of doubles,
+those that depend on time computed there.
 
-Kernels read a number from the table, or hold it as a literal where it belongs to the program. A time that lies on the
-device serves as well as one of the host, so that a captured graph needs no number of the host.
+Kernels read a number from the table, or hold it as a literal where it belongs to the program. A time that
+lies on the device serves as well as one of the host, so that a captured graph needs no number of the host.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Numbers:
         return slot in self._place and slot not in self._plan.constant_slots
 
     def update(self, module: Any) -> Any:
-        """A function of the time, on the host or a float64 () on the device, that fills in what depends on it."""
+        """A function of the time, on the host or a float64 () on the device,
+        that fills in what depends on it.
+        """
         for_host, for_device = (module.get_function(name) for name in ("numbers_for", "numbers_at"))
 
         def fill(t: Any) -> None:

@@ -1,7 +1,9 @@
 """Products of small matrices: y (m, n) = a (m, k) @ b (k, n), of any strides, float32 or float64.
 
-Where matrices are small a product costs its launch, and CuPy's calls of cuBLAS cannot be captured into a graph (larger
-products: `cublaslt`). A block of 16 x 16 threads makes a tile of y; it walks along k with a tile of each operand in shared
+Where matrices are small a product costs its launch,
+and CuPy's calls of cuBLAS cannot be captured into a graph (larger
+products: `cublaslt`). A block of 16 x 16 threads makes a tile of y; it walks along k with a tile of each
+    operand in shared
 memory, and adds up in order.
 """
 

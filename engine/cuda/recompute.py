@@ -1,15 +1,17 @@
 """Which results of chains are stored, and which every kernel that wants them computes anew.
 
-A chain on large arrays takes as long as the bytes that it moves, and its arithmetic is free. What a second kernel wants of
-a first one, such as x - mean for an affine map, for the gate of its ReLU and for the sums of the pull-back, need not pass
-through memory if it follows from an array that has to be there anyway, here the result of a convolution. Results of few
-instructions are taken out of memory one by one, in the order of the program, as long as that saves bytes and lets no
-residuals grow; their steps become part of each chain that wants them.
+A chain on large arrays takes as long as the bytes that it moves, and its arithmetic is free. What a second
+kernel wants of a first one, such as x - mean for an affine map, for the gate of its ReLU and for the sums of
+the pull-back, need not pass through memory if it follows from an array that has to be there anyway, here the
+result of a convolution. Results of few instructions are taken out of memory one by one, in the order of the
+program, as long as that saves bytes and lets no residuals grow;
+their steps become part of each chain that wants them.
 
-A normalisation with an affine map and ReLU then moves what a kernel written for it would: forward it reads one tensor and
-writes one; backward it reads two for the sums, and again for the third, which it writes.
+A normalisation with an affine map and ReLU then moves what a kernel written for it would: forward it reads
+one tensor and writes one; backward it reads two for the sums, and again for the third, which it writes.
 
-A step gives the same bits in every kernel (`source.EXACT`), so the gate of a pull-back is the one of the slope.
+A step gives the same bits in every kernel (`source.EXACT`),
+so the gate of a pull-back is the one of the slope.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ def _residuals(plan: Plan, schedules: Schedules) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class _Body:
-    """What a run does: the slots that its steps make, those of them that are stored or summed, and what it reads."""
+    """What a run does: the slots that its steps make, those of them that are stored or summed,
+    and what it reads.
+    """
 
     shape: tuple[int, ...]
     made: frozenset[int]
@@ -146,7 +150,9 @@ class _Choice:
         return _Cost(moved, sum(map(self._nbytes, filter(self._is_large, kept))))
 
     def bodies(self, again: frozenset[int]) -> list[_Body]:
-        """Of all runs, in order. A result is stored if something else reads it, so the last run comes first."""
+        """Of all runs, in order. A result is stored if something else reads it,
+        so the last run comes first.
+        """
         read = set(self.needed)
         found = []
         for k in range(len(self.runs) - 1, -1, -1):
@@ -177,8 +183,8 @@ class _Choice:
         return {plan.root[s] for s in slots if plan.home[plan.root[s]] not in (group, PROLOGUE)}
 
     def _passing(self) -> frozenset[int]:
-        """Memory that a later group finds overwritten: what is given to a group. And its results, which would be copied to be
-        kept; small ones may be.
+        """Memory that a later group finds overwritten: what is given to a group. And its results, which would
+        be copied to be kept; small ones may be.
         """
         plan, made = self.plan, {step.output for step in self.plan.program.steps}
         results = {

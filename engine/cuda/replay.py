@@ -1,8 +1,9 @@
-"""Replay on CuPy arrays: a group is a row of launches with everything prepared, and no array is made on the way.
+"""Replay on CuPy arrays: a group is a row of launches with everything prepared,
+and no array is made on the way.
 
-Elementwise chains are kernels made for the program (`chains`), the numbers that depend on time are computed by one launch
-at the start of a group (`numbers`), products and convolutions write where their result is wanted. What has no kernel is
-computed by its plain forward and copied.
+Elementwise chains are kernels made for the program (`chains`), the numbers that depend on time are computed
+by one launch at the start of a group (`numbers`), products and convolutions write where their result is
+wanted. What has no kernel is computed by its plain forward and copied.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from .recompute import reads_of, with_recomputation
 from .scalar_functions import FUNCTIONS, KINDS, TYPES
 from .source import EXACT, module
 
-# Beside elementwise ones, steps whose launches read nothing of the host: CuPy's copies and reductions. CuPy itself refuses
-# to record cuBLAS, for products that are neither a kernel's (`products`) nor cublasLt's (`cublaslt`).
+# Beside elementwise ones, steps whose launches read nothing of the host: CuPy's copies and reductions. CuPy
+# itself refuses to record cuBLAS, for products that are neither a kernel's (`products`) nor cublasLt's
+# (`cublaslt`).
 RECORDABLE = frozenset("matmul max mean_leading min reshape sum take unbroadcast".split())
 COMMON = (
     TYPES + FOLD + FINISH + OBSERVE + FINISH_MOMENTS + hats.TEXT
@@ -43,7 +45,8 @@ COMMON = (
 class CudaWorkspace(Workspace):
     """Buffers on a GPU, and the module with the kernels of this program.
 
-    Raises: Unsupported for complex numbers beside arrays and for operations on numbers that are no expressions.
+    Raises: Unsupported for complex numbers beside arrays and for operations on numbers that are no
+        expressions.
     """
 
     def __init__(self, plan: Plan, xp: Any) -> None:
@@ -99,8 +102,8 @@ class CudaWorkspace(Workspace):
         return any(self.numbers.is_timed(slot) for slot in slots)
 
     def unrecordable(self, group: str) -> str | None:
-        """Why the launches of a group would not serve again as they are, at another time and with other values; None if
-        they do.
+        """Why the launches of a group would not serve again as they are, at another time and with other
+        values; None if they do.
         """
         baked = {slot for slot, _ in self.plan.program.baked}
         for piece in self.schedules[group]:
@@ -196,8 +199,8 @@ class _CudaBinder(Binder):
 
 
 class _DeviceNumbers(WeakScalars):
-    """Numbers that leave a group are read from the table on the device; the few steps that want them on the host get them
-    as Python numbers.
+    """Numbers that leave a group are read from the table on the device; the few steps that want them on the
+    host get them as Python numbers.
     """
 
     _workspace: CudaWorkspace

@@ -1,7 +1,8 @@
-"""The functions of one value that generated kernels call: `f32_exp`, `f64_exp`, ... of the templates in `jit.expressions`.
+"""The functions of one value that generated kernels call: `f32_exp`, `f64_exp`, ...
+of the templates in `jit.expressions`.
 
-They are those of the CUDA mathematics library, at most 2 units in the last place off (NVIDIA, CUDA C++ Programming Guide,
-"Mathematical Functions"), and choices in which a NaN stays one, as in NumPy.
+They are those of the CUDA mathematics library, at most 2 units in the last place off (NVIDIA, CUDA C++
+Programming Guide, "Mathematical Functions"), and choices in which a NaN stays one, as in NumPy.
 """
 
 from __future__ import annotations

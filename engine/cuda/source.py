@@ -4,15 +4,18 @@ Every text follows a common head with these names:
     real            float or double, the dtype of the arrays
     number          long long: sizes and positions
     Pack            16 bytes, `at[PACK]`: PACK = 4 floats or 2 doubles, which one instruction loads or stores
-    load, store     a Pack at x + i. It is one instruction where x lies at a multiple of 16 bytes (i is a multiple of PACK)
-                    and the whole pack lies before `end`; otherwise, and at the end, value by value (0 past the end)
-    each_pack       act(i, packs, n) for i = first, first + stride, ... below `end`, with the packs at i of N arrays, of
-                    which n values lie before `end`. AHEAD passes are loaded before the first is acted on, which is what
-                    keeps the memory busy; act may write where it was just given a value from
+    load, store     a Pack at x + i. It is one instruction where x lies at a multiple of 16 bytes (i is a
+                    multiple of PACK) and the whole pack lies before `end`; otherwise, and at the end, value by
+                    value (0 past the end)
+    each_pack       act(i, packs, n) for i = first, first + stride, ... below `end`, with the packs at i of N
+                    arrays, of which n values lie before `end`. AHEAD passes are loaded before the first is
+                    acted on, which is what keeps the memory busy; act may write where it was just given a
+                    value from
     maximum         the larger of two values, NaN if either is
 
-What a text asks for beyond that is a macro of whole numbers, THREADS in nearly all. Kernels have C linkage, so that they
-are found by name. CuPy keeps machine code on disk; here modules are kept by text, so that a launch costs one look-up.
+What a text asks for beyond that is a macro of whole numbers, THREADS in nearly all. Kernels have C linkage,
+so that they are found by name. CuPy keeps machine code on disk; here modules are kept by text,
+so that a launch costs one look-up.
 
 CuPy compiles with -ftz=true: float32 results below 1.2e-38 become 0.
 """
@@ -113,7 +116,8 @@ class Source:
 def kernel(source: Source, name: str, dtype: Any, **macros: int) -> Any:
     """The kernel `name` of a source as what CuPy calls: kernel(grid, block, arguments).
 
-    Arguments are arrays, or NumPy scalars of the very type in the text: a Python float would be passed as a double.
+    Arguments are arrays, or NumPy scalars of the very type in the text:
+    a Python float would be passed as a double.
     """
     return _kernel(source, name, np.dtype(dtype).name, tuple(macros.items()))
 

@@ -1,8 +1,8 @@
 """The weighted sums of a Runge-Kutta step: out = y + h sum_j a_j k_j, each array read once.
 
-The same formula gives the state of a stage, the new state, the error estimate (without y), and the accumulation of a
-quadrature or an adjoint (out = y). A slope whose weight is 0 is not read. h may be a number or lie on the device, so that
-a recorded launch can be repeated with other steps.
+The same formula gives the state of a stage, the new state, the error estimate (without y), and the
+accumulation of a quadrature or an adjoint (out = y). A slope whose weight is 0 is not read. h may be a number
+or lie on the device, so that a recorded launch can be repeated with other steps.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ stage_sum(const real* y, const real* slopes, number row_stride, const double* a,
 
 
 def fits_slopes(slopes: Array) -> bool:
-    """Whether `slopes` (s, n) can be summed: float32 or float64, each row without gaps, at most MOST_STAGES rows."""
+    """Whether `slopes` (s, n) can be summed: float32 or float64, each row without gaps,
+    at most MOST_STAGES rows.
+    """
     return (
         slopes.ndim == 2
         and slopes.dtype.name in ("float32", "float64")
@@ -86,7 +88,8 @@ def stage_sum(y: Array | None, slopes: Array, weights: Array, h: float | Array, 
     Args:
         y: (n,), or None for 0. It may be `out`.
         slopes: (s, n), s <= MOST_STAGES, whose rows may lie apart; `out` must not be one of them.
-        weights: float64 (s,) on the device, such as a row of a tableau. A slope of weight 0 is not read: it may be NaN.
+        weights: float64 (s,) on the device, such as a row of a tableau. A slope of weight 0 is not read:
+            it may be NaN.
         h: a number, or a float64 array of one value on the device, read when the kernel runs.
     Returns: out.
     Raises: ArgumentError for more rows or other layouts.
@@ -131,5 +134,7 @@ def weight_arguments(weights: Array, h: float | Array) -> tuple[Array, np.int32,
 
 
 def unrolled(stages: int) -> int:
-    """For how many stages a kernel is compiled that sums `stages` of them: a power of two, so that few are compiled."""
+    """For how many stages a kernel is compiled that sums `stages` of them: a power of two,
+    so that few are compiled.
+    """
     return 1 << (stages - 1).bit_length()

@@ -1,8 +1,8 @@
 """Machine code for traced programs: source text of scalar loops, compiled by numba and kept on disk.
 
-`layout` and `source` turn a partitioned program into text, `runs` one fused run, and need no numba; `machine_code` compiles
-it. Nothing that imports numba, which takes a second, is imported before a solve asks for execution="compiled" or has
-chains on large arrays (`fused_kernels`).
+`layout` and `source` turn a partitioned program into text, `runs` one fused run, and need no numba;
+`machine_code` compiles it. Nothing that imports numba, which takes a second, is imported before a solve asks
+for execution="compiled" or has chains on large arrays (`fused_kernels`).
 """
 
 from .layout import Layout, Unsupported

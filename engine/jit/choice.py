@@ -1,6 +1,8 @@
-"""Whether elementwise work is left to NumPy or done by machine code: by numba where it is installed, unless one is named.
+"""Whether elementwise work is left to NumPy or done by machine code: by numba where it is installed,
+unless one is named.
 
-`ODEGRAD_FUSION=numpy` does without kernels, `ODEGRAD_FUSION=numba` asks for them: it is an error if numba is missing.
+`ODEGRAD_FUSION=numpy` does without kernels, `ODEGRAD_FUSION=numba` asks for them:
+it is an error if numba is missing.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def imported(what: str, import_it: Callable[[], Maker]) -> Maker | None:
     """What is imported from a module that needs numba; None without numba.
 
     Args:
-        what: the work that is then left to NumPy, for the log: a numba that is there and cannot be used is a surprise.
+        what: the work that is then left to NumPy, for the log:
+            a numba that is there and cannot be used is a surprise.
     """
     try:
         return import_it()

@@ -78,8 +78,8 @@ def file_with(text: str, name: str) -> Path | None:
 def compiled_loop(function: Callable[..., Any], signature: Any, also: Iterable[Path] = ()) -> Any:
     """The function compiled by numba as a C function, and kept on disk.
 
-    numba notices a change of the function's own file only. So there is a folder for each version of what it may call: the
-    modules of this folder, those of its own, and the files `also`.
+    numba notices a change of the function's own file only. So there is a folder for each version of what it
+    may call: the modules of this folder, those of its own, and the files `also`.
     """
     folder, here = cache_folder(), Path(function.__code__.co_filename).parent
     if folder is None:

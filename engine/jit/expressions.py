@@ -1,8 +1,8 @@
 """Elementwise operations as expressions on scalars, the same for array elements and for numbers.
 
-In a template {0}, {1}, ... are the operands, {d} is the type of the result and the prefix of the functions of that type
-(`functions.py`). Python and CUDA C++ share nearly all templates (C++ knows `and`, `or`, `not` too); a `Dialect` has
-the rest.
+In a template {0}, {1}, ... are the operands, {d} is the type of the result and the prefix of the functions of
+that type (`functions.py`). Python and CUDA C++ share nearly all templates (C++ knows `and`, `or`, `not` too);
+a `Dialect` has the rest.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def expression(
 
     Args:
         operand: the text of an input, wanted as a number or as a truth value.
-        kind: the type computed in, as templates name it: "d", the dtype of the state, or "n", a number of the host.
+        kind: the type computed in, as templates name it: "d", the dtype of the state, or "n",
+            a number of the host.
         gives_truth: whether the result is a truth value.
     """
     name, n = step.op.name, len(step.inputs)

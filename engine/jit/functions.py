@@ -1,7 +1,9 @@
-"""The functions that compiled kernels call, for one dtype, written so that LLVM can inline and vectorise them.
+"""The functions that compiled kernels call, for one dtype,
+written so that LLVM can inline and vectorise them.
 
-exp and tanh are computed here from additions, products and bits, which a loop does for a whole vector at a time: tanh of
-1,000 values takes 0.6 us in float32 and 1.2 us in float64, as scalar calls of the C library 11 us. Accurate to 2 (exp) and
+exp and tanh are computed here from additions, products and bits, which a loop does for a whole vector at a
+time: tanh of 1,000 values takes 0.6 us in float32 and 1.2 us in float64,
+    as scalar calls of the C library 11 us. Accurate to 2 (exp) and
 4 (tanh) units in the last place; NaN and infinities pass as they do in NumPy.
 """
 
@@ -18,7 +20,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 inlined = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
-# of the loops around kernels: products are rounded before they are added, so that a step made again has the same bits
+# of the loops around kernels: products are rounded before they are added, so that a step made again has the
+# same bits
 called = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 # only sums in which the order of the terms means nothing are added up in another one
 reordered = njit(forceinline=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
@@ -64,7 +67,9 @@ def _power_of_two(real: Any) -> Any:
 
 
 def _exponentials(real: Any) -> dict[str, Any]:
-    """exp, and exp(z) - 1 for z >= 0, by e**x = 2**n e**r with |r| <= ln(2) / 2 and the Taylor series of e**r - 1."""
+    """exp, and exp(z) - 1 for z >= 0, by e**x = 2**n e**r with |r| <= ln(2)
+    / 2 and the Taylor series of e**r - 1.
+    """
     is_single = real is np.float32
     degree, kept_bits, digits = (7, 12, 23) if is_single else (13, 32, 52)
     series = _horner([1.0 / math.factorial(k) for k in range(1, degree + 1)], real)

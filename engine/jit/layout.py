@@ -1,6 +1,7 @@
 """Where the slots of a partitioned program live in the few blocks of memory that a compiled kernel is given.
 
-All values are stored in the dtype of the state, truth values as 0 and 1. A block is known by its name in the kernels:
+All values are stored in the dtype of the state, truth values as 0 and 1.
+A block is known by its name in the kernels:
     const    what depends on parameters and captured arrays only
     stage    one evaluation: its input, then what later groups read (residuals)
     work     the other intermediate results of the group that runs
@@ -76,7 +77,8 @@ def contiguous(block: str, offset: int, shape: tuple[int, ...]) -> Place:
 
 
 class Layout:
-    """The places of all slots that are in memory before a group runs, and those that its steps get on the way.
+    """The places of all slots that are in memory before a group runs,
+    and those that its steps get on the way.
 
     Args:
         plan: the partitioned program; every array real, none empty, all of one dtype (or truth values).

@@ -1,4 +1,6 @@
-"""From source text to machine code, which is kept on disk: another process does not compile the same text again."""
+"""From source text to machine code, which is kept on disk:
+another process does not compile the same text again.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def compiled_text(
 
 
 def names_of(dtype: Any) -> dict[str, Any]:
-    """The constants and functions that a text may name: `d` and d_... of the dtype, `n` and n_... of numbers."""
+    """The constants and functions that a text may name: `d` and d_... of the dtype, `n` and n_...
+    of numbers.
+    """
     real = np.dtype(dtype).type
     names: dict[str, Any] = {"inf": np.inf, "nan": np.nan}
     for kind, number in (("d", real), ("n", np.float64)):

@@ -1,4 +1,6 @@
-"""Products of matrices and tensors as loops whose innermost one runs along contiguous values where there are such."""
+"""Products of matrices and tensors as loops whose innermost one runs along contiguous values where there are
+such.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The source text of one group of a partitioned program: a function of scalar loops over a few blocks of memory.
+"""The source text of one group of a partitioned program:
+a function of scalar loops over a few blocks of memory.
 
     def kernel(t, const, numbers, stage, work, given, result, params): ...
 
-t is the time, `numbers` holds the captured Python numbers, `result` and `params` are where the results go; the other
-blocks are those of `layout.py`. Elementwise steps of one shape share one loop, in which a result that nothing else reads
-is a local variable; views cost nothing.
+t is the time, `numbers` holds the captured Python numbers, `result` and `params` are where the results go;
+the other blocks are those of `layout.py`. Elementwise steps of one shape share one loop, in which a result
+that nothing else reads is a local variable; views cost nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class _Group:
         return "\n".join([f"def kernel({ARGUMENTS}):", *(f"    {x}" for x in self.text.lines), "    return"])
 
     def _place_results(self) -> None:
-        """Results that their step can write, or add, where they are wanted: made here, no residual, and named once."""
+        """Results that their step can write, or add, where they are wanted: made here, no residual,
+        and named once.
+        """
         metas, made = self.plan.program.metas, {step.output: step for step in self.steps}
         roots = [self.plan.root[slot] for slot in self.plan.outputs[self.name] if slot not in self.plan.weak]
         for block, pairs in (("result", self.results), ("params", self.sums)):
@@ -179,7 +182,9 @@ class _Group:
 
 
 class _Numbers:
-    """Python numbers inside a kernel: literals, what was captured, and what is computed from t in double precision."""
+    """Python numbers inside a kernel: literals, what was captured,
+    and what is computed from t in double precision.
+    """
 
     def __init__(self, plan: Plan, text: Text) -> None:
         self._text = text

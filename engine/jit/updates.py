@@ -1,8 +1,8 @@
 """Steps of optimisers as machine code: each value goes through all of its update in registers.
 
-Operations, their order and their rounding are those of `train/optimizers.py` in NumPy, so that results have the same bits.
-A kernel works on the values first .. end - 1 of arrays without gaps, whose addresses are in `job`: what it reads, then what
-it writes. The type of `numbers` is that of all arrays.
+Operations, their order and their rounding are those of `train/optimizers.py` in NumPy, so that results have
+the same bits. A kernel works on the values first .. end - 1 of arrays without gaps, whose addresses are in
+`job`: what it reads, then what it writes. The type of `numbers` is that of all arrays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Entry = Callable[[int, int, int, int], None]  # first, end, addresses of job and
 def adam(first, end, job, numbers):
     """p, g, m, v -> p, m, v.
 
-    numbers: factor of g, factor of p, share of p in g, beta1, 1 - beta1, beta2, 1 - beta2, divisor of the root, eps, -rate.
+    numbers: factor of g, factor of p, share of p in g, beta1, 1 - beta1, beta2, 1 - beta2,
+        divisor of the root, eps, -rate.
     """
     scale, shrink, pull = load(numbers, 0), load(numbers, 1), load(numbers, 2)
     keep1, take1, keep2, take2 = load(numbers, 3), load(numbers, 4), load(numbers, 5), load(numbers, 6)
@@ -57,7 +58,9 @@ def sgd(first, end, job, numbers):
 
 
 def momentum(first, end, job, numbers):
-    """p, g, velocity -> p, velocity; numbers: those of `sgd`, momentum, and momentum again with Nesterov's step, else 0."""
+    """p, g, velocity -> p, velocity; numbers: those of `sgd`, momentum,
+    and momentum again with Nesterov's step, else 0.
+    """
     scale, pull, rate = load(numbers, 0), load(numbers, 1), load(numbers, 2)
     keep, ahead = load(numbers, 3), load(numbers, 4)
     p, g, v = pointer(load(job, 0), scale), pointer(load(job, 1), scale), pointer(load(job, 2), scale)
@@ -77,7 +80,8 @@ KERNELS = {"adam": (adam, 3), "sgd": (sgd, 1), "momentum": (momentum, 2)}  # wit
 
 @cache
 def update_kernel(name: str, dtype: Any) -> tuple[Entry, int]:
-    """One of KERNELS for float32 or float64, as a C function that releases the interpreter's lock, and its results' number.
+    """One of KERNELS for float32 or float64, as a C function that releases the interpreter's lock,
+    and its results' number.
 
     Cost: some tenths of a second, milliseconds where the machine code is on disk.
     """

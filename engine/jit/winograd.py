@@ -1,9 +1,11 @@
-"""The transforms of Winograd's F(4x4, 3x3) as machine code: `kernels/winograd.py` has what they are for and their source.
+"""The transforms of Winograd's F(4x4, 3x3) as machine code:
+`kernels/winograd.py` has what they are for and their source.
 
-A transform of blocks is one of their columns and then one of their rows. Each is a *run*: a small matrix times some streams
-of values, all of them side by side in memory, which is vector instructions throughout. What lies outside of an image is read
-from a row of zeros and written to a row that nobody reads, so that no run has a case in it.
-Addresses and steps count values, not bytes; blocks are numbered image by image, row by row.
+A transform of blocks is one of their columns and then one of their rows. Each is a *run*: a small matrix
+times some streams of values, all of them side by side in memory, which is vector instructions throughout.
+What lies outside of an image is read from a row of zeros and written to a row that nobody reads, so that no
+run has a case in it. Addresses and steps count values, not bytes; blocks are numbered image by image,
+row by row.
 """
 
 from __future__ import annotations
@@ -121,7 +123,9 @@ def output_run(m, step, q0, q1, q2, q3, n):
 
 @called
 def tap_run(m, step, out, step_out, n):
-    """out[k step_out + i] = (A^T m_i)_k for i < n and the three taps k, with m_i of the values at m[k step + i]."""
+    """out[k step_out + i] = (A^T m_i)_k for i < n and the three taps k,
+    with m_i of the values at m[k step + i].
+    """
     for i in range(n):
         m0, m1, m2 = read(m, i, 0), read(m, step + i, 0), read(m, 2 * step + i, 0)
         m3, m4, m5 = read(m, 3 * step + i, 0), read(m, 4 * step + i, 0), read(m, 5 * step + i, 0)
@@ -204,7 +208,8 @@ def spectra(
 def outputs(
     products, target, work, image_step, row_step, column_step, rows, columns, channels, n, down, across, entry
 ):
-    """target (n, rows, columns, channels) = A^T m A of the products m (36, n * down * across, channels), cropped.
+    """target (n, rows, columns, channels) = A^T m A of the products m (36, n * down * across, channels),
+    cropped.
 
     work: (24 * across + 4) * channels values.
     """
@@ -240,7 +245,9 @@ def outputs(
 
 
 def kernel(w, out, work, size, width):
-    """out (36, size) = G w G^T of a kernel (3, 3, size), `width` values of it at a time; work: 18 * width values."""
+    """out (36, size) = G w G^T of a kernel (3, 3, size), `width` values of it at a time; work:
+    18 * width values.
+    """
     for start in range(0, size, width):
         n = min(width, size - start)
         for k in range(3):
@@ -264,7 +271,8 @@ TRANSFORMS = {f.__name__: (f, n) for f, n in ((spectra, 12), (outputs, 10), (ker
 
 @cache
 def transform(name: str, dtype: Any) -> Entry:
-    """One of TRANSFORMS for float32 or float64, as a C function of addresses and sizes that releases the interpreter's lock.
+    """One of TRANSFORMS for float32 or float64, as a C function of addresses and sizes that releases the
+    interpreter's lock.
 
     Cost: some tenths of a second, milliseconds where the machine code is on disk.
     """

@@ -1,16 +1,17 @@
 """The input gradient at stride 2 with a 3x3 kernel: cells of 2x2 pixels, all four from one gathered window.
 
-The four phases of `conv` see one, two, two and four neighbours of the same 2x2 window of the cotangent. Gathered for each
-phase they are copied nine times; here the window is copied once, its neighbours in the order of a walk around it, so that
-those of each phase lie side by side and a phase multiplies some columns of what was gathered:
+The four phases of `conv` see one, two, two and four neighbours of the same 2x2 window of the cotangent.
+Gathered for each phase they are copied nine times; here the window is copied once, its neighbours in the
+order of a walk around it, so that those of each phase lie side by side and a phase multiplies some columns of
+what was gathered:
 
     c | a     a: the neighbour that all phases see          walk: c a b d
     --+--                                                   phases: a, c a, a b, c a b d
     d | b     (or mirrored, depending on the padding)
 
-Rows of cells are the outermost axis, so that the phases of odd rows, which are fewer where the height is odd, multiply
-fewer rows. The two phases of a row meet in a buffer in the order of the pixels, which is copied by whole rows of an image.
-Measured by `benchmarks/conv.py`.
+Rows of cells are the outermost axis, so that the phases of odd rows, which are fewer where the height is odd,
+multiply fewer rows. The two phases of a row meet in a buffer in the order of the pixels, which is copied by
+whole rows of an image. Measured by `benchmarks/conv.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _FEWEST = 5 * 10**6  # multiplications: below, copies for each phase cost less t
 
 
 def is_cells(phases: list[Phase], target_shape: tuple[int, ...]) -> bool:
-    """Whether these are the four phases of a 3x3 kernel at stride 2, on images that cells cover closely and enough."""
+    """Whether these are the four phases of a 3x3 kernel at stride 2,
+    on images that cells cover closely and enough.
+    """
     if phases[0].step != (2, 2) or {phase.taps for phase in phases} != _SEEN.keys():
         return False
     rows, columns = phases[0].counts
@@ -72,7 +75,9 @@ def _in_order_of(walk: list[Pair], phase: Phase, lowest: Pair, channels: int) ->
 def _windows(
     source: np.ndarray, walk: list[Pair], lowest: Pair, n_columns: int, tile: Tile, dtype: np.dtype
 ) -> np.ndarray:
-    """(rows of cells, images, cells of a row, 4 * C): the neighbours of each cell, in the order of the walk."""
+    """(rows of cells, images, cells of a row, 4 * C): the neighbours of each cell,
+    in the order of the walk.
+    """
     start, stop = tile.rows.start, tile.rows.stop
     corner = (start + lowest[0], lowest[1])
     padded = with_border(

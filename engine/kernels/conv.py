@@ -1,20 +1,22 @@
-"""Convolution, channels last: forward, input gradient and weight gradient as matrix products over tiles of the batch.
+"""Convolution, channels last: forward, input gradient and weight gradient as matrix products over tiles of
+the batch.
 
-One idea serves the three. A *correlation* gathers the windows of a tile of images into rows ("columns" of the usual
-im2col, taps and channels side by side) and multiplies them with the kernel as a matrix:
+One idea serves the three. A *correlation* gathers the windows of a tile of images into rows ("columns" of the
+usual im2col, taps and channels side by side) and multiplies them with the kernel as a matrix:
 
 - forward: the windows of x, at stride s, times w;
-- input gradient: the input positions fall into s x s phases (position mod s). Each phase is a correlation at stride 1
-  of ybar with the taps that reach it, flipped: no product with an inserted zero is ever computed. At stride 2 the four
-  phases of a 3x3 kernel share what is gathered (`cells`), and with few input channels one product is scattered (`scatter`);
+- input gradient: the input positions fall into s x s phases (position mod s). Each phase is a correlation at
+  stride 1 of ybar with the taps that reach it, flipped: no product with an inserted zero is ever computed. At
+  stride 2 the four phases of a 3x3 kernel share what is gathered (`cells`),
+  and with few input channels one product is scattered (`scatter`);
 - weight gradient: the windows of x, transposed, times ybar, summed over the tiles.
 
-Kernels of 3x3 at stride 1 with many channels take fewer products (`winograd`) where the caller accepts their round-off; few
-channels on one side are spread over taps as whole images (`narrow`).
+Kernels of 3x3 at stride 1 with many channels take fewer products (`winograd`) where the caller accepts their
+round-off; few channels on one side are spread over taps as whole images (`narrow`).
 
-A tile is small enough for its windows to stay in cache, and tiles are dealt out to threads, each with BLAS at one
-thread. The bits of forward and input gradient do not depend on the number of threads; the weight gradient adds one
-partial sum a thread, in order, and repeats its bits for a given number of threads.
+A tile is small enough for its windows to stay in cache, and tiles are dealt out to threads, each with BLAS at
+one thread. The bits of forward and input gradient do not depend on the number of threads; the weight gradient
+adds one partial sum a thread, in order, and repeats its bits for a given number of threads.
 Complex arrays are multiplied without conjugation: the gradients are transposes.
 
 Measured by `benchmarks/conv.py`.
@@ -69,7 +71,8 @@ def conv2d(
 ) -> Array:
     """Cross-correlation of images with a kernel, symmetric zero padding.
 
-    y[b, i, j, d] = sum over k, l, c of x[b, i * stride + k - padding, j * stride + l - padding, c] * w[k, l, c, d]
+    y[b, i, j, d] = sum over k, l, c of x[b, i * stride + k - padding, j * stride + l - padding, c] * w[k, l,
+    c, d]
 
     Args:
         x: images (B, H, W, Cin), any float dtype, any strides.
@@ -108,8 +111,9 @@ def conv2d_input_grad(
 ) -> Array:
     """The transpose of `conv2d` in x: xbar with <xbar, x> = <ybar, conv2d(x, w)>, without conjugation.
 
-    It is the forward of the transposed convolution as well; `input_shape` says which of the sizes that `conv2d` would
-    map to ybar's is meant, e.g. (8, 8) or (7, 7) for ybar of (4, 4), kernel 3, stride 2, padding 1.
+    It is the forward of the transposed convolution as well; `input_shape` says which of the sizes that
+    `conv2d` would map to ybar's is meant, e.g. (8, 8) or (7, 7) for ybar of (4, 4), kernel 3, stride 2,
+    padding 1.
 
     Args:
         ybar: cotangent (B, Ho, Wo, Cout).
@@ -203,10 +207,11 @@ def _is_narrow(geometry: Geometry) -> bool:
 
 
 def _narrow_weight_grad(xp: ModuleType, x: Array, ybar: Array, geometry: Geometry, wbar: Array) -> None:
-    """wbar from the side of few channels, shifted, and the other one; for few output channels they change places.
+    """wbar from the side of few channels, shifted, and the other one;
+    for few output channels they change places.
 
-    The pixel of ybar that meets x at i through tap k is i + p - k = i + (kh - 1 - k) - (kh - 1 - p): what is summed
-    then is the kernel with its taps reversed and its channels swapped.
+    The pixel of ybar that meets x at i through tap k is i + p - k = i + (kh - 1 - k) - (kh - 1 - p): what is
+    summed then is the kernel with its taps reversed and its channels swapped.
     """
     taps, padding = geometry.w_shape[:2], geometry.padding
     n_in, n_out = geometry.w_shape[2:]

@@ -1,4 +1,5 @@
-"""Correlation by gathering: the windows of a tile become the rows of a matrix, multiplied with the kernel as a matrix.
+"""Correlation by gathering: the windows of a tile become the rows of a matrix,
+multiplied with the kernel as a matrix.
 
 Forward, input gradient and weight gradient of a convolution all come down to the functions here (see `conv`).
 """
@@ -20,7 +21,8 @@ _LARGE = 1 << 16  # bytes from which copying a row of taps at once pays for maki
 
 
 class Phase(NamedTuple):
-    """target[first + step * q] = sum over taps j of source[stride * q + offset + j] @ matrix[j], q < counts, per axis.
+    """target[first + step * q] = sum over taps j of source[stride * q + offset + j] @ matrix[j], q < counts,
+    per axis.
 
     The positions of the target that are `first` modulo `step`; a plain correlation is one phase with step 1.
     """
@@ -34,7 +36,9 @@ class Phase(NamedTuple):
 
 
 def correlate(xp: ModuleType, source: Array, phases: list[Phase], target: Array, stride: Pair) -> None:
-    """Fill target (B, ., ., N) from source (B, ., ., C), in the dtype of target; positions in no phase are kept."""
+    """Fill target (B, ., ., N) from source (B, ., ., C), in the dtype of target;
+    positions in no phase are kept.
+    """
     positions = (max(phase.counts[0] for phase in phases), max(phase.counts[1] for phase in phases))
     depth = max(phase.matrix.shape[0] for phase in phases)
     tiles = cut(xp, source.shape[0], positions, depth, target.shape[3], target.dtype.itemsize)
@@ -66,7 +70,9 @@ def _correlate_tile(
 
 
 def with_border(xp: ModuleType, images: Array, lowest: Pair, highest: Pair, dtype: Any) -> Array:
-    """images[:, lowest[0]:highest[0], lowest[1]:highest[1]] with zeros outside; a view where nothing lies outside."""
+    """images[:, lowest[0]:highest[0], lowest[1]:highest[1]] with zeros outside;
+    a view where nothing lies outside.
+    """
     n, height, width, channels = images.shape
     (top, left), (bottom, right) = lowest, highest
     inside_h = slice(max(top, 0), max(min(bottom, height), top, 0))
@@ -86,7 +92,9 @@ def with_border(xp: ModuleType, images: Array, lowest: Pair, highest: Pair, dtyp
 
 
 def window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: Pair, stride: Pair) -> Array:
-    """(n * count_h * count_w, taps_h * taps_w * C): the windows as rows; a view where they lie side by side."""
+    """(n * count_h * count_w, taps_h * taps_w * C): the windows as rows;
+    a view where they lie side by side.
+    """
     n, channels = padded.shape[0], padded.shape[3]
     step_n, step_h, step_w, step_c = padded.strides
     shape = (n, *count, *taps, channels)
@@ -109,7 +117,9 @@ def window_rows(xp: ModuleType, padded: Array, corner: Pair, count: Pair, taps: 
 def overlapping(
     xp: ModuleType, padded: Array, corner: Pair, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> Array:
-    """A view of images (n, ., ., C) from the pixel `corner` on, with this shape and these strides in bytes."""
+    """A view of images (n, ., ., C) from the pixel `corner` on,
+    with this shape and these strides in bytes.
+    """
     if xp is np and padded.flags.c_contiguous:  # the constructor takes a tenth of the time of as_strided
         start = corner[0] * padded.strides[1] + corner[1] * padded.strides[2]
         return np.ndarray(shape, padded.dtype, padded, start, strides)
@@ -117,7 +127,9 @@ def overlapping(
 
 
 def copy_pixels(source: np.ndarray, target: np.ndarray) -> None:
-    """target (..., C) = source on the host. NumPy copies whole pixels, as items, faster than short runs of numbers."""
+    """target (..., C) = source on the host. NumPy copies whole pixels, as items,
+    faster than short runs of numbers.
+    """
     if source.strides[-1] == target.strides[-1] == source.itemsize and source.dtype == target.dtype:
         pixel = np.dtype((np.void, source.shape[-1] * source.itemsize))
         source, target = source.view(pixel), target.view(pixel)
@@ -125,7 +137,9 @@ def copy_pixels(source: np.ndarray, target: np.ndarray) -> None:
 
 
 def image_rows(xp: ModuleType, images: Array, dtype: Any) -> Array:
-    """(n * h * w, C): the pixels as rows in `dtype`; a view where `images` is contiguous and of this dtype."""
+    """(n * h * w, C): the pixels as rows in `dtype`;
+    a view where `images` is contiguous and of this dtype.
+    """
     if not images.flags.c_contiguous or images.dtype != dtype:
         packed = scratch(xp, "pixels", images.shape, dtype)
         packed[...] = images

@@ -1,12 +1,14 @@
 """Correlation with few channels on one side: that side is spread over taps, in planes as long as an image.
 
-- Few channels in: what each tap sees of an image becomes one long row (a plane), and the product of the planes with the
-  kernel is the result, written where it belongs. The weight gradient multiplies the same planes with the cotangent.
-- Few channels out, at stride 1: the pixels give a plane of products for each tap, added up where they meet. On a padded
-  image laid out flat, the pixel that tap (k, l) sees lies k * width + l places behind the position.
+- Few channels in: what each tap sees of an image becomes one long row (a plane), and the product of the
+  planes with the kernel is the result, written where it belongs.
+  The weight gradient multiplies the same planes with the cotangent.
+- Few channels out, at stride 1: the pixels give a plane of products for each tap, added up where they meet.
+  On a padded image laid out flat, the pixel that tap (k, l)
+  sees lies k * width + l places behind the position.
 
-The side of many channels is never copied for each tap. Worth it at up to 4 channels (the first layer on images, the last of
-an image-to-image network): `benchmarks/conv.py`.
+The side of many channels is never copied for each tap. Worth it at up to 4 channels (the first layer on
+images, the last of an image-to-image network): `benchmarks/conv.py`.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ def narrow_window_product(
     tile: Tile,
     product: Array,
 ) -> None:
-    """product (taps * C, N) = sum over positions i in a tile of narrow[stride * i + tap - padding] times wide[i]."""
+    """product (taps * C, N) = sum over positions i in a tile of narrow[stride * i + tap - padding] times
+    wide[i].
+    """
     part = wide[tile.images, tile.rows]
     n, *count, n_wide = part.shape
     corner = (tile.rows.start * stride[0] - padding[0], -padding[1])

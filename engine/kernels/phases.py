@@ -1,7 +1,7 @@
 """The phases of a convolution: what of a source each position of the result sees, and through which taps.
 
-A forward has one. In an input gradient at stride s the positions that are the same modulo s see the same taps of the kernel,
-and each such phase is a correlation at stride 1 of the cotangent with these taps, flipped.
+A forward has one. In an input gradient at stride s the positions that are the same modulo s see the same taps
+of the kernel, and each such phase is a correlation at stride 1 of the cotangent with these taps, flipped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from .geometry import Geometry, Pair
 
 
 class Place(NamedTuple):
-    """Where a phase lies: xbar[first + step * q] = sum over j < taps of what w[reaching][-1 - j] gives at q + offset + j."""
+    """Where a phase lies: xbar[first + step * q] = sum over j < taps of what w[reaching][-1 - j] gives at
+    q + offset + j.
+    """
 
     reaching: tuple[slice, slice]
     taps: Pair
@@ -54,8 +56,9 @@ def input_grad_phases(xp: ModuleType, w: Array, places: Sequence[Place], dtype: 
 def phase_places(geometry: Geometry) -> tuple[Place, ...]:
     """Every phase that at least one tap reaches.
 
-    x position i = first + s q meets tap k at the output position (i + p - k) / s. Those taps are k = k0 + s j with
-    k0 = (first + p) mod s, and the output position is q + (first + p) // s - j: a correlation with reversed taps.
+    x position i = first + s q meets tap k at the output position (i + p - k) / s. Those taps are k = k0 + s j
+    with k0 = (first + p) mod s, and the output position is q + (first + p) // s - j:
+    a correlation with reversed taps.
     """
     (stride_h, stride_w), (padding_h, padding_w) = geometry.stride, geometry.padding
     _, height, width, _ = geometry.x_shape

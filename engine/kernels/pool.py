@@ -1,4 +1,5 @@
-"""Maximum and average pooling, channels last, one elementwise pass over the result for each tap of the window.
+"""Maximum and average pooling, channels last, one elementwise pass over the result for each tap of the
+window.
 
 The border is never looked at: a tap visits only the windows in which it falls inside the image.
 """
@@ -20,8 +21,8 @@ def pool_output_shape(
 ) -> tuple[int, int, int, int]:
     """(B, Ho, Wo, C) of a pooling; `stride` None means windows side by side (stride = size).
 
-    Raises ArgumentError unless x has four axes, a window fits, and padding < size (else a window could lie wholly in
-    the border, where it has no maximum).
+    Raises ArgumentError unless x has four axes, a window fits, and padding < size (else a window could lie
+    wholly in the border, where it has no maximum).
     """
     window, steps, border = _window(size, stride, padding)
     if len(x_shape) != 4:
@@ -41,8 +42,8 @@ def max_pool(
 ) -> Array:
     """The maximum over each window, (B, H, W, C) -> (B, Ho, Wo, C); a border position is never the maximum.
 
-    Complex numbers compare by their real part, and the first of equals in row-major window order is taken. A NaN
-    in a window of real numbers gives NaN.
+    Complex numbers compare by their real part, and the first of equals in row-major window order is taken. A
+    NaN in a window of real numbers gives NaN.
     Args: size, stride (None: size), padding: one integer or (rows, columns); `out` as for `conv2d`.
     """
     y = result_buffer(xp, out, pool_output_shape(x.shape, size, stride, padding), check_inexact(xp, x=x))
@@ -67,7 +68,8 @@ def max_pool_grad(
     *,
     out: Array | None = None,
 ) -> Array:
-    """xbar (B, H, W, C): each ybar goes to the maximum of its window, at ties to the first in row-major window order.
+    """xbar (B, H, W, C): each ybar goes to the maximum of its window,
+    at ties to the first in row-major window order.
 
     `x` and `y` are the input and the result of `max_pool`. A window whose maximum is NaN passes nothing on.
     """
@@ -93,7 +95,8 @@ def max_pool_pick(
     *,
     out: Array | None = None,
 ) -> Array:
-    """The values of z (B, H, W, C) where x has its maxima: (B, Ho, Wo, C); the transpose of `max_pool_grad` in ybar.
+    """The values of z (B, H, W, C) where x has its maxima: (B, Ho, Wo, C);
+    the transpose of `max_pool_grad` in ybar.
 
     `x` and `y` are the input and the result of `max_pool`. A window whose maximum is NaN gives 0.
     """
@@ -194,7 +197,9 @@ def _check_cotangent(
 def _taps(
     x_shape: tuple[int, ...], y_shape: tuple[int, ...], window: Pair, stride: Pair, padding: Pair
 ) -> Iterator[tuple[Region, Region]]:
-    """For each tap of the window, in row-major order: the windows in which it is inside, and its positions in x."""
+    """For each tap of the window, in row-major order: the windows in which it is inside,
+    and its positions in x.
+    """
     by_axis = [
         [
             _tap(x_shape[axis + 1], y_shape[axis + 1], tap, stride[axis], padding[axis])

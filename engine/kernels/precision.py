@@ -1,7 +1,8 @@
 """How much rounding error a caller accepts of the kernels, beyond that of plain sums.
 
-An ODE is solved to a tolerance, so that within a solve a faster algorithm with more round-off may be the better one.
-Nothing is accepted by default: outside of `accepting(...)` every kernel rounds as a plain sum does.
+An ODE is solved to a tolerance, so that within a solve a faster algorithm with more round-off may be the
+better one. Nothing is accepted by default: outside of `accepting(...)` every kernel rounds as a plain sum
+does.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _accepted: ContextVar[float] = ContextVar("accepted_error", default=0.0)  # shar
 
 @contextmanager
 def accepting(error: float) -> Iterator[None]:
-    """Inside the block, on this thread and in shares of its work, results may be off by `error` relative to their largest
-    entry."""
+    """Inside the block, on this thread and in shares of its work, results may be off by `error` relative to
+    their largest entry."""
     before = accepted_error()
     _accepted.set(error)
     try:

@@ -1,9 +1,9 @@
 """Matrix products of many rows, in pieces that BLAS multiplies without packing them first.
 
-A product of few columns (a convolution of 16 to 128 channels) does little work on a value, and a general routine that first
-copies both sides into its own order spends up to a third of its time on that. OpenBLAS has routines without copies for
-small products, so a long one is cut into pieces of that size, all of them handed over in one call: 1.1 to 1.7 times as fast
-where the operands are in cache. Measured by `benchmarks/conv.py`.
+A product of few columns (a convolution of 16 to 128 channels) does little work on a value, and a general
+routine that first copies both sides into its own order spends up to a third of its time on that. OpenBLAS has
+routines without copies for small products, so a long one is cut into pieces of that size, all of them handed
+over in one call: 1.1 to 1.7 times as fast where the operands are in cache. Measured by `benchmarks/conv.py`.
 """
 
 from __future__ import annotations

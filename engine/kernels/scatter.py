@@ -1,9 +1,10 @@
-"""The input gradient of a strided convolution with few input channels: one product, then each tap is added where it came from.
+"""The input gradient of a strided convolution with few input channels: one product,
+then each tap is added where it came from.
 
-Gathering copies kh kw Cout values for a pixel that has only Cin channels; here the kh kw Cin values of its product are laid
-out in planes, one a tap and channel, with zeros around each image. A phase of the result (position mod stride) is the sum
-of the planes of its taps, each shifted as a whole, and is written to its pixels once.
-Two to four times faster at Cin <= 4 (the last layer of a network that leads back to images).
+Gathering copies kh kw Cout values for a pixel that has only Cin channels; here the kh kw Cin values of its
+product are laid out in planes, one a tap and channel, with zeros around each image. A phase of the result
+(position mod stride) is the sum of the planes of its taps, each shifted as a whole, and is written to its
+pixels once. Two to four times faster at Cin <= 4 (the last layer of a network that leads back to images).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def is_worthwhile(w_shape: tuple[int, ...]) -> bool:
 
 
 def scatter_product(xp: ModuleType, ybar: Array, w: Array, xbar: Array, places: Sequence[Place]) -> None:
-    """Fill the phases at `places` of xbar (B, H, W, Cin) from ybar (B, ., ., Cout) and w (kh, kw, Cin, Cout)."""
+    """Fill the phases at `places` of xbar (B, H, W, Cin) from ybar (B, ., ., Cout)
+    and w (kh, kw, Cin, Cout).
+    """
     matrix = xp.ascontiguousarray(w.reshape(-1, w.shape[3]).T, dtype=xbar.dtype)
     depth = max(matrix.shape)
     tiles = cut(xp, ybar.shape[0], (1, ybar.shape[1] * ybar.shape[2]), depth, depth, xbar.dtype.itemsize)
@@ -52,7 +55,9 @@ def scatter_product(xp: ModuleType, ybar: Array, w: Array, xbar: Array, places: 
 
 
 def _planes(xp: ModuleType, product: Array, lowest: Pair, highest: Pair) -> Array:
-    """(M, n, ., .) from (n, Ho, Wo, M): the positions from `lowest` to `highest`, zeros where there is no image."""
+    """(M, n, ., .) from (n, Ho, Wo, M): the positions from `lowest` to `highest`,
+    zeros where there is no image.
+    """
     n, rows, columns, depth = product.shape
     (top, left), (bottom, right) = lowest, highest
     planes = scratch(xp, "planes", (depth, n, bottom - top, right - left), product.dtype)

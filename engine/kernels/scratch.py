@@ -1,4 +1,5 @@
-"""Scratch memory of the kernels: a few buffers a thread, kept between calls, so that a repeated call allocates nothing.
+"""Scratch memory of the kernels: a few buffers a thread, kept between calls,
+so that a repeated call allocates nothing.
 
 A fresh large array costs more in page faults than the arithmetic done in it (a third of the copy bandwidth).
 """
@@ -25,8 +26,8 @@ _local = threading.local()
 def scratch(xp: ModuleType, role: str, shape: tuple[int, ...], dtype: Any) -> Array:
     """An uninitialised C-contiguous array, valid until this thread asks for the same `role` again.
 
-    On NumPy each thread keeps one buffer a role, as large as the largest request so far, at most 16 MiB; larger
-    requests are plain allocations. CuPy's own memory pool serves the same purpose on the device.
+    On NumPy each thread keeps one buffer a role, as large as the largest request so far, at most 16 MiB;
+    larger requests are plain allocations. CuPy's own memory pool serves the same purpose on the device.
     """
     if xp is not np:
         return xp.empty(shape, dtype=dtype)

@@ -1,12 +1,12 @@
 """Shares of one kernel on several threads, with BLAS held at one thread meanwhile.
 
-Small matrix products on one thread each beat one product on all threads: the kernels cut the batch into tiles and
-deal them out. The number of threads is BLAS's own (`OPENBLAS_NUM_THREADS`,
+Small matrix products on one thread each beat one product on all threads: the kernels cut the batch into tiles
+and deal them out. The number of threads is BLAS's own (`OPENBLAS_NUM_THREADS`,
 `threadpoolctl.threadpool_limits`), so that whoever limits BLAS limits the kernels too.
 
-A thread of BLAS that has done its part waits for the next one by spinning, on a core that a kernel's thread could use.
-Around work that mixes products with kernels, hold BLAS at one thread throughout: the kernels inside keep their threads.
-Measured by `benchmarks/conv.py`.
+A thread of BLAS that has done its part waits for the next one by spinning, on a core that a kernel's thread
+could use. Around work that mixes products with kernels, hold BLAS at one thread throughout: the kernels
+inside keep their threads. Measured by `benchmarks/conv.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Share = Callable[[int], None]
 
 
 class _Local(threading.local):
-    """Of each thread: whether it is at work on a share, and how many blocks with one thread of BLAS it is inside of."""
+    """Of each thread: whether it is at work on a share,
+    and how many blocks with one thread of BLAS it is inside of.
+    """
 
     is_share = False
     n_held = 0
@@ -81,8 +83,8 @@ class _BlasLimit:
 def _set_threads(library: Any, number: int) -> None:
     """Set the number of threads of the process, whichever thread set it before.
 
-    OpenBLAS has one number for all; from 3.8 on threadpoolctl leaves it to the thread that set it first, and silently
-    does nothing in the others. Who leaves last, though, may be another than who entered first.
+    OpenBLAS has one number for all; from 3.8 on threadpoolctl leaves it to the thread that set it first, and
+    silently does nothing in the others. Who leaves last, though, may be another than who entered first.
     """
     of_nobody = getattr(library, "clear_controlling_thread", lambda force: None)
     of_nobody(force=True)
@@ -115,8 +117,8 @@ class _Shares:
     def wait(self) -> None:
         """Return when every share is done, whatever happens meanwhile: they write into the caller's buffers.
 
-        What a signal raises (Ctrl-C, a timeout) is raised afterwards. Each share is marked before it wakes, so that a
-        wake-up lost to the signal cannot leave the caller waiting.
+        What a signal raises (Ctrl-C, a timeout) is raised afterwards. Each share is marked before it wakes,
+        so that a wake-up lost to the signal cannot leave the caller waiting.
         """
         interrupt: BaseException | None = None
         is_over = False
@@ -173,7 +175,8 @@ if hasattr(os, "register_at_fork"):
 
 
 class one_blas_thread:  # noqa: N801  used like a function: with one_blas_thread() as n_threads
-    """Hold BLAS at one thread inside the block; gives the number of threads it has outside, which are ours to use.
+    """Hold BLAS at one thread inside the block; gives the number of threads it has outside,
+    which are ours to use.
 
     Inside of a share that is one: the other threads have shares of their own.
     """
@@ -201,8 +204,8 @@ def blas_threads() -> int:
 
 
 def run_shares(work: Share, n_shares: int) -> None:
-    """Call `work(share)` for share = 0 .. n_shares - 1, each on its own thread; share 0 is done by the caller. Inside of a
-    share the caller does all of them.
+    """Call `work(share)` for share = 0 .. n_shares - 1, each on its own thread; share 0 is done by the
+    caller. Inside of a share the caller does all of them.
 
     Returns when all have finished; the first exception of a share is raised here.
     """

@@ -1,7 +1,8 @@
-"""Tiles: the pieces of a batch that a convolution works on, small enough for what it gathers to stay in cache.
+"""Tiles: the pieces of a batch that a convolution works on,
+small enough for what it gathers to stay in cache.
 
-Tiles depend on the sizes alone, never on the number of threads, and so do the bits of what is computed in a tile.
-Measured by `benchmarks/conv.py`.
+Tiles depend on the sizes alone, never on the number of threads, and so do the bits of what is computed in a
+tile. Measured by `benchmarks/conv.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Tile:
 def cut(
     xp: ModuleType, n_images: int, positions: tuple[int, int], depth: int, width: int, itemsize: int
 ) -> tuple[Tile, ...]:
-    """Tiles that cover n_images of `positions` (rows, columns) windows; each is whole images or rows of one image.
+    """Tiles that cover n_images of `positions` (rows, columns) windows;
+    each is whole images or rows of one image.
 
     A window takes `depth` gathered values and 2 * depth * width flops.
     """

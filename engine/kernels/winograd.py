@@ -1,17 +1,19 @@
-"""3x3 correlation at stride 1 by Winograd's minimal filtering F(4x4, 3x3): 36 products where plain sums take 144.
+"""3x3 correlation at stride 1 by Winograd's minimal filtering F(4x4, 3x3):
+36 products where plain sums take 144.
 
-A 4x4 block of outputs sees a 6x6 block of the source. Both blocks and the kernel are taken to a space where the correlation
-is a product of each of the 36 entries with its own (C, N) matrix, and back:
+A 4x4 block of outputs sees a 6x6 block of the source. Both blocks and the kernel are taken to a space where
+the correlation is a product of each of the 36 entries with its own (C, N) matrix, and back:
     y = A^T [ sum_c (G w_c G^T) * (B^T d_c B) ] A
-The transforms are machine code where numba is installed (`engine/compiled_winograd.py`), else small products of matrices
-(`winograd_numpy`); the 36 products of a tile are BLAS's either way.
+The transforms are machine code where numba is installed (`engine/compiled_winograd.py`), else small products
+of matrices (`winograd_numpy`); the 36 products of a tile are BLAS's either way.
 
-The weight gradient is the same with other parts played: 3x3 outputs (the taps) of a 4x4 kernel (a block of ybar), summed over
-all blocks before it is brought back.
+The weight gradient is the same with other parts played: 3x3 outputs (the taps) of a 4x4 kernel (a block of
+ybar), summed over all blocks before it is brought back.
 
-The price is round-off: entries of B and A up to 8 magnify it, so that results are off by up to `ROUND_OFF` times the machine
-epsilon of their largest entry. It is used where `precision.accepting` allows that much.
-Source: Lavin & Gray (2016), Fast algorithms for convolutional neural networks, CVPR; section 4.3 has the matrices.
+The price is round-off: entries of B and A up to 8 magnify it, so that results are off by up to `ROUND_OFF`
+times the machine epsilon of their largest entry. It is used where `precision.accepting` allows that much.
+Source: Lavin & Gray (2016), Fast algorithms for convolutional neural networks, CVPR;
+    section 4.3 has the matrices.
 Measured by `benchmarks/conv.py`.
 """
 
@@ -46,9 +48,11 @@ SumOverTiles = Callable[[Sequence[Tile], Callable[[Tile, np.ndarray], None], np.
 
 
 def in_machine_code(transforms: ModuleType) -> None:
-    """Register transforms that go before NumPy's where they are available: a module with the functions of `winograd_numpy`.
+    """Register transforms that go before NumPy's where they are available:
+    a module with the functions of `winograd_numpy`.
 
-    Its `is_available()` tells whether it has what it needs, `is_fit(*images)` whether it can read and write these as well.
+    Its `is_available()` tells whether it has what it needs,
+    `is_fit(*images)` whether it can read and write these as well.
     """
     global _compiled
     assert _compiled is None, "two kinds of machine code"

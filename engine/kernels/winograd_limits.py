@@ -1,4 +1,6 @@
-"""The sizes of Winograd's F(4x4, 3x3), and from which sizes of a convolution on its transforms pay, in one way or another."""
+"""The sizes of Winograd's F(4x4, 3x3), and from which sizes of a convolution on its transforms pay,
+in one way or another.
+"""
 
 from __future__ import annotations
 

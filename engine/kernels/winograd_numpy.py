@@ -1,6 +1,8 @@
-"""Winograd's transforms in NumPy: each side of one is a small matrix product for all blocks and channels of a tile together.
+"""Winograd's transforms in NumPy: each side of one is a small matrix product for all blocks and channels of a
+tile together.
 
-`winograd.py` has what they are for; `engine/compiled_winograd.py` has the same functions in machine code, whose oracle these are.
+`winograd.py` has what they are for; `engine/compiled_winograd.py` has the same functions in machine code,
+whose oracle these are.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def kernel_spectrum(kernel: np.ndarray) -> np.ndarray:
 def source_spectrum(
     images: np.ndarray, corner: Pair, down: int, across: int, dtype: np.dtype[Any]
 ) -> np.ndarray:
-    """(36, blocks, C) = B^T d B for every block d; the first one of an image (., ., C) begins at the pixel `corner`."""
+    """(36, blocks, C) = B^T d B for every block d; the first one of an image (., ., C)
+    begins at the pixel `corner`.
+    """
     highest = (corner[0] + BLOCK * down + 2, corner[1] + BLOCK * across + 2)
     padded = with_border(np, images, corner, highest, dtype)
     n, _, _, channels = padded.shape

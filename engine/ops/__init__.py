@@ -1,9 +1,9 @@
 """The operations: functions on arrays, numbers and traced values alike, each primitive beside its rule.
 
-Complex values follow the bilinear pairing dL = Re(ybar dy): holomorphic rules conjugate nothing, which is what
-complex-step differentiation needs, and of the cotangent of a real value only the real part means anything. That part is
-taken where a complex value became a real one (`abs`, `real`, casts) and at the leaves: the rules in between are linear
-with real coefficients, which commutes with it.
+Complex values follow the bilinear pairing dL = Re(ybar dy): holomorphic rules conjugate nothing, which is
+what complex-step differentiation needs, and of the cotangent of a real value only the real part means
+anything. That part is taken where a complex value became a real one (`abs`, `real`, casts) and at the leaves:
+the rules in between are linear with real coefficients, which commutes with it.
 """
 
 from .activations import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus

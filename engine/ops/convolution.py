@@ -85,15 +85,17 @@ def conv2d_weight_grad_into(out, x, y, *, kernel, stride, padding):
 
 
 def conv2d(x: Any, w: Any, *, stride: int = 1, padding: int = 0) -> Any:
-    """x (B, H, W, Cin), w (kh, kw, Cin, Cout) -> (B, Ho, Wo, Cout), Ho = (H + 2 padding - kh) // stride + 1."""
+    """x (B, H, W, Cin), w (kh, kw, Cin, Cout) -> (B, Ho, Wo, Cout), Ho = (H + 2 padding - kh)
+    // stride + 1.
+    """
     return conv2d_arrays(x, w, stride=stride, padding=padding)
 
 
 def conv_transpose2d(x: Any, w: Any, *, size: tuple[int, int], stride: int = 1, padding: int = 0) -> Any:
     """The adjoint of conv2d: x (B, H, W, Cin), w (kh, kw, Cout, Cin) -> (B, *size, Cout).
 
-    `size` is given because several input sizes of a strided convolution share one output size: a network that goes
-    down 28, 14, 7, 4 must be told to come back to 7.
+    `size` is given because several input sizes of a strided convolution share one output size: a network that
+    goes down 28, 14, 7, 4 must be told to come back to 7.
     """
     return conv2d_input_grad(x, w, size=tuple(size), stride=stride, padding=padding)
 

@@ -28,7 +28,9 @@ def _freeze(index: Any) -> tuple[Any, ...]:
 
 
 def _thaw(frozen: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The index that `_freeze` described. The ellipsis keeps a full integer index an array instead of a scalar."""
+    """The index that `_freeze` described. The ellipsis keeps a full integer index an array instead of a
+    scalar.
+    """
     index = tuple(slice(*part[1:]) if isinstance(part, tuple) else part for part in frozen)
     return index if Ellipsis in index else (*index, Ellipsis)
 

@@ -1,4 +1,6 @@
-"""Choices between values: extrema, magnitudes, conditions. The docstring of a rule says what it gives at a kink."""
+"""Choices between values: extrema, magnitudes, conditions.
+The docstring of a rule says what it gives at a kink.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def absolute_vjp(ybar, x):
 
 
 def sign(x: Any) -> Any:
-    """The sign of x: -1, 0 or 1, with the derivative 0; for complex x the direction x / |x|, which is not flat."""
+    """The sign of x: -1, 0 or 1, with the derivative 0; for complex x the direction x / |x|,
+    which is not flat.
+    """
     if not is_complex(x):
         return sign_real(x)
     magnitude = absolute(x)

@@ -68,7 +68,9 @@ def einsum_arrays(xp, *operands, subscripts):
 
 @einsum_arrays.vjp(saves=("operands",))
 def einsum_vjp(ybar, operands, *, subscripts, needs):
-    """The cotangent of an operand is the einsum of ybar with the other operands; lost indices are broadcast."""
+    """The cotangent of an operand is the einsum of ybar with the other operands;
+    lost indices are broadcast.
+    """
     inputs, _, output = subscripts.partition("->")
     names = inputs.split(",")
     sizes = {

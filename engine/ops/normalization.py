@@ -19,8 +19,8 @@ from .shaping import reshape
 def normalize(x: Any, mean: Any, var: Any, eps: float, scale: Any = 1.0, shift: Any = None) -> Any:
     """scale * (x - mean) / sqrt(var + eps) + shift, per channel (last axis).
 
-    x is centred first: folding the mean into the shift would cancel in float32 where |mean| is large. What concerns
-    channels only is computed on (C,) arrays, so that x is passed over three times.
+    x is centred first: folding the mean into the shift would cancel in float32 where |mean| is large. What
+    concerns channels only is computed on (C,) arrays, so that x is passed over three times.
     """
     y = (x - mean) * (scale / sqrt(var + eps))
     return y if shift is None else y + shift
@@ -29,8 +29,8 @@ def normalize(x: Any, mean: Any, var: Any, eps: float, scale: Any = 1.0, shift: 
 def group_normalize(x: Any, groups: int, eps: float) -> Any:
     """x (B, ..., C) with mean 0 and variance 1 over each sample's spatial axes and each group of channels.
 
-    Sums run over positions first and over the channels of a group then, on (B, C): the axes of x stay as they are, with
-    all channels innermost, where loops over the few channels of a group would be short.
+    Sums run over positions first and over the channels of a group then, on (B, C): the axes of x stay as they
+    are, with all channels innermost, where loops over the few channels of a group would be short.
     """
     shape, dtype = shape_of(x), dtype_of(x)
     positions = tuple(range(1, len(shape) - 1))
@@ -83,7 +83,9 @@ def hat_weights_into(out, t, grid, *, dtype):
 
 @primitive("hat_slopes", is_flat=True)
 def hat_slopes(xp, t, grid, *, dtype):
-    """d hat_weights / dt: -1/d and 1/d at the ends of the cell that holds t (the right one at a node), else 0."""
+    """d hat_weights / dt: -1/d and 1/d at the ends of the cell that holds t (the right one at a node),
+    else 0.
+    """
     time = t.real if _is_complex(t) else t
     widths = grid[1:] - grid[:-1]
     rising = ((grid[:-1] <= time) & (time < grid[1:])) / widths

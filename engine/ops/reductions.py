@@ -158,7 +158,9 @@ def norm(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def logsumexp(x: Any, axis: int = -1, keepdims: bool = False) -> Any:
-    """log(sum(exp(x))), shifted by the maximum so that it cannot overflow; -inf, with derivative 0, where all x are."""
+    """log(sum(exp(x))), shifted by the maximum so that it cannot overflow; -inf, with derivative 0,
+    where all x are.
+    """
     largest = stop_gradient(max(real(x) if dtype_of(x).kind == "c" else x, axis, keepdims=True))
     shift = where(isfinite(largest), largest, 0.0)
     scaled = sum(exp(x - shift), axis, keepdims=True)
@@ -202,9 +204,9 @@ def square_about_mean(xp, x, mean):
 
 @square_about_mean.vjp(saves=("x", "mean"))
 def square_about_mean_vjp(ybar, x, mean):
-    """xbar = 2 (x - mean) ybar. The cotangent of `mean`, -2 sum((x - mean) ybar), is none: ybar is the same in all rows
-    of an average, and deviations from a mean sum to zero. To know this spares a pass over x, and x - mean is what
-    `normalize` has made already."""
+    """xbar = 2 (x - mean) ybar. The cotangent of `mean`, -2 sum((x - mean) ybar), is none: ybar is the same
+    in all rows of an average, and deviations from a mean sum to zero. To know this spares a pass over x, and
+    x - mean is what `normalize` has made already."""
     return 2.0 * (x - mean) * ybar, None
 
 
@@ -219,7 +221,9 @@ def square_about_mean_into(out, x, mean):
 
 
 def moments(x: Any) -> tuple[Any, Any]:
-    """Mean and biased variance over all axes but the last, each (C,): of the deviations, which cannot cancel."""
+    """Mean and biased variance over all axes but the last, each (C,): of the deviations,
+    which cannot cancel.
+    """
     if 0 in shape_of(x)[:-1] or not shape_of(x):
         raise ArgumentError(f"moments want x (..., C) with at least one row; got shape {shape_of(x)}")
     mean = mean_leading(x)

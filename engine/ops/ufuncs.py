@@ -9,7 +9,9 @@ from .wide import channel_operand
 
 
 def replay_as(op: Primitive, function: np.ufunc) -> None:
-    """Replay `op` as one NumPy ufunc call with `out=`, where it pays on long rows, or as a part of a fused run."""
+    """Replay `op` as one NumPy ufunc call with `out=`, where it pays on long rows,
+    or as a part of a fused run.
+    """
     op.chunk_calls = ((function, tuple(f"x{k}" for k in range(function.nin)), "out"),)
     if function.nin == 2:
         op.writes_into(

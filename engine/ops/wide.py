@@ -1,8 +1,9 @@
 """Long rows for NumPy: its inner loop runs over the last axis, which for images is a handful of channels.
 
-Seeing (B, H, W, C) as (N / k, k C) with k C around a thousand makes the inner loop long; an operand (C,) is repeated k
-times to go with it. Measured on 256x14x14x16 float32: a product with (C,) takes 0.15 instead of 0.37 ms, a sum over all
-axes but the last 0.06 instead of 1.0 ms (0.04 by BLAS, whose second thread is erratic for so little work).
+Seeing (B, H, W, C) as (N / k, k C) with k C around a thousand makes the inner loop long; an operand (C,) is
+repeated k times to go with it. Measured on 256x14x14x16 float32: a product with (C,) takes 0.15 instead of
+0.37 ms, a sum over all axes but the last 0.06 instead of 1.0 ms (0.04 by BLAS, whose second thread is erratic
+for so little work).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ SMALL = 1 << 15  # values below which one matrix-vector product is the cheapest 
 
 
 def repeats(n_rows: int, width: int) -> int:
-    """How many rows of `width` values to join: the largest divisor of n_rows that keeps a joined row within ROW."""
+    """How many rows of `width` values to join: the largest divisor of n_rows that keeps a joined row within
+    ROW.
+    """
     for k in range(min(n_rows, max(1, ROW // max(1, width))), 0, -1):
         if n_rows % k == 0:
             return k
@@ -31,7 +34,9 @@ def can_widen(array: np.ndarray, width: int) -> bool:
 
 
 def channel_operand(function: Any, out: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[Call] | None:
-    """function(a, b) -> out where one operand is (C,) and the other is shaped like out; None where it does not pay."""
+    """function(a, b) -> out where one operand is (C,) and the other is shaped like out;
+    None where it does not pay.
+    """
     image, channels = (a, b) if a.shape == out.shape else (b, a)
     if image.shape != out.shape or channels.ndim != 1 or out.ndim < 2 or channels.shape[0] != out.shape[-1]:
         return None
@@ -50,7 +55,9 @@ def channel_operand(function: Any, out: np.ndarray, a: np.ndarray, b: np.ndarray
 
 
 def leading_sum(out: np.ndarray, x: np.ndarray) -> list[Call] | None:
-    """The sum of x (..., C) over all axes but the last into out (C,); None for what is not contiguous and real."""
+    """The sum of x (..., C) over all axes but the last into out (C,);
+    None for what is not contiguous and real.
+    """
     if not x.flags.c_contiguous or x.dtype.kind != "f" or x.dtype != out.dtype or out.size < 1 or not x.size:
         return None
     width = out.size

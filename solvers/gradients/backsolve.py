@@ -1,9 +1,9 @@
-"""`backsolve`: the continuous adjoint, solved backwards together with the state; O(1) memory. Never exact: its error
-falls as rtol and atol fall.
+"""`backsolve`: the continuous adjoint, solved backwards together with the state; O(1) memory. Never exact:
+its error falls as rtol and atol fall.
 
-State and adjoint, z = [y, a], are one system under error control. At each output time the state is re-anchored to the
-stored one, and the drift is measured there: a way back that is unstable, though the way forward is not, ends in an
-error (`drift_limit`) and not in the gradient of another solution.
+State and adjoint, z = [y, a], are one system under error control. At each output time the state is
+re-anchored to the stored one, and the drift is measured there: a way back that is unstable, though the way
+forward is not, ends in an error (`drift_limit`) and not in the gradient of another solution.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""What the continuous adjoints have in common: the adjoint solved backwards, and the quadrature for the parameters.
+"""What the continuous adjoints have in common: the adjoint solved backwards,
+and the quadrature for the parameters.
 
     y' = f,   a' = -(df/dy)^T a,   params_bar = integral of (df/dparams)^T a dt  from t0 to t1
-The adjoint jumps by the cotangent of each output time, where a step ends. The parameter cotangent feeds back into
-nothing, so it is no state but a quadrature: summed with the step's own weights b over accepted steps, outside the error
-norm; stages with b_i = 0 cost no pull-back to the parameters.
-The adjoint is linear: its absolute tolerance is atol times the size of the cotangents that enter, so that scaling the
-loss scales the gradient and changes nothing else.
+The adjoint jumps by the cotangent of each output time, where a step ends. The parameter cotangent feeds back
+into nothing, so it is no state but a quadrature: summed with the step's own weights b over accepted steps,
+outside the error norm; stages with b_i = 0 cost no pull-back to the parameters.
+The adjoint is linear: its absolute tolerance is atol times the size of the cotangents that enter, so that
+scaling the loss scales the gradient and changes nothing else.
 
 Source: Chen, Rubanova, Bettencourt & Duvenaud (2018), Neural ordinary differential equations, appendix B; the
 quadrature is treated as one as in Kidger, Chen & Lyons (2021), "Hey, that's not an ODE".
@@ -36,12 +37,13 @@ from .evaluations import Evaluations
 class AdjointStages(Stages, ABC):
     """Stages of a backward system z (m,) whose last n entries are the adjoint a.
 
-    The slope at the end of a step serves the next step as its first one, and its parameter pull-back belongs to both:
-    stages are mapped to evaluations by `_order`, which `shift` exchanges.
+    The slope at the end of a step serves the next step as its first one, and its parameter pull-back belongs
+    to both: stages are mapped to evaluations by `_order`, which `shift` exchanges.
 
     Attributes:
         name: the gradient method; note: what to know where its backward solve fails.
-        anchors_at_outputs: whether each interval must end at an output time, though no cotangent enters there.
+        anchors_at_outputs: whether each interval must end at an output time,
+            though no cotangent enters there.
     """
 
     name: str
@@ -69,8 +71,8 @@ class AdjointStages(Stages, ABC):
     def tolerances(self, rtol: Any, atol: Any, size: float) -> tuple[Any, Any]:
         """(rtol, atol) for each entry of z, or all, where the cotangents that enter are of this size.
 
-        Those of the state may differ between its components; the adjoint, which is measured in other units, has the
-        smallest of them throughout.
+        Those of the state may differ between its components; the adjoint, which is measured in other units,
+        has the smallest of them throughout.
         """
 
     def arrive(self, t: float, y: Array, z: Array) -> None:
@@ -80,7 +82,9 @@ class AdjointStages(Stages, ABC):
         self._order[0], self._order[-1] = self._order[-1], self._order[0]
 
     def add_quadrature(self, integrator: Integrator) -> int:
-        """param_bars -= h sum_i b_i (df/dparams)^T a_i over the step just made (h < 0 when t falls); pull-backs made."""
+        """param_bars -= h sum_i b_i (df/dparams)^T a_i over the step just made (h < 0 when t falls);
+        pull-backs made.
+        """
         start, end = integrator.t_start, integrator.t
         chosen = [i for i, weight in enumerate(self._weights) if weight != 0.0]
         step = integrator.step
@@ -102,8 +106,8 @@ def solve_adjoint(
 ) -> Cotangents:
     """Cotangents of y0, ts and the wanted parameters, given those (T, n) of the outputs.
 
-    An output time's own cotangent is <ybar_i, f>, that of the start -<a(t0), f>. Nothing enters after the last output
-    whose cotangent is not zero: the backward solve begins there.
+    An output time's own cotangent is <ybar_i, f>, that of the start -<a(t0), f>. Nothing enters after the
+    last output whose cotangent is not zero: the backward solve begins there.
     """
     ts, ys, n = trajectory.ts, trajectory.ys, stages.size
     ts_bar = np.zeros(len(ts))
@@ -128,7 +132,9 @@ def solve_adjoint(
 
 
 def _stops(sizes: list[float], every: bool) -> list[int]:
-    """Output times to stop at, the last first: those where a cotangent enters, or every one before it, and the start."""
+    """Output times to stop at, the last first: those where a cotangent enters, or every one before it,
+    and the start.
+    """
     last = max((i for i, size in enumerate(sizes) if size != 0.0), default=0)
     return [i for i in range(last, -1, -1) if every or sizes[i] != 0.0 or i == 0]
 
@@ -167,7 +173,9 @@ def _walk(integrator: Integrator, stages: AdjointStages, stats: Stats) -> None:
 
 
 def _sizes(ys_bar: Array) -> list[float]:
-    """Root mean square of each output's cotangent, (T,): 0 only where all of it is 0. One read from the device."""
+    """Root mean square of each output's cotangent, (T,): 0 only where all of it is 0.
+    One read from the device.
+    """
     if ys_bar.shape[1] == 0:
         return [0.0] * len(ys_bar)
     magnitude = abs(ys_bar)

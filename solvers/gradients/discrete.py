@@ -1,13 +1,16 @@
 """`discrete`: the same derivative as `tape`, by the hand-written adjoint of the Runge-Kutta step.
 
-For a step y1 = y + h sum_i b_i k_i, k_i = f(t + c_i h, Y_i), Y_i = y + h sum_j a_ij k_j, with the cotangent lam of y1:
+For a step y1 = y + h sum_i b_i k_i, k_i = f(t + c_i h, Y_i), Y_i = y + h sum_j a_ij k_j,
+with the cotangent lam of y1:
     kbar_i = h (b_i lam + sum_{j > i} a_ji Ybar_j),   Ybar_i = (df/dy)^T kbar_i,   ybar = lam + sum_i Ybar_i
-from the last stage to the first (`adjoint_step.py`), parameters collecting (df/dparams)^T kbar_i. Every stage with a
-cotangent needs its pull-back, also one with b_i = 0.
+from the last stage to the first (`adjoint_step.py`), parameters collecting (df/dparams)^T kbar_i. Every stage
+with a cotangent needs its pull-back, also one with b_i = 0.
 
-The slope at an accepted time serves the step that ends there (first same as last, dense output) and the one that begins
+The slope at an accepted time serves the step that ends there (first same as last, dense output)
+and the one that begins
 there: its cotangent is collected from both and pulled back once.
-Memory: the accepted states, or checkpoints of them (`checkpoints.py`), and the residuals of the stages while they fit;
+Memory: the accepted states, or checkpoints of them (`checkpoints.py`),
+    and the residuals of the stages while they fit;
 the other steps evaluate their stages again, which is the extra cost and gives the same bits.
 """
 
@@ -33,7 +36,9 @@ from ..trajectory import Trajectory, locate
 
 @dataclass
 class Cotangents:
-    """What a gradient method returns: cotangents of y0 (n,), of ts (T,), and of the wanted parameters in order."""
+    """What a gradient method returns: cotangents of y0 (n,), of ts (T,),
+    and of the wanted parameters in order.
+    """
 
     y0: Array
     ts: np.ndarray
@@ -90,7 +95,9 @@ class DiscreteAdjoint:
         return Cotangents(lam.copy(), ts_bar, [bar.copy() for bar in stages.param_bars])
 
     def _sweep(self, n: int, dense: Array | None) -> None:
-        """Through step n: lam from its end to its start, except for the slope there, whose cotangent is carried on."""
+        """Through step n: lam from its end to its start, except for the slope there,
+        whose cotangent is carried on.
+        """
         t, t_next = float(self.grid[n]), float(self.grid[n + 1])
         self.adjoint.pull_stages(t, t_next, dense)
         self._count_pulls(self.n_sums - 1)
@@ -99,7 +106,9 @@ class DiscreteAdjoint:
         self.adjoint.move_to_start(dense)
 
     def _move_back(self, n: int, carry: Array) -> Array | None:
-        """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand; `_dense` of that step."""
+        """Pull the slope at grid[n] back and bring the stages of step n - 1 to hand;
+        `_dense` of that step.
+        """
         s = self.tableau.stages
         if n == 0 or not self.tableau.fsal:
             self._pull_node(n, carry)
@@ -146,7 +155,9 @@ class DiscreteAdjoint:
         self.stats.n_vjp_params += n * bool(self.stages.param_bars)
 
     def _held(self, n: int) -> Any:
-        """The buffers kept from step n; the steps at the ends are evaluated again where times are differentiated."""
+        """The buffers kept from step n; the steps at the ends are evaluated again where times are
+        differentiated.
+        """
         return None if self._stretches(n) else self.trajectory.held[n]
 
     def _stretches(self, n: int) -> bool:
@@ -154,7 +165,9 @@ class DiscreteAdjoint:
         return self.ends is not None and n in (0, self.n_steps - 1)
 
     def _load(self, n: int, *, with_end: bool = False) -> None:
-        """Bring the stages of step n to hand: kept ones, or evaluated again (the slope at the end only if asked)."""
+        """Bring the stages of step n to hand: kept ones,
+        or evaluated again (the slope at the end only if asked).
+        """
         held = self._held(n)
         self._is_held = held is not None
         if held is not None:
@@ -180,7 +193,9 @@ class DiscreteAdjoint:
         return state
 
     def _walk(self, n: int, y: Array, stops: Sequence[int]) -> Iterator[Array]:
-        """The states at the accepted times `stops`, by the very steps that the forward solve made from y at grid[n]."""
+        """The states at the accepted times `stops`, by the very steps that the forward solve made from y at
+        grid[n].
+        """
         rows = self.stages.rows
         rows[0] = y
         if n == 0:
@@ -192,7 +207,9 @@ class DiscreteAdjoint:
                 yield rows[0]
 
     def _repeat(self, n: int, *, has_slope: bool, with_end: bool) -> bool:
-        """Make step n again from its start in row 0, and move to its end; whether the slope there is in row 1."""
+        """Make step n again from its start in row 0, and move to its end;
+        whether the slope there is in row 1.
+        """
         step, rows = self.step, self.stages.rows
         t, t_next = float(self.grid[n]), float(self.grid[n + 1])
         if not has_slope:
@@ -211,7 +228,9 @@ class DiscreteAdjoint:
         return self.ys_bar[at[0]] if at else 0.0
 
     def outputs(self, n: int, *, at_end: bool) -> range:
-        """Output times of step n: at its end, or before it. The first one of all is y0 itself, and in no step."""
+        """Output times of step n: at its end, or before it. The first one of all is y0 itself,
+        and in no step.
+        """
         first, end = max(1, self._first_outputs[n]), self._first_outputs[n + 1]
         inner_end = end - (end > first and self.thetas[end - 1] == 1.0)
         return range(inner_end, end) if at_end else range(first, inner_end)
@@ -219,7 +238,8 @@ class DiscreteAdjoint:
     def _dense(self, n: int) -> Array | None:
         """Cotangents (s + 1, n) that the outputs inside step n give to [y, k_1, ..., k_s].
 
-        Where the interpolant has extra stages they are pulled back here: the stages of step n must be at hand.
+        Where the interpolant has extra stages they are pulled back here:
+        the stages of step n must be at hand.
         """
         inside = self.outputs(n, at_end=False)
         if not inside:
@@ -253,7 +273,8 @@ class DiscreteAdjoint:
 
 
 class _Ends:
-    """Cotangents of the output times: the first and the last step stretch, interior outputs move along the interpolant.
+    """Cotangents of the output times: the first and the last step stretch,
+    interior outputs move along the interpolant.
 
     For the step from t to t + h, with h as a variable of its own:
         hbar = <lam, sum_i b_i k_i> + sum_i <Ybar_i, sum_j a_ij k_j>

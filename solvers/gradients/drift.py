@@ -1,7 +1,8 @@
-"""The drift of a state that is solved back instead of stored: measured where both are known, and refused beyond a limit.
+"""The drift of a state that is solved back instead of stored: measured where both are known,
+and refused beyond a limit.
 
-A gradient along a state that is not the forward one is the gradient of another solution. It looks like any other
-number, so that the only honest result is an error.
+A gradient along a state that is not the forward one is the gradient of another solution. It looks like any
+other number, so that the only honest result is an error.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class DriftGuard:
             )  # fmt: skip
 
     def _measured(self, y_back: Array, y: Array) -> float:
-        """max |y_back - y| / (atol + rtol |y|); infinite where NaN or infinity came back. One read from the device."""
+        """max |y_back - y| / (atol + rtol |y|); infinite where NaN or infinity came back.
+        One read from the device.
+        """
         distance = abs(y_back - y)
         if distance.size == 0:
             return 0.0

@@ -1,9 +1,10 @@
-"""f and its pull-back at pairs (y, a), one pair for each stage of a backward solve: replayed or evaluated eagerly.
+"""f and its pull-back at pairs (y, a), one pair for each stage of a backward solve: replayed or eager.
 
 Both kinds offer the same to the continuous adjoints:
     pairs[k] (2 n,)         [y, a]: written by the stages before an evaluation
     found[k] (2 n,)         [f(t, y), (df/dy)^T a] after `evaluate(k, t)`
-    param_bars              the wanted parameters' cotangents, to which `add_params` adds weight (df/dparams)^T a
+    param_bars              the wanted parameters' cotangents, to which `add_params` adds
+                            weight (df/dparams)^T a
 """
 
 from __future__ import annotations

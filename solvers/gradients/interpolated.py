@@ -1,13 +1,14 @@
-"""`interpolated`: the continuous adjoint along the stored forward solution. Never exact: its error falls as rtol and
-atol fall.
+"""`interpolated`: the continuous adjoint along the stored forward solution. Never exact: its error falls as
+rtol and atol fall.
 
-The state y(t) is read from the dense output of the accepted steps, so that the adjoint alone is solved backwards, with
-steps and tolerances of its own. Nothing is integrated against its stability: where the forward solve contracts, so does
-the adjoint. Memory: what the dense output keeps of each accepted step.
+The state y(t) is read from the dense output of the accepted steps, so that the adjoint alone is solved
+backwards, with steps and tolerances of its own. Nothing is integrated against its stability: where the
+forward solve contracts, so does the adjoint. Memory: what the dense output keeps of each accepted step.
 
-Steps end where a cotangent enters, and not at the accepted forward times. The dense output is only once continuously
-differentiable there, but its kinks are as small as its error is, which is that of the forward solve: the error test
-does not see them unless the backward tolerances are much tighter, and then it finds them itself.
+Steps end where a cotangent enters, and not at the accepted forward times. The dense output is only once
+continuously differentiable there, but its kinks are as small as its error is, which is that of the forward
+solve: the error test does not see them unless the backward tolerances are much tighter,
+    and then it finds them itself.
 """
 
 from __future__ import annotations

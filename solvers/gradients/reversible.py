@@ -1,15 +1,16 @@
-"""`reversible`: the derivative of the reversible step of `reversible_steps.py`, exact for the steps taken (accepted grid
-held fixed) where the reconstruction drift is small; O(1) memory, whatever the number of steps.
+"""`reversible`: the derivative of the reversible step of `reversible_steps.py`, exact for the steps taken
+(accepted grid held fixed) where the reconstruction drift is small; O(1) memory, whatever the number of steps.
 
-From the last step to the first, (y0, z0) is computed from (y1, z1) by the two lines of the step solved for it,
+From the last step to the first, (y0, z0) is computed from (y1, z1)
+by the two lines of the step solved for it,
     z0 = z1 + Psi_{-h}(t1, y1)
     y0 = (y1 - (1 - lam) z0 - Psi_h(t0, z0)) / lam
 and the cotangents go through the very stages that these lines evaluate:
     ybar1 -= (dPsi_{-h}/dy)^T zbar1
     zbar0 = zbar1 + (1 - lam) ybar1 + (dPsi_h/dz)^T ybar1,   ybar0 = lam ybar1
-Kept are the accepted times and the pair (y, z) at the output times, where the reconstructed pair is compared with it and
-replaced by it: round-off grows on the way back, by a factor of about exp(|a| h) / lam a step along a rate a of the
-equation, and beyond `drift_limit` that is an error.
+Kept are the accepted times and the pair (y, z) at the output times, where the reconstructed pair is compared
+with it and replaced by it: round-off grows on the way back, by a factor of about exp(|a| h) / lam a step
+along a rate a of the equation, and beyond `drift_limit` that is an error.
 
 Cost: 2 evaluations and 2 pull-backs for each stage that the method sums. Source: McCallum & Foster (2024).
 """
@@ -31,7 +32,9 @@ from .drift import DriftGuard, units_allowed
 
 
 class ReversibleAdjoint:
-    """The way back over the accepted steps of one trajectory, with the cotangents (ybar, zbar) of the pair."""
+    """The way back over the accepted steps of one trajectory, with the cotangents (ybar, zbar)
+    of the pair.
+    """
 
     def __init__(
         self, stages: ForwardStages, options: Options, trajectory: Trajectory, stats: Stats, *, time: bool
@@ -50,7 +53,9 @@ class ReversibleAdjoint:
         self._weights = adjoint_weights(options.tableau)
 
     def run(self, ys_bar: Array) -> Cotangents:
-        """Pull the cotangents (T, n) of the outputs back; DriftError where the way back has left the forward states."""
+        """Pull the cotangents (T, n) of the outputs back;
+        DriftError where the way back has left the forward states.
+        """
         ts, ys, partners = self.trajectory.ts, self.trajectory.ys, self.trajectory.partners
         assert partners is not None
         for i in range(len(ts) - 1, 0, -1):
@@ -82,11 +87,15 @@ class ReversibleAdjoint:
         return y_start
 
     def _moving(self, y_bar: Array) -> float:
-        """Cotangent of an inner output time: the solution moves along its slope, which the second half starts with."""
+        """Cotangent of an inner output time: the solution moves along its slope,
+        which the second half starts with.
+        """
         return inner(y_bar, self.stages.rows[1]) if self.wants_time else 0.0
 
     def _pull(self, bar: Array, n: int, start: float, end: float) -> Array:
-        """(dPsi/dx)^T bar for the increment just made from x (n,) in step n, parameters and times collecting theirs."""
+        """(dPsi/dx)^T bar for the increment just made from x (n,) in step n,
+        parameters and times collecting theirs.
+        """
         stages, n_sums = self.stages, self.step.n_sums
         stages.bars[0] = bar
         weights = to_xp(stages.xp, (self._weights * (end - start)).astype(bar.dtype))
@@ -102,7 +111,8 @@ class ReversibleAdjoint:
         return stages.xp.sum(stages.bars[1 : n_sums + 1], axis=0)
 
     def _stretch(self, n: int, start: float, end: float) -> None:
-        """Cotangents of the ends of the increment just pulled back, where they are the first or the last output time.
+        """Cotangents of the ends of the increment just pulled back,
+        where they are the first or the last output time.
 
         With d = end - start as a variable of its own:
             dbar = <bar, sum_i b_i k_i> + sum_i <xbar_i, sum_j a_ij k_j>,   stage times start + c_i d

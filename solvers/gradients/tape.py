@@ -1,10 +1,10 @@
 """`tape`: the derivative of the steps taken, accepted grid held fixed; exact to round-off.
 
-The accepted steps are walked once more on traced values, with the readable `rk_step` and ordinary operations, and the
-trace is pulled back. It shares no code with the hand-written adjoints, which is why it is their oracle; and because it
-consists of operations it can itself be differentiated.
-Held fixed are the interior accepted times. The first and the last step stretch with ts[0] and ts[-1], and an interior
-output time moves along the interpolant.
+The accepted steps are walked once more on traced values, with the readable `rk_step` and ordinary operations,
+and the trace is pulled back. It shares no code with the hand-written adjoints, which is why it is their
+oracle; and because it consists of operations it can itself be differentiated.
+Held fixed are the interior accepted times. The first and the last step stretch with ts[0] and ts[-1], and an
+interior output time moves along the interpolant.
 """
 
 from __future__ import annotations

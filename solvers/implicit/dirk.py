@@ -30,7 +30,8 @@ class DiagonallyImplicit(Method):
     """A diagonally implicit Runge-Kutta method; its stages are solved by simplified Newton iterations.
 
     Args:
-        linear_solver: "dense" (Jacobian as a matrix, LU factorisations) or "krylov" (GMRES on products with the
+        linear_solver: "dense" (Jacobian as a matrix, LU factorisations)
+            or "krylov" (GMRES on products with the
             Jacobian: no matrix, for large states).
     """
 
@@ -71,7 +72,9 @@ class ImplicitEuler(DiagonallyImplicit):
 
 @dataclass(frozen=True)
 class Trapezoid(DiagonallyImplicit):
-    """The trapezoidal rule: order 2, A-stable, not L-stable, fixed steps. rtol and atol say how exactly each is solved."""
+    """The trapezoidal rule: order 2, A-stable, not L-stable, fixed steps.
+    rtol and atol say how exactly each is solved.
+    """
 
     tableau = TRAPEZOID
 
@@ -91,10 +94,12 @@ class Esdirk5(DiagonallyImplicit):
 
 
 class DirkStep:
-    """A step on the rows [y, k_1, ..., k_s] of `Stages`, k_i = (Y_i - y - h sum_{j < i} a_ij k_j) / (h gamma).
+    """A step on the rows [y, k_1, ..., k_s] of `Stages`, k_i = (Y_i - y - h sum_{j < i} a_ij k_j)
+    / (h gamma).
 
-    The slopes are taken from the stages and not from f, which would magnify what is left of a stiff component's error.
-    The Jacobian of one state serves later ones too while the Newton iteration converges fast with it.
+    The slopes are taken from the stages and not from f, which would magnify what is left of a stiff
+    component's error. The Jacobian of one state serves later ones too while the Newton iteration converges
+    fast with it.
     """
 
     def __init__(
@@ -132,7 +137,9 @@ class DirkStep:
         self.stages.evaluate(0, t)
 
     def advance(self, t: float, t_next: float) -> None:
-        """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says why."""
+        """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says
+        why.
+        """
         before = self._stats.n_newton
         if self._is_slow and not self._is_current:
             self._linearize(t)
@@ -167,10 +174,12 @@ class DirkStep:
         return True
 
     def error_estimate(self) -> Array:
-        """h sum_i (b_i - b_embedded_i) k_i; times (I - h gamma J)**-1 unless the embedded solution is one of the stages.
+        """h sum_i (b_i - b_embedded_i) k_i; times (I - h gamma J)**-1 unless the embedded solution is one of
+        the stages.
 
-        A stage is as well damped as the solution. Any other sum of slopes magnifies the stiff components, and the
-        estimate with them, which the factor undoes: Hairer & Wanner (1996), Solving ODEs II, section IV.8 (8.20).
+        A stage is as well damped as the solution. Any other sum of slopes magnifies the stiff components, and
+        the estimate with them, which the factor undoes: Hairer & Wanner (1996), Solving ODEs II,
+        section IV.8 (8.20).
         """
         xp = self.stages.xp
         if not self._is_solved:
@@ -189,7 +198,9 @@ class DirkStep:
         self._is_slow = not self._keeps_jacobian or self.newton.contraction.slowest > SLOW
 
     def polynomial(self, h: float) -> Array:
-        """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        """(p + 1, n): coefficients C_j of the state sum_j theta**j C_j within the step,
+        on an array of its own.
+        """
         interpolant = self.numbers.interpolant
         weights = np.zeros((interpolant.shape[1] + 1, self.tableau.stages + 1), self._end.dtype)
         weights[0, 0] = 1.0

@@ -1,4 +1,6 @@
-"""Diagonally implicit Runge-Kutta tableaus: an explicit first stage, one number on the diagonal, the end as last stage."""
+"""Diagonally implicit Runge-Kutta tableaus: an explicit first stage, one number on the diagonal,
+the end as last stage.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,20 @@ class DirkNumbers(NamedTuple):
 
 @dataclass(frozen=True)
 class DirkTableau:
-    """A Runge-Kutta method whose stages are solved one after the other, each with the same matrix I - h gamma J.
+    """A Runge-Kutta method whose stages are solved one after the other,
+    each with the same matrix I - h gamma J.
 
-    Stage i is k_i = f(t + c_i h, Y_i), Y_i = y + h sum_{j <= i} a_ij k_j, and the step ends at Y_s. The first stage is
-    the start of the step and the last one its end, so that the slope of the last stage is the first of the next step.
+    Stage i is k_i = f(t + c_i h, Y_i), Y_i = y + h sum_{j <= i} a_ij k_j, and the step ends at Y_s. The first
+    stage is the start of the step and the last one its end,
+    so that the slope of the last stage is the first of the next step.
 
     Args:
         name: what a user passes as `method`.
         order: order of the solution.
         a: lower triangle with its diagonal (0, gamma, ..., gamma): s rows, row i with i + 1 entries.
         source: where the numbers are published, down to the table.
-        embedded_order, b_embedded: the second set of weights (s,), whose distance from the last row estimates the error.
+        embedded_order, b_embedded: the second set of weights (s,),
+            whose distance from the last row estimates the error.
     Raises: ArgumentError that lists every condition the numbers break.
     """
 
@@ -132,7 +137,9 @@ def _problems(tableau: DirkTableau) -> list[str]:
 
 
 def _predictor(c: np.ndarray) -> np.ndarray:
-    """Weights of earlier slopes that continue them as a polynomial in time; the smallest ones, where there is a choice."""
+    """Weights of earlier slopes that continue them as a polynomial in time; the smallest ones,
+    where there is a choice.
+    """
     weights = np.zeros((len(c), len(c)))
     for i in range(1, len(c)):
         powers = np.arange(min(i - 1, PREDICTED_DEGREE) + 1)[:, None]
@@ -148,9 +155,11 @@ def _cubic(b: Row) -> np.ndarray:
 def _quartic(cubic: np.ndarray, a: np.ndarray, c: np.ndarray) -> np.ndarray:
     """(s, 4): quartic dense output of order 4, with both states and both slopes at the ends.
 
-    Cubic Hermite interpolation gains the weights d_i theta**2 (1 - theta)**2. With stages of order 2 the conditions of
-    order 4 are d . 1 = d . c = d . c**2 = 0, d . c**3 = 1/4 and d . A c**2 = 1/12; the smallest d that meets them.
-    Source: the order conditions of continuous methods, Hairer, Norsett & Wanner (1993), Solving ODEs I, section II.6.
+    Cubic Hermite interpolation gains the weights d_i theta**2 (1 - theta)**2. With stages of order 2 the
+    conditions of order 4 are d . 1 = d . c = d . c**2 = 0, d . c**3 = 1/4 and d . A c**2 = 1/12;
+    the smallest d that meets them.
+    Source: the order conditions of continuous methods, Hairer, Norsett & Wanner (1993), Solving ODEs I,
+        section II.6.
     """
     conditions = np.array([c**0, c, c**2, c**3, a @ c**2])
     d = np.linalg.lstsq(conditions, np.array([0.0, 0.0, 0.0, 1 / 4, 1 / 12]), rcond=None)[0]

@@ -60,7 +60,9 @@ class EagerJacobian:
 
 
 def slope_of(dynamics: Dynamics) -> Callable[[Any, Any], Any]:
-    """f as a function of (t, flat state) that can be traced; its derivative with respect to y exists where f is constant."""
+    """f as a function of (t, flat state) that can be traced;
+    its derivative with respect to y exists where f is constant.
+    """
     constants, n_params = dynamics.constants(), len(dynamics.param_values)
 
     def slope(t: Any, y: Any) -> Any:

@@ -81,7 +81,9 @@ class DenseSolver(ABC):
 
 
 class Lu(DenseSolver):
-    """LU factorisation by LAPACK, on NumPy arrays. Cost: 2/3 n**3 multiplications to factorise, n**2 to solve."""
+    """LU factorisation by LAPACK, on NumPy arrays. Cost: 2/3 n**3 multiplications to factorise,
+    n**2 to solve.
+    """
 
     def __init__(
         self, jacobian: ReplayedJacobian | EagerJacobian, stats: Stats, dtype: np.dtype | None = None
@@ -108,10 +110,11 @@ class Lu(DenseSolver):
 
 
 class Inverse(DenseSolver):
-    """The inverse, on arrays of a device: a solve is one product there, where substitutions would be n small steps.
+    """The inverse, on arrays of a device: a solve is one product there,
+    where substitutions would be n small steps.
 
-    What an inverse loses of accuracy the next Newton iteration makes good. Cost: 2 n**3 multiplications to invert, n**2
-    to solve.
+    What an inverse loses of accuracy the next Newton iteration makes good. Cost: 2 n**3 multiplications to
+    invert, n**2 to solve.
     """
 
     def _factorize(self, alpha: complex) -> bool:
@@ -132,8 +135,8 @@ class Inverse(DenseSolver):
 class Krylov:
     """GMRES on products with J: no matrix, no factorisation, for states too large for one.
 
-    Source: Saad & Schultz (1986), SIAM J. Sci. Stat. Comput. 7, 856-869; in stiff solvers: Brown & Hindmarsh (1986),
-        SIAM J. Numer. Anal. 23, 610-638.
+    Source: Saad & Schultz (1986), SIAM J. Sci. Stat. Comput. 7, 856-869; in stiff solvers: Brown & Hindmarsh
+        (1986), SIAM J. Numer. Anal. 23, 610-638.
     """
 
     problem = ""

@@ -26,10 +26,10 @@ def round_off_size(norm: Norm, y: Array) -> float:
 class Contraction:
     """The stopping test of simplified Newton iterations, fed with the sizes of their changes.
 
-    With contraction rate theta = |change| / |change before|, theta / (1 - theta) |change| bounds the error left; the
-    iteration stops when that is below `stop`, and fails when theta says that it will not be in `MAX_ITERATIONS`. The
-    first change is judged by the rate of the iteration before, if it is no larger than the tolerances: a rate met
-    elsewhere says little about a guess that is far off.
+    With contraction rate theta = |change| / |change before|, theta / (1 - theta) |change| bounds the error
+    left; the iteration stops when that is below `stop`, and fails when theta says that it will not be in
+    `MAX_ITERATIONS`. The first change is judged by the rate of the iteration before, if it is no larger than
+    the tolerances: a rate met elsewhere says little about a guess that is far off.
     Source: Hairer & Wanner (1996), Solving ODEs II, section IV.8, equations (8.10) and (8.11).
 
     Attributes:
@@ -49,12 +49,14 @@ class Contraction:
         self._before, self._count, self.failure = 0.0, 0, ""
 
     def judge(self, size: float, t: float, round_off: Callable[[], float]) -> bool | None:
-        """Whether the latest change, of this size, ends the iteration: True solved, False failed, None not yet.
+        """Whether the latest change, of this size, ends the iteration: True solved, False failed,
+        None not yet.
 
         Args:
             size: norm of the change in units of the tolerances.
             t: where, for the message.
-            round_off: the size of changes that rounding makes, asked for where the iteration seems to stagnate.
+            round_off: the size of changes that rounding makes,
+                asked for where the iteration seems to stagnate.
         """
         self._count += 1
         if not math.isfinite(size):
@@ -77,7 +79,8 @@ class Contraction:
 
 
 class Newton:
-    """Solves Y = base + alpha f(t, Y) by iterations Y <- Y + (I - alpha J)**-1 (base + alpha f(t, Y) - Y), J held fixed.
+    """Solves Y = base + alpha f(t, Y) by iterations Y <- Y + (I - alpha J)**-1 (base + alpha f(t, Y) - Y),
+    J held fixed.
 
     `contraction` says how they converged.
     """

@@ -1,4 +1,6 @@
-"""Radau IIA of order 5: three stages solved together, by a real and a complex linear system a Newton iteration."""
+"""Radau IIA of order 5: three stages solved together,
+by a real and a complex linear system a Newton iteration.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ SLOW = 0.03  # a rate of the Newton iteration that is worth a new Jacobian
 
 
 def _eigenvalues() -> tuple[float, complex, np.ndarray]:
-    """The real eigenvalue of A**-1, the complex one above the axis, and the eigenvectors [v, w, conj w] as columns."""
+    """The real eigenvalue of A**-1, the complex one above the axis,
+    and the eigenvectors [v, w, conj w] as columns.
+    """
     values, vectors = np.linalg.eig(np.linalg.inv(A))
     real, above = int(np.argmin(abs(values.imag))), int(np.argmax(values.imag))
     v, w = vectors[:, real].real, vectors[:, above]
@@ -44,7 +48,8 @@ def _eigenvalues() -> tuple[float, complex, np.ndarray]:
 def _bend() -> np.ndarray:
     """(4,): coefficients of theta to theta**4 in the integral of prod_i (1 - s / c_i) from 0 to theta.
 
-    Its slope is 1 at theta = 0 and vanishes at all c_i; it is 0 at theta = 1, since the quadrature of the c_i is exact.
+    Its slope is 1 at theta = 0 and vanishes at all c_i; it is 0 at theta = 1,
+    since the quadrature of the c_i is exact.
     """
     product = np.polynomial.polynomial.polyfromroots(C)
     return product / product[0] / np.arange(1, 5)
@@ -59,8 +64,9 @@ BEND = _bend()
 class Radau5(Method):
     """Radau IIA of order 5: L-stable, three fully implicit stages, dense output of order 4. For real states.
 
-    The fewest evaluations of f of the implicit methods here at moderate and tight tolerances; each step factorises
-    two matrices, one of them complex, unless its size and the Jacobian are those of the step before.
+    The fewest evaluations of f of the implicit methods here at moderate and tight tolerances; each step
+    factorises two matrices, one of them complex, unless its size and the Jacobian are those of the step
+    before.
     """
 
     name = "radau5"
@@ -84,10 +90,11 @@ class Radau5(Method):
 
 
 class RadauStep:
-    """One step on the rows [y, f, F_1, F_2, F_3]: Z_i = Y_i - y solve Z = h (A x I) F(y + Z), and y_new = y + Z_3.
+    """One step on the rows [y, f, F_1, F_2, F_3]: Z_i = Y_i - y solve Z = h (A x I) F(y + Z),
+    and y_new = y + Z_3.
 
-    In the eigenvectors of A the Newton iteration falls apart into (I - h/mu J) dw = h/mu (V**-1 F) - w for the real
-    eigenvalue mu of A**-1 and for one of the complex pair; the other is its conjugate.
+    In the eigenvectors of A the Newton iteration falls apart into (I - h/mu J) dw = h/mu (V**-1 F) - w for
+    the real eigenvalue mu of A**-1 and for one of the complex pair; the other is its conjugate.
     """
 
     def __init__(self, stages: Stages, solver: DenseSolver, norm: Norm, stats: Stats) -> None:
@@ -118,7 +125,9 @@ class RadauStep:
         self.stages.evaluate(0, t)
 
     def advance(self, t: float, t_next: float) -> None:
-        """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says why."""
+        """All stages from t to t_next; where they cannot be solved the new state is NaN and `failure` says
+        why.
+        """
         before = self._stats.n_newton
         self._t, self._h, self._estimate = t, t_next - t, None
         if self._is_slow and not self._is_current:
@@ -163,7 +172,9 @@ class RadauStep:
                 return verdict
 
     def _guess(self) -> None:
-        """Z from the polynomial of the latest accepted step, continued to this one; zero before there is one."""
+        """Z from the polynomial of the latest accepted step, continued to this one;
+        zero before there is one.
+        """
         if self._last_h == 0.0:
             self._z[...] = 0.0
             return
@@ -184,8 +195,8 @@ class RadauStep:
     def error_estimate(self) -> Array:
         """The damped estimate below.
 
-        Where that would reject the first step or one after a rejected step, the same with f(t, y + estimate) instead
-        of f(t, y), which is right for stiff components too: Hairer & Wanner, equation (8.20).
+        Where that would reject the first step or one after a rejected step, the same with f(t, y + estimate)
+        instead of f(t, y), which is right for stiff components too: Hairer & Wanner, equation (8.20).
         """
         if not self._is_solved:
             self._was_rejected = True
@@ -201,8 +212,8 @@ class RadauStep:
     def _damped_estimate(self) -> Array:
         """(I - h/mu J)**-1 (h f + E Z) / mu, mu the real eigenvalue: Hairer & Wanner, equation (8.19).
 
-        h f + E Z is by how much h f(t, y) differs from the slope of the collocation polynomial there; the factor takes
-        out the stiff components, on which a slope says nothing.
+        h f + E Z is by how much h f(t, y) differs from the slope of the collocation polynomial there; the
+        factor takes out the stiff components, on which a slope says nothing.
         """
         if self._estimate is None:
             self._estimate = self._damped(self.stages.rows[1])
@@ -229,12 +240,13 @@ class RadauStep:
     def _coefficients(self) -> Array:
         """(4, n): coefficients of theta to theta**4 of the dense output.
 
-        The collocation polynomial of degree 3 is of order 3 inside the step. Its slope is that of all stages, so that a
-        multiple of `BEND` corrects its slope at the start and keeps both ends: the multiple h f + E Z gives order 4.
-        That is mu times the error estimate without its factor, and with it as long as h is small; where h is not, the
-        two polynomials are at most a quarter of the estimate apart.
-        This is so too where the other estimate accepted the step: bent by that one, or not at all, the polynomial is
-        further from the solution at h |J| up to some 20, by half and more at 4, and nearer by a tenth at most beyond.
+        The collocation polynomial of degree 3 is of order 3 inside the step. Its slope is that of all stages,
+        so that a multiple of `BEND` corrects its slope at the start and keeps both ends: the multiple h f + E
+        Z gives order 4. That is mu times the error estimate without its factor, and with it as long as h is
+        small; where h is not, the two polynomials are at most a quarter of the estimate apart.
+        This is so too where the other estimate accepted the step: bent by that one, or not at all, the
+        polynomial is further from the solution at h |J| up to some 20, by half and more at 4,
+        and nearer by a tenth at most beyond.
         """
         xp = self.stages.xp
         coefficients = xp.outer(self._bend, self._damped_estimate())
@@ -242,7 +254,9 @@ class RadauStep:
         return coefficients
 
     def polynomial(self, h: float) -> Array:
-        """(5, n): coefficients C_j of the state sum_j theta**j C_j within the step, on an array of its own."""
+        """(5, n): coefficients C_j of the state sum_j theta**j C_j within the step,
+        on an array of its own.
+        """
         return self.stages.xp.concatenate([self.stages.rows[:1], self._coefficients()])
 
     def interpolate(self, thetas: np.ndarray, h: float, *, derivative: bool = False) -> Array:

@@ -1,4 +1,6 @@
-"""The Rosenbrock method of order 2 with an error estimate of order 3: linear solves instead of Newton iterations."""
+"""The Rosenbrock method of order 2 with an error estimate of order 3:
+linear solves instead of Newton iterations.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ class Rosenbrock23(Method):
 
 
 class RosenbrockStep:
-    """One step, with W = I - h d J, d = 1 / (2 + sqrt 2), T = df/dt and the rows [y, F_0, F_1, F_2] of `Stages`:
+    """One step, with W = I - h d J, d = 1 / (2 + sqrt 2),
+    T = df/dt and the rows [y, F_0, F_1, F_2] of `Stages`:
 
         W k_1 = F_0 + h d T
         W (k_2 - k_1) = F_1 - k_1,   F_1 = f(t + h/2, y + h/2 k_1)
@@ -113,7 +116,9 @@ class RosenbrockStep:
         self._is_current = False
 
     def polynomial(self, h: float) -> Array:
-        """(3, n): coefficients of the quadratic y + h [theta (1 - theta) k_1 + theta (theta - 2 d) k_2] / (1 - 2 d)."""
+        """(3, n): coefficients of the quadratic y + h [theta (1 - theta) k_1 + theta (theta - 2 d) k_2] / (1
+        - 2 d).
+        """
         k1, k2, _ = self._k
         scale = h / (1.0 - 2.0 * D)
         block = self.stages.xp.stack([self.stages.rows[0], k1 - 2.0 * D * k2, k2 - k1])

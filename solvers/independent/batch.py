@@ -19,7 +19,9 @@ class Batch:
     """
 
     def __init__(self, dynamics: Dynamics) -> None:
-        """ArgumentError unless all leaves of y0 have as many axes, and the first of them has the same length."""
+        """ArgumentError unless all leaves of y0 have as many axes,
+        and the first of them has the same length.
+        """
         self.dynamics, self.xp = dynamics, dynamics.xp
         layout = dynamics.layout
         shapes = layout.shapes
@@ -56,7 +58,9 @@ class Batch:
         return self.dynamics.layout.tree(parts)
 
     def slope(self, times: np.ndarray, rows: Array) -> Array:
-        """f of the rows (A, n), each at its own time (A,) on the host: (A, n). Their structure and dtype are known."""
+        """f of the rows (A, n), each at its own time (A,) on the host: (A, n).
+        Their structure and dtype are known.
+        """
         dynamics = self.dynamics
         t = to_xp(self.xp, times.astype(self._time_dtype).reshape(self._time_shape))
         arguments = (t, self.tree(rows), self._params) if dynamics.has_params else (t, self.tree(rows))

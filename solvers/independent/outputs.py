@@ -20,7 +20,9 @@ class Outputs:
         self._ordered = self._direction * times
 
     def write(self, active: Active, is_accepted: np.ndarray, t_next: np.ndarray) -> None:
-        """All output times in the steps from `active.t` to t_next (A,) that were accepted, of all rows together."""
+        """All output times in the steps from `active.t` to t_next (A,) that were accepted,
+        of all rows together.
+        """
         reached = np.searchsorted(self._ordered, self._direction * t_next, side="right")
         counts = np.where(is_accepted, reached - active.n_done, 0)
         total = int(counts.sum())

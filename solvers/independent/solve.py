@@ -28,12 +28,14 @@ from .uncoupled import check_uncoupled
 def solve_independent(
     dynamics: Dynamics, options: Options, times: np.ndarray, *, is_traced: bool = False
 ) -> Solution:
-    """Solve every row of a batch with its own steps; `is_traced`: whether the output times were, which is refused.
+    """Solve every row of a batch with its own steps; `is_traced`: whether the output times were,
+    which is refused.
 
     Each row makes the steps that it would make alone, and leaves the batch when it has reached the end.
-    Raises: ArgumentError for dynamics whose rows are coupled; a SolveError that names the `row` that failed, with the
-        partial solution (NaN where a row has not arrived).
-    Cost: nfe of a row as in `odeint` of it alone; six calls of f more to check that rows do not depend on each other.
+    Raises: ArgumentError for dynamics whose rows are coupled; a SolveError that names the `row` that failed,
+        with the partial solution (NaN where a row has not arrived).
+    Cost: nfe of a row as in `odeint` of it alone; six calls of f more to check that rows do not depend on
+        each other.
     """
     check_supported(dynamics, options, is_traced)
     with np.errstate(all="ignore"):
@@ -192,7 +194,9 @@ class IndependentSolve:
         return FailingRow(self.step, self.active, self.options, self.stats, interval, place, float(t_next))
 
     def _targets(self) -> np.ndarray:
-        """Where the steps end; the last ones land on the end exactly, and no sliver is left for further ones."""
+        """Where the steps end; the last ones land on the end exactly,
+        and no sliver is left for further ones.
+        """
         t_next = self.active.t + self.active.h
         rest = (self.t1 - t_next) * self.direction
         return np.where(rest <= 1e-10 * abs(self.active.h), self.t1, t_next)

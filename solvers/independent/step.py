@@ -76,7 +76,9 @@ class RowsStep:
         return total
 
     def error_norms(self, h: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-        """Scaled error of the latest `advance` of each row (A,): RMS of error / (atol + rtol max(|y|, |y_new|))."""
+        """Scaled error of the latest `advance` of each row (A,):
+        RMS of error / (atol + rtol max(|y|, |y_new|)).
+        """
         numbers, column, scale = self._numbers, self.column(h), self.scale(rtol, atol)
         fine = row_norms(self._error(column), scale)
         if numbers.coarse_error is None:
@@ -86,7 +88,9 @@ class RowsStep:
         return np.where(both == 0.0, 0.0, fine**2 / np.where(both == 0.0, 1.0, both))
 
     def scaled_errors(self, h: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-        """|error| / scale of the latest `advance`, (A, n) on the host; NaN where a new state is not finite."""
+        """|error| / scale of the latest `advance`, (A, n) on the host;
+        NaN where a new state is not finite.
+        """
         return to_host(abs(self._error(self.column(h)) / self.scale(rtol, atol)))
 
     def _error(self, column: Array) -> Array:
@@ -95,7 +99,9 @@ class RowsStep:
         return self._sum(numbers.b_error) * column + 0.0 * self.y_new
 
     def bad_values(self) -> list[np.ndarray]:
-        """Where the slopes of the stages, and then the new state, are not finite: masks (A, n) on the host."""
+        """Where the slopes of the stages, and then the new state, are not finite: masks (A, n)
+        on the host.
+        """
         arrays = [*(self._slope(i) for i in range(self.tableau.stages)), self.y_new]
         return [to_host(~self.xp.isfinite(array)) for array in arrays]
 

@@ -22,8 +22,8 @@ from .step import RowsStep
 
 
 class FailingRow:
-    """A row that cannot make the step to `t_next`, taken out of its batch; its latest attempt is made again, to see where
-    it fails.
+    """A row that cannot make the step to `t_next`, taken out of its batch; its latest attempt is made again,
+    to see where it fails.
 
     `place` is that among the rows that are left; `interval` the ends (t0, t1) of the solve.
     """
@@ -67,7 +67,9 @@ class FailingRow:
         )
 
     def _named(self, error: SolveError) -> SolveError:
-        """The error, or that of NaN and infinity where the latest attempt met them, with the row as a number."""
+        """The error, or that of NaN and infinity where the latest attempt met them,
+        with the row as a number.
+        """
         if not math.isfinite(self.error_norm):
             error = self._non_finite()
         error.__dict__["row"] = self.row
@@ -85,7 +87,9 @@ class FailingRow:
         )  # fmt: skip
 
     def _worst(self) -> int | None:
-        """The value of the row with the largest scaled error, the first that is not finite if there is one."""
+        """The value of the row with the largest scaled error,
+        the first that is not finite if there is one.
+        """
         if not self._tried:
             return None
         errors = self.step.scaled_errors(np.array([self._tried]), self.options.rtol, self.options.atol)[0]

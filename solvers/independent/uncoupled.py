@@ -12,12 +12,14 @@ N_PARTITIONS = 2
 
 
 def check_uncoupled(batch: Batch, t0: float, rows: Array) -> int:
-    """ArgumentError where the slope of a row changes when other rows leave the batch; returns the calls of f made.
+    """ArgumentError where the slope of a row changes when other rows leave the batch;
+    returns the calls of f made.
 
-    For each of two random partitions f is called on all rows (B, n), moved a little, those of one half further than those
-    of the other, and on each half alone: that is what the solve will do as rows finish. Two rows of which one depends on
-    the other are found unless both partitions leave them together, which is certain not to happen where each row depends
-    on many, as through a mean. Changes below the root of the machine epsilon, relative to the slope, may be round-off:
+    For each of two random partitions f is called on all rows (B, n), moved a little, those of one half
+    further than those of the other, and on each half alone: that is what the solve will do as rows finish.
+    Two rows of which one depends on the other are found unless both partitions leave them together, which is
+    certain not to happen where each row depends on many, as through a mean. Changes below the root of the
+    machine epsilon, relative to the slope, may be round-off:
     products with matrices round differently for batches of different sizes.
     Cost: six calls, four batches' worth.
     """
@@ -36,7 +38,9 @@ def check_uncoupled(batch: Batch, t0: float, rows: Array) -> int:
 
 
 def _moved(batch: Batch, rows: Array, further: np.ndarray, rng: np.random.Generator) -> Array:
-    """The rows moved away from zero by a tenth, those in `further` by four, each value differently; signs are kept."""
+    """The rows moved away from zero by a tenth, those in `further` by four, each value differently;
+    signs are kept.
+    """
     size = abs(rows)
     typical = to_number((size**2).mean()) ** 0.5 or 1.0
     factor = rng.uniform(0.05, 0.15, rows.shape)
@@ -57,7 +61,9 @@ def _slope(batch: Batch, t0: float, rows: Array, what: str) -> Array:
 
 
 def _compare(batch: Batch, half: np.ndarray, alone: Array, together: Array) -> None:
-    """ArgumentError where the slopes of these rows differ; rows with values that are not finite say nothing."""
+    """ArgumentError where the slopes of these rows differ;
+    rows with values that are not finite say nothing.
+    """
     change, size = to_host(abs(alone - together)), to_host(abs(together))
     usable = np.isfinite(change).all(axis=1) & np.isfinite(size).all(axis=1)
     if not usable.any():

@@ -1,4 +1,6 @@
-"""Step sizes in machine code: the formulas of `first_step.py` and `controller.PIController` on plain numbers."""
+"""Step sizes in machine code: the formulas of `first_step.py` and `controller.PIController` on plain
+numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,18 @@
-"""The names of the places in the three arrays through which Python and the loops in machine code share one solve.
+"""Names of the places in the three arrays through which Python and the loops in machine code share a solve.
 
 addresses (int64): where the arrays are. n values in the state, s stages, T output times:
     rows (s + 1, n)      the state, then the slopes of the stages
     stages (s, width)    what each evaluation was given (n values) and left for its pull-back
     kept (room, s, width)  the same of the first accepted steps
     weights (s + 2, s)   rows 0 to s - 1 are a, then b and b - b_embedded; nodes (s,); interpolant (s, degree)
-    ts (T,), ys (T, n)   output times and states there; given (N + 1,) the times to walk, unless steps are chosen
+    ts (T,), ys (T, n)   output times and states there
+    given (N + 1,)       the times to walk, unless steps are chosen
     grid (room,), states (room, n)   accepted times and, where they are kept, the states there
     slope0 (n,)          the slope at the start as the recording of f gave it
     scratch (2, n)       the end of a step that is not FSAL, and its error
-    seeds (s, n), bars (s + 1, n), dense (s + 1, n)   cotangents of slopes; of lam and the states of stages; of [y, k_1, ...]
+    seeds (s, n)         cotangents of slopes
+    bars (s + 1, n)      of lam and the states of stages
+    dense (s + 1, n)     of [y, k_1, ...]
 counts (int64) and reals (float64): sizes and settings, and how far the loop has come.
 """
 

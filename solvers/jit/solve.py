@@ -33,8 +33,8 @@ _lock = free_in_child(threading.Lock())
 class Run:
     """A forward pass that was made in machine code, and what its derivative needs.
 
-    `machine` still holds the accepted times, the states there and the stages of the first `n_kept` steps; it is None once
-    a derivative was taken. `grid` and `states` are copies for further ones.
+    `machine` still holds the accepted times, the states there and the stages of the first `n_kept` steps; it
+    is None once a derivative was taken. `grid` and `states` are copies for further ones.
     """
 
     def __init__(self, machine: Machine, grid: np.ndarray, states: np.ndarray, n_kept: int) -> None:
@@ -81,7 +81,8 @@ def solve(
     compiled: Compiled,
     stats: Stats,
 ) -> Forward | None:
-    """The forward pass, counted in `stats`; None where it did not reach the end, which replay finds out the reason of.
+    """The forward pass, counted in `stats`; None where it did not reach the end,
+    which replay finds out the reason of.
 
     Raises: Unsupported; ImpureDynamicsError as replay does.
     """

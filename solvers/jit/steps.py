@@ -73,7 +73,9 @@ def make_stages(addresses, counts, t, t_next, stages, n_stages, real):
 
 @called
 def scaled_norm(values, y, y_new, size, rtol, atol):
-    """RMS of values / (atol + rtol max(|y|, |y_new|)), tolerances of their type; NaN where y_new has overflowed."""
+    """RMS of values / (atol + rtol max(|y|, |y_new|)), tolerances of their type;
+    NaN where y_new has overflowed.
+    """
     zero = rtol - rtol
     total, overflow = zero, zero
     for m in range(size):

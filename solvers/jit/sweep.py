@@ -1,4 +1,6 @@
-"""The adjoint of the steps taken, in machine code: `gradients/discrete.py`, whose formulas it has, for y0 and parameters."""
+"""The adjoint of the steps taken, in machine code: `gradients/discrete.py`, whose formulas it has,
+for y0 and parameters.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def pull(addresses, counts, t, stage, seed, bar, real):
 def collect(addresses, counts, n, output, real):
     """The outputs inside step n give cotangents to [y, k_1, ...], which are added up in `dense`.
 
-    Goes through the outputs downwards from `output`. Returns: (the next one to look at, the one at the end of the step or
-    0, whether there are any inside).
+    Goes through the outputs downwards from `output`. Returns: (the next one to look at, the one at the end of
+    the step or 0, whether there are any inside).
     """
     size, degree, s = load(counts, job.SIZE), load(counts, job.DEGREE), load(counts, job.N_STAGES)
     ts, grid = pointer(load(addresses, job.TS), 0.0), pointer(load(addresses, job.GRID), 0.0)
@@ -50,7 +52,9 @@ def collect(addresses, counts, n, output, real):
 
 @called
 def write_seed(addresses, counts, i, n_sums, h, is_dense, real):
-    """seeds[i] = h (b_i lam + sum_{j > i} a_ji Ybar_j) + what the outputs inside the step give; returns its pointer."""
+    """seeds[i] = h (b_i lam + sum_{j > i} a_ji Ybar_j) + what the outputs inside the step give;
+    returns its pointer.
+    """
     size, s = load(counts, job.SIZE), load(counts, job.N_STAGES)
     bars, dense = pointer(load(addresses, job.BARS), real), pointer(load(addresses, job.DENSE), real)
     weights = pointer(load(addresses, job.WEIGHTS), 0.0)
@@ -69,7 +73,9 @@ def write_seed(addresses, counts, i, n_sums, h, is_dense, real):
 
 @called
 def evaluate_node(addresses, counts, n, real):
-    """The slope at grid[n] again, as the first stage of the step that begins there; returns the pointer to the stage."""
+    """The slope at grid[n] again, as the first stage of the step that begins there;
+    returns the pointer to the stage.
+    """
     size, rows = load(counts, job.SIZE), pointer(load(addresses, job.ROWS), real)
     stages, states = pointer(load(addresses, job.STAGES), real), pointer(load(addresses, job.STATES), real)
     copy_row(shifted(states, n * size), stages, size)
@@ -88,7 +94,9 @@ def kept_stage(addresses, counts, n, i, real):
 
 @called
 def pull_stages(addresses, counts, n, is_dense, real):
-    """Pull the stages of step n but its first back, and add their cotangents to lam; the first one's seed is written."""
+    """Pull the stages of step n but its first back, and add their cotangents to lam;
+    the first one's seed is written.
+    """
     size, width, s = load(counts, job.SIZE), load(counts, job.WIDTH), load(counts, job.N_STAGES)
     n_sums = s - load(counts, job.IS_FSAL)
     grid, nodes = pointer(load(addresses, job.GRID), 0.0), pointer(load(addresses, job.NODES), 0.0)
@@ -142,8 +150,9 @@ def pull_node(addresses, counts, n, seed, real):
 def sweep(addresses, counts, reals, real):
     """Pull the cotangents ys_bar (T, n) back along the accepted steps.
 
-    lam, in row 0 of `bars`, ends as the cotangent of y0; those of the parameters are added to `params`. The stages of the
-    first MAX_KEPT steps were kept, the others are evaluated again. `real` is any value of the type of the state.
+    lam, in row 0 of `bars`, ends as the cotangent of y0; those of the parameters are added to `params`. The
+    stages of the first MAX_KEPT steps were kept, the others are evaluated again.
+    `real` is any value of the type of the state.
     """
     size, s, is_fsal = load(counts, job.SIZE), load(counts, job.N_STAGES), load(counts, job.IS_FSAL)
     lam, ys_bar = pointer(load(addresses, job.BARS), real), pointer(load(addresses, job.YS_BAR), real)

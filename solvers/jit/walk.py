@@ -111,7 +111,9 @@ def is_finite(row, size):
 
 @called
 def make_step(addresses, counts, reals, stages, real):
-    """One accepted step from t; returns the pointer to the state at its end, and its end (NaN: there is none)."""
+    """One accepted step from t; returns the pointer to the state at its end,
+    and its end (NaN: there is none).
+    """
     t, n, size = load(reals, job.T), load(counts, job.N_ACCEPTED), load(counts, job.SIZE)
     stop = load(pointer(load(addresses, job.TS), 0.0), load(counts, job.N_TIMES) - 1)
     end = pointer(load(addresses, job.SCRATCH), real)
@@ -172,8 +174,9 @@ def write_step(addresses, counts, reals, end, t_next, real):
 def walk(addresses, counts, reals, real):
     """Walk on from t to ts[-1]; at the start y0 and its slope are in rows 0 and 1, and ys[0] is written.
 
-    Returns DONE; FULL where `grid` (and `states`), or `kept`, has no room for the next step; FAILED where there is no
-    next step, or where it is not finite: why, replay will find out. `real` is any value of the type of the state.
+    Returns DONE; FULL where `grid` (and `states`), or `kept`, has no room for the next step; FAILED where
+    there is no next step, or where it is not finite: why, replay will find out.
+    `real` is any value of the type of the state.
     """
     size, width, s = load(counts, job.SIZE), load(counts, job.WIDTH), load(counts, job.N_STAGES)
     last = load(pointer(load(addresses, job.TS), 0.0), load(counts, job.N_TIMES) - 1)

@@ -111,9 +111,11 @@ _D = rows_of(
 
 
 def _interpolant(d: tuple[Row, ...]) -> tuple[Row, ...]:
-    """b_i(theta) = theta (F_0 + (1 - theta) (F_1 + theta (F_2 + (1 - theta) (F_3 + ... + theta F_6)))), expanded.
+    """b_i(theta) = theta (F_0 + (1 - theta) (F_1 + theta (F_2 + (1 - theta) (F_3 + ... + theta F_6)))),
+    expanded.
 
-    F_0 = b_i makes it end at the new state, F_1 and F_2 give it the slopes at both ends, the rest is published.
+    F_0 = b_i makes it end at the new state, F_1 and F_2 give it the slopes at both ends,
+    the rest is published.
     """
     rows = []
     for i, d_i in enumerate(zip(*d, strict=True)):

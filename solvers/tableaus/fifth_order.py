@@ -1,10 +1,11 @@
-"""Adaptive methods of orders 4 and 5 with rational coefficients and an interpolant of order 4 without further stages.
+"""Adaptive methods of orders 4 and 5 with rational coefficients and an interpolant of order 4 without further
+stages.
 
-Fehlberg's and Cash and Karp's methods have f at the end of the step as a seventh stage, with which the next one begins.
-With it there are quartics through both ends and both slopes whose remaining coefficients `d` meet the conditions of
-order 4: a line of them for Cash and Karp's, of which the one with the smallest conditions of order 5 (integral over the
-step of the sum of their squares; nearest parameter with denominator at most 20) was taken; for Fehlberg's the one that
-leaves out the sixth stage, as the step does.
+Fehlberg's and Cash and Karp's methods have f at the end of the step as a seventh stage, with which the next
+one begins. With it there are quartics through both ends and both slopes whose remaining coefficients `d` meet
+the conditions of order 4: a line of them for Cash and Karp's, of which the one with the smallest conditions
+of order 5 (integral over the step of the sum of their squares; nearest parameter with denominator at most 20)
+was taken; for Fehlberg's the one that leaves out the sixth stage, as the step does.
 """
 
 from __future__ import annotations

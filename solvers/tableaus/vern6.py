@@ -1,7 +1,7 @@
 """Verner's efficient pair of orders 6 and 5, with an interpolant of order 5.
 
-Its error is small because two nodes lie next to the end of the step; for the same reason weights as large as -176 and 172
-cancel, and round-off with them: it is a method for float64.
+Its error is small because two nodes lie next to the end of the step; for the same reason weights as large as
+-176 and 172 cancel, and round-off with them: it is a method for float64.
 """
 
 from __future__ import annotations

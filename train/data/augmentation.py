@@ -29,8 +29,8 @@ def augment(images: Array, key: np.ndarray, *, flip: bool, crop_pad: int = 4, er
             [0.02, 0.33] of the image and its aspect log-uniform in [0.3, 3.3], cut to the image's size.
     Returns: a new array, shape and dtype of `images`.
     Raises: ArgumentError.
-    Cost: one gather of the batch and one pass over it; one kernel on the device. The draws are made on the host, and
-        both devices give the same images.
+    Cost: one gather of the batch and one pass over it; one kernel on the device. The draws are made on the
+        host, and both devices give the same images.
     Sources: crop and flip as He et al. (2016), Deep residual learning, section 4.2; erasing as Zhong et al.
         (2020), Random erasing data augmentation, algorithm 1, whose retries for a
         rectangle that fits are replaced by a cut.
@@ -54,8 +54,9 @@ def draw_changes(
 ) -> np.ndarray:
     """int32 (N, 7) on the host: what `augment` does to each image of a batch (N, H, W, C).
 
-    A row is (down, right, is_mirrored, top, left, height, width): what is seen is moved by (down, right), read from the
-    right if mirrored, and erased in the rectangle at (top, left), which is empty where nothing is erased.
+    A row is (down, right, is_mirrored, top, left, height, width): what is seen is moved by (down, right),
+    read from the right if mirrored, and erased in the rectangle at (top, left),
+    which is empty where nothing is erased.
     """
     n, height, width, _ = shape
     changes = np.zeros((n, CHANGES), np.int32)
@@ -81,7 +82,9 @@ def _flip_and_crop(xp: ModuleType, images: Array, changes: np.ndarray, pad: int)
 
 
 def _draw_rectangles(shape: tuple[int, int, int], key: np.ndarray, probability: float) -> np.ndarray:
-    """int32 (N, 4): top, left, height and width of what is erased, a height of 0 in the images that are left alone."""
+    """int32 (N, 4): top, left, height and width of what is erased,
+    a height of 0 in the images that are left alone.
+    """
     n, height, width = shape
     draws = random.uniform(key, (5, n), np.float64)
     area = height * width * (_ERASED_AREA[0] + draws[0] * (_ERASED_AREA[1] - _ERASED_AREA[0]))

@@ -28,7 +28,9 @@ _LIMIT = 256 * MIB  # the published archives unpack to 177 MiB
 
 @dataclass(frozen=True)
 class CifarFormat:
-    """One of the four published forms: its archive, or its folder of files; the last file is the test part."""
+    """One of the four published forms: its archive, or its folder of files;
+    the last file is the test part.
+    """
 
     name: str
     archive: str

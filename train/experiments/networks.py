@@ -1,9 +1,11 @@
-"""Neural ODEs for images: h(0) is the normalised image itself, dh/dt = net(t, h) on [0, 1], then a linear classifier.
+"""Neural ODEs for images: h(0) is the normalised image itself, dh/dt = net(t, h) on [0, 1],
+then a linear classifier.
 
-Every convolution of `net` is 3x3 with time as one more channel, followed by norm(t) and ReLU. A stride-2 convolution
-halves the image, and a transposed one restores its mirror's exact size.
+Every convolution of `net` is 3x3 with time as one more channel, followed by norm(t) and ReLU. A stride-2
+convolution halves the image, and a transposed one restores its mirror's exact size.
 
-Source: Zheng, Gao, Lu, Su, Yu & Xie (2024), "Improving neural ODE training with temporal adaptive batch normalization",
+Source: Zheng, Gao, Lu, Su, Yu & Xie (2024), "Improving neural ODE training with temporal adaptive batch
+    normalization",
 NeurIPS; 1-channel images use half of the widths.
 """
 
@@ -73,7 +75,9 @@ def _channels(layers: list[Layer], first: int) -> int:
 
 
 def classifier(config: TrainConfig, shape: tuple[int, int, int], n_classes: int) -> Chain:
-    """The whole network: ODE, ordinary batch norm, dropout, one linear layer; images (B, H, W, C) -> logits (B, K)."""
+    """The whole network: ODE, ordinary batch norm, dropout, one linear layer; images (B, H, W, C)
+    -> logits (B, K).
+    """
 
     def norm(channels: int) -> Layer:
         return normalization(
@@ -108,6 +112,8 @@ def classifier(config: TrainConfig, shape: tuple[int, int, int], n_classes: int)
 
 
 def published_count(weights: Tree) -> int:
-    """The number of weights as papers count them: convolutions and the linear layer, without what time adds (time
-    channels, gamma and alpha) and without biases. The U-Net has 2,170,560 on 32x32x3 images and 10 classes."""
+    """The number of weights as papers count them: convolutions and the linear layer, without what time adds
+    (time channels, gamma and alpha) and without biases.
+    The U-Net has 2,170,560 on 32x32x3 images and 10 classes.
+    """
     return sum(leaf.size for path, leaf in leaves_with_paths(weights) if path[-1] == "w")

@@ -49,7 +49,8 @@ def draw_learning_curves(epochs: Sequence[Mapping[str, Any]], path: str | os.Pat
 
 
 def draw_nfe(epochs: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Mean evaluations of the dynamics a solve, forward and backward, and rejected steps, against the epoch, as PNG.
+    """Mean evaluations of the dynamics a solve, forward and backward, and rejected steps, against the epoch,
+    as PNG.
 
     Raises: ArgumentError if there are no epochs; OSError.
     """

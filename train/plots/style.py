@@ -10,7 +10,8 @@ from typing import Any
 
 from ...engine.atomic import replace_file
 
-# matplotlib takes 0.4 s to load, so it is imported where it is used, and by its Figure class: no display is needed.
+# matplotlib takes 0.4 s to load, so it is imported where it is used, and by its Figure class: no display is
+# needed.
 
 # Okabe & Ito's palette, which colour-blind people can tell apart; marks and line styles differ as well.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"

@@ -33,10 +33,12 @@ class TemporalNorm:
 def draw_temporal_norms(
     norms: Mapping[str, TemporalNorm], grid: np.ndarray, path: str | os.PathLike[str]
 ) -> None:
-    """mu(t), sigma(t), gamma(t), alpha(t) of every TA-BN layer, a row each, and how often its nodes were visited.
+    """mu(t), sigma(t), gamma(t), alpha(t) of every TA-BN layer, a row each,
+    and how often its nodes were visited.
 
-    Over channels: the median, the bands of 50% and 90% of them, and the single channels that vary most with time.
-    Below mu and sigma a grey strip marks nodes that were not visited: evaluation interpolates over them.
+    Over channels: the median, the bands of 50% and 90% of them, and the single channels that vary most with
+    time. Below mu and sigma a grey strip marks nodes that were not visited:
+    evaluation interpolates over them.
     Args:
         norms: layer name -> what it has learnt, all on one grid.
         grid: times of the nodes (K,).
@@ -95,7 +97,9 @@ def _channel_bands(axes: Any, grid: np.ndarray, values: np.ndarray) -> None:
 
 
 def _mark_unvisited(axes: Any, grid: np.ndarray, visits: np.ndarray) -> None:
-    """A grey mark at the foot of the panel, half a cell to either side, for each node with less than one visit."""
+    """A grey mark at the foot of the panel, half a cell to either side,
+    for each node with less than one visit.
+    """
     if (visits >= 1.0).all():
         return  # an empty mark would still stand in the legend
     edges = np.concatenate([grid[:1], 0.5 * (grid[1:] + grid[:-1]), grid[-1:]])

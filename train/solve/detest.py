@@ -1,6 +1,7 @@
 """The 25 problems of DETEST, classes A to E, each on [0, 20] with an output at every unit of time.
 
-Source: Hull, Enright, Fellen & Sedgwick (1972), SIAM J. Numer. Anal. 9(4), 603-637, with the numbers of Enright & Pryce
+Source: Hull, Enright, Fellen & Sedgwick (1972), SIAM J. Numer. Anal. 9(4), 603-637,
+    with the numbers of Enright & Pryce
 (1987), ACM TOMS 13(1), 1-27 (ACM Algorithm 648), which give C5's initial state and E4's 0.032 in full.
 """
 
@@ -111,10 +112,11 @@ _PLANETS_Y0 = [
 
 
 def five_planets(t: float, y: Y) -> Y:
-    """Five outer planets relative to the sun: 15 coordinates, planet by planet, then 15 velocities; per century / 10.
+    """Five outer planets relative to the sun: 15 coordinates, planet by planet, then 15 velocities;
+    per century / 10.
 
-    The sum over the other planets of m_j q_j / r_j**3, which is how they move the sun, is the sum over all less the
-    planet's own; the own part cancels against that of the mass m0 + m_i.
+    The sum over the other planets of m_j q_j / r_j**3, which is how they move the sun, is the sum over all
+    less the planet's own; the own part cancels against that of the mass m0 + m_i.
     """
     q = np.reshape(y[:15], (5, 3))
     square = np.sum(q * q, axis=1, keepdims=True)

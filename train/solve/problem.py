@@ -1,4 +1,6 @@
-"""What a textbook problem is: an initial value problem with output times and, beside it, its solution there."""
+"""What a textbook problem is: an initial value problem with output times and, beside it,
+its solution there.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ class Textbook:
     """y' = f(t, y), y(ts[0]) = y0, in float64.
 
     Attributes:
-        f: f(t, y) -> slope like y, in ordinary NumPy: odegrad traces it, and other solvers call it. It keeps the dtype of
-            y and takes constants as the doubles they are, so that extended precision solves the same problem.
+        f: f(t, y) -> slope like y, in ordinary NumPy: odegrad traces it, and other solvers call it. It keeps
+            the dtype of y and takes constants as the doubles they are,
+            so that extended precision solves the same problem.
         y0: initial state (D,).
         ts: output times (T,), the initial one included.
         about: one sentence.
@@ -45,7 +48,9 @@ class Textbook:
 
 
 def mirrored(problem: Textbook) -> Textbook:
-    """The same curve run through backwards in time: z' = -f(-t, z), z(-t) = y(t), from -ts[0] down to -ts[-1]."""
+    """The same curve run through backwards in time: z' = -f(-t, z), z(-t) = y(t),
+    from -ts[0] down to -ts[-1].
+    """
 
     def f(t: Any, z: Any) -> Any:
         return -problem.f(-t, z)

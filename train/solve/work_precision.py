@@ -32,7 +32,8 @@ class Point:
     """One solve.
 
     Attributes:
-        nfe: every call of f, those for finite-difference Jacobians included; an exact Jacobian counts as D of them.
+        nfe: every call of f, those for finite-difference Jacobians included;
+            an exact Jacobian counts as D of them.
         error: as `error_of` measures it; NaN where the solve failed.
         failure: type of the error that ended it.
     """
@@ -48,8 +49,8 @@ class Point:
 def error_of(problem: Textbook, ys: np.ndarray) -> float:
     """Root mean square, over output times after the first and components, of (ys - reference) / scale.
 
-    The scale of a component is its largest value at the output times, or `problem.smallest` if that is larger: what lies
-    below atol is not asked for.
+    The scale of a component is its largest value at the output times, or `problem.smallest` if that is
+    larger: what lies below atol is not asked for.
     """
     truth = reference(problem)
     scale = np.maximum(np.abs(truth).max(axis=0), problem.smallest)
@@ -141,7 +142,8 @@ def _point(problem: Textbook, name: str, solver: Solver, rtol: float) -> Point:
 
 
 def cost_at(points: Sequence[Point], error: float) -> float | None:
-    """Evaluations of one solver for this error: linear in log-log between its points; None outside what it reached.
+    """Evaluations of one solver for this error: linear in log-log between its points;
+    None outside what it reached.
 
     Points at which a tighter tolerance gave a larger error are left out: nobody would choose them.
     """
