@@ -1,9 +1,10 @@
-"""Elementwise chains of a program as generated CUDA kernels: each value goes through all steps of its `Run` in registers.
+"""Elementwise chains of a program as generated CUDA kernels:
+each value goes through all steps of its `Run` in registers.
 
-A kernel names its sizes: what divides an index is a constant, which the compiler turns into a product. It reads operands of
-any strides that broadcast to the shape of the run, numbers as literals or from a table in device memory, and computes in
-float32 and float64 side by side, as the program says. Values are read and written once. Sums over neighbouring axes
-follow in `chain_sums`.
+A kernel names its sizes: what divides an index is a constant, which the compiler turns into a product. It
+reads operands of any strides that broadcast to the shape of the run, numbers as literals or from a table in
+device memory, and computes in float32 and float64 side by side, as the program says. Values are read and
+written once. Sums over neighbouring axes follow in `chain_sums`.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Chain:
 
     Attributes:
         text: the kernel; its name is @.
-        slots: whose arrays are its arguments, in order: read, then written; behind them one array for each of `sums`, two
-            where there is a variance.
+        slots: whose arrays are its arguments, in order: read, then written; behind them one array for each of
+            `sums`, two where there is a variance.
         reads_numbers: whether the table of numbers is the first argument.
         written: those of `slots` that it writes.
         sums: with `sharing`, the sums that it makes, or prepares (`finish` is then needed).
@@ -72,7 +73,9 @@ class Chain:
 
 
 def chain_shape(plan: Plan, step: Step) -> Shape | None:
-    """The shape of the run that a step can be part of: a step on float32, float64 and truth values; None for others."""
+    """The shape of the run that a step can be part of: a step on float32, float64 and truth values;
+    None for others.
+    """
     metas = plan.program.metas
     out = metas[step.output]
     if out.dtype is None or plan.root[step.output] != step.output:
@@ -116,7 +119,9 @@ def _axes(plan: Plan, step: Step) -> Axes:
 
 
 def slot_strides(plan: Plan) -> dict[int, tuple[int, ...]]:
-    """For each slot that is a view with gaps, its strides in values. Tried on memory laid out like the real one."""
+    """For each slot that is a view with gaps, its strides in values.
+    Tried on memory laid out like the real one.
+    """
     metas, samples = plan.program.metas, {}  # type: ignore[var-annotated]
     for op, inputs, output, static in plan.program.steps:
         if plan.root[output] != output:
@@ -313,7 +318,9 @@ class _Writer:
         return f"{{ const index e = {position}; element(e{reads});{kept} {' '.join(self._observations(1))} }}"
 
     def _several(self, items: int, position: str) -> list[str]:
-        """Statements that do so at a position for each k: all reads go out before the first value is needed."""
+        """Statements that do so at a position for each k:
+        all reads go out before the first value is needed.
+        """
         loop = f"  for (int k = 0; k < {items}; ++k)"
         names = [(self._type(slot), self.name[slot], self._place(slot)) for slot in self.loaded]
         reads = " ".join(f"r{name}[k] = a{name}[{place}];" for _, name, place in names)
@@ -407,8 +414,8 @@ def _merged(axes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def _position(axes: list[tuple[int, int]]) -> str:
     """The text of sum_k i_k stride_k for the indices i of position e.
 
-    Without signs, the compiler knows that positions a multiple of n apart are equal modulo n, and reads the value of a channel
-    once for several.
+    Without signs, the compiler knows that positions a multiple of n apart are equal modulo n, and reads the
+    value of a channel once for several.
     """
     terms, inner = [], 1
     for k, (n, stride) in reversed(list(enumerate(axes))):

@@ -5,8 +5,8 @@ Every text follows a common head with these names:
     number          long long: sizes and positions
     Pack            16 bytes, `at[PACK]`: PACK = 4 floats or 2 doubles, which one instruction loads or stores
     load, store     a Pack at x + i. It is one instruction where x lies at a multiple of 16 bytes (i is a
-                    multiple of PACK) and the whole pack lies before `end`; otherwise, and at the end, value by
-                    value (0 past the end)
+                    multiple of PACK) and the whole pack lies before `end`; otherwise, and at the end, value
+                    by value (0 past the end)
     each_pack       act(i, packs, n) for i = first, first + stride, ... below `end`, with the packs at i of N
                     arrays, of which n values lie before `end`. AHEAD passes are loaded before the first is
                     acted on, which is what keeps the memory busy; act may write where it was just given a
