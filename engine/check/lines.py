@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import is_array, namespace_of, to_host, to_xp
 from ..errors import NeuralODEError
 from ..trace import Operation, Static, Trace, Var, dtype_of, evaluate, is_weak, new_trace
 from ..tree import Tree, leaves, unflatten
@@ -84,12 +85,12 @@ def _is_not_analytic(op: Operation, static: Static, inputs: Sequence[Any], value
     rng = np.random.default_rng(_SEED)
     directions = [rng.choice([-1.0, 1.0], np.shape(x)) if _is_complex(x) else None for x in inputs]
 
-    def change(unit: complex) -> Any:
+    def change(unit: complex) -> np.ndarray:
         given = [
-            x if v is None else (x + _STEP * unit * v).astype(x.dtype)
+            x if v is None else (x + to_xp(namespace_of(x), _STEP * unit * v)).astype(x.dtype)
             for x, v in zip(inputs, directions, strict=True)
         ]
-        return np.asarray(evaluate(op, tuple(given), static)) - value
+        return to_host(evaluate(op, tuple(given), static)) - to_host(value)
 
     along, across = change(1.0), change(1j)
     scale = float(np.max(np.abs(along), initial=0.0) + np.max(np.abs(across), initial=0.0))
@@ -97,4 +98,4 @@ def _is_not_analytic(op: Operation, static: Static, inputs: Sequence[Any], value
 
 
 def _is_complex(x: Any) -> bool:
-    return not is_weak(x) and isinstance(x, np.ndarray) and dtype_of(x).kind == "c"
+    return not is_weak(x) and is_array(x) and dtype_of(x).kind == "c"
