@@ -1,23 +1,19 @@
-"""Hypothesis profiles, Ctrl-C, and the array module under test."""
+"""Hypothesis profiles, Ctrl-C, the array module under test, and the whole suite on a device."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 import pytest
+import stand_in
 from cuda_on_device import cupy_or_skip
+from device_suite import DeviceSuite
 from fake_cupy import FakeCupy
 from hypothesis import settings
-from odegrad.engine.jit.layout import Unsupported
-from odegrad.engine.primitive import Primitive
-from odegrad.solvers import stages
-from odegrad.train import optimizers
-from odegrad.train.data import augmentation
 
 settings.register_profile("quick", derandomize=True, max_examples=10, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
@@ -27,26 +23,38 @@ settings.load_profile(os.environ.get("ODEGRAD_HYPOTHESIS", "quick"))
 # A shell's background jobs ignore Ctrl-C, and so would the programs that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+DEVICE = pytest.StashKey[DeviceSuite]()
 
-FAKE = FakeCupy()  # one for all tests: caches are kept by array module
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=["fake", "cupy"],
+        help="run the tests that use NumPy on a device: see device_suite.py",
+    )
 
 
-def _no_kernels(*_: object) -> None:
-    """Programs are evaluated eagerly: `test_cuda_replay.py` compiles their kernels for the CPU, which takes seconds."""
-    raise Unsupported("kernels on the stand-in for CuPy")
+def pytest_configure(config: pytest.Config) -> None:
+    name = config.getoption("device")
+    if name is None:
+        return
+    if name == "fake":
+        patch = pytest.MonkeyPatch()
+        config.add_cleanup(patch.undo)
+        xp = stand_in.install(patch)
+    else:
+        xp = cupy_or_skip()
+    suite = config.stash[DEVICE] = DeviceSuite(xp)
+    config.pluginmanager.register(suite, "device_suite")
+    suite.start()
 
 
 @pytest.fixture
 def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCupy]:
     """A stand-in for CuPy, as if it were installed; every op computes plainly. Silent reads fail the test."""
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    monkeypatch.setattr(Primitive, "fits_cuda", lambda *_: False)
-    monkeypatch.setattr(optimizers, "fits_adamw", lambda *_: False)
-    monkeypatch.setattr(augmentation, "fits_augment", lambda *_: False)
-    monkeypatch.setattr(stages, "CudaWorkspace", _no_kernels)
-    FAKE.reset()
-    yield FAKE
-    assert FAKE.silent_reads == [], "reads from the device beside engine/backend.py"
+    cupy = stand_in.install(monkeypatch)
+    yield cupy
+    assert cupy.silent_reads == [], "reads from the device beside engine/backend.py"
 
 
 @pytest.fixture(params=["numpy", "fake", pytest.param("cupy", marks=pytest.mark.gpu)])
@@ -64,5 +72,7 @@ def device_xp(request: pytest.FixtureRequest) -> ModuleType:
 
 
 @pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20240607)
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Random numbers: on the device in a run of `--device`."""
+    suite = request.config.stash.get(DEVICE, None)
+    return (np if suite is None else suite.numpy).random.default_rng(20240607)

@@ -53,6 +53,7 @@ FUNCTIONS = {
     "full_like": "a fill_value dtype order subok shape",
     "matmul": "* out dtype casting axes axis keepdims signature order",
     "max": "a axis out keepdims",
+    "may_share_memory": "a b max_work",
     "mean": "a axis dtype out keepdims",
     "min": "a axis out keepdims",
     "moveaxis": "a source destination",
@@ -64,7 +65,9 @@ FUNCTIONS = {
     "real": "val",
     "repeat": "a repeats axis",
     "reshape": "a newshape order copy",
+    "searchsorted": "a v side sorter",
     "shape": "a",
+    "shares_memory": "a b max_work",
     "stack": "tup axis out dtype casting",
     "sum": "a axis dtype out keepdims",
     "swapaxes": "a axis1 axis2",
@@ -114,6 +117,15 @@ NEEDS_ARRAYS = {
     "transpose": 1,
     "reshape": 1,
 }  # where CuPy takes no number
+
+UFUNC_OF = {
+    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
+    "mod": "remainder", "pow": "power", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or",
+    "xor": "bitwise_xor", "lshift": "left_shift", "rshift": "right_shift", "eq": "equal", "ne": "not_equal",
+    "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+}  # fmt: skip
+
+COMPUTING = {__name__, "mixing", "numpy", "scipy"}  # modules that read for another
 
 
 class ndarray:
@@ -209,6 +221,8 @@ class ndarray:
         return NotImplemented if own is None or method != "__call__" else own(*inputs, **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if not set(types) <= {ndarray, np.ndarray}:
+            return NotImplemented
         own = self._cupy.linalg if "linalg" in (function.__module__ or "") else self._cupy
         if not hasattr(own, function.__name__):
             return NotImplemented
@@ -277,8 +291,8 @@ def _check_call(name: str, parameters: list[str], args: tuple[Any, ...], kwargs:
 
 def _operator(name: str) -> Any:
     def operate(self: ndarray, *others: Any) -> Any:
-        if _traced(others) is not None:  # which has the reflected operator
-            return NotImplemented
+        if (traced := _traced(others)) is not None:
+            return _given_to(traced, name, self, others)
         with np.errstate(all="ignore"):
             found = getattr(self._host, name)(*map(_argument, others))
         if found is NotImplemented:
@@ -317,6 +331,15 @@ def _traced(args: tuple[Any, ...]) -> Any:
 
 def _handed_over(name: str, traced: Any, args: tuple[Any, ...]) -> Any:
     return traced.__cupy_override_elementwise_kernel__(types.SimpleNamespace(name=f"cupy_{name}"), *args)
+
+
+def _given_to(traced: Any, name: str, array: ndarray, others: tuple[Any, ...]) -> Any:
+    """What CuPy makes of an operator beside what takes ufuncs over: it asks for the ufunc, in the order of the operands."""
+    plain = name.strip("_")
+    is_reflected = plain not in UFUNC_OF and plain[1:] in UFUNC_OF
+    ufunc = getattr(np, UFUNC_OF[plain[1:] if is_reflected else plain])
+    operands = (*others, array) if is_reflected else (array, *others)
+    return traced.__array_ufunc__(ufunc, "__call__", *operands)
 
 
 def _index(index: Any) -> Any:
@@ -476,8 +499,8 @@ class FakeCupy(types.ModuleType):
 
 def _package_place() -> str | None:
     """file:line of the package that reads from the device by itself; None where the reader is the backend or a test."""
-    frame = sys._getframe(3)
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in COMPUTING:
         frame = frame.f_back  # type: ignore[assignment]
     name = frame.f_globals.get("__name__", "") if frame is not None else ""
     if not name.startswith("odegrad.") or name == "odegrad.engine.backend":

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from odegrad.engine import ops  # noqa: F401 - registers the primitives
+from odegrad.engine.backend import namespace_of
 from odegrad.engine.primitive import PRIMITIVES, Primitive
+from odegrad.engine.tree import leaves
 
 Draw = Callable[[np.random.Generator], Any]
 
@@ -93,8 +95,8 @@ class Case:
         return [*values, *self.derived(*values)] if self.derived else values
 
     def forward(self, values: Sequence[Any]) -> Any:
-        """The plain forward on NumPy arrays."""
-        return self.op.forward(np, *values, **self.static)
+        """The plain forward on arrays, of the module that they belong to."""
+        return self.op.forward(namespace_of(*leaves(values)), *values, **self.static)
 
     def with_wrt(self, values: Sequence[Any], chosen: Sequence[Any]) -> list[Any]:
         """`values` with the differentiated ones replaced."""
