@@ -30,6 +30,7 @@ from .trace import evaluate
 
 Runner = Callable[[Any], None]
 Targets = Sequence[tuple[int, Array]]  # (slot of a result, the array it is wanted in)
+Pairs = Sequence[tuple[Array, Array]]  # (the array it is wanted in, the result)
 
 
 class Arena:
@@ -383,27 +384,32 @@ class Binder:
         scalars: WeakScalars,
     ) -> None:
         """Copies of results that could not be written in place, and accumulated ones."""
-        xp = self.xp
+        weak = self.plan.weak
 
         def array_of(slot: int) -> Array:
-            if slot in self.plan.weak:
+            if slot in weak:
                 return scalars.array(slot, np.dtype(self.plan.program.metas[slot].number))
             return self.arrays[slot]
 
         for slot, target in targets:
-            if slot not in direct:
-                # A GPU has all numbers as float64.
-                casting = {"casting": "unsafe"} if slot in self.plan.weak else {}
-                code.calls([(xp.copyto, (target, array_of(slot)), casting)])
-        for slot, target in self.accumulate.get(group, ()):
-            if slot in self.added:
-                continue
-            value = array_of(slot)
+            if slot in weak:  # a GPU has all numbers as float64
+                code.calls([(self.xp.copyto, (target, array_of(slot)), {"casting": "unsafe"})])
+        copies = [(target, array_of(s)) for s, target in targets if s not in direct and s not in weak]
+        given = self.accumulate.get(group, ())
+        sums = [(target, array_of(slot)) for slot, target in given if slot not in self.added]
+        code.calls(self._deliveries(copies, sums))
+
+    def _deliveries(self, copies: Pairs, sums: Pairs) -> list[Call]:
+        """Calls that copy values into their targets, and add others, times the weight, to theirs."""
+        xp = self.xp
+        calls: list[Call] = [(xp.copyto, pair, {}) for pair in copies]
+        for target, value in sums:
             if self.weight is not None:
                 scaled, _ = self.workspace.arena.take(target.shape, target.dtype)
-                code.calls([(xp.multiply, (value, self.weight), {"out": scaled})])
+                calls.append((xp.multiply, (value, self.weight), {"out": scaled}))
                 value = scaled
-            code.calls([(xp.add, (target, value), {"out": target})])
+            calls.append((xp.add, (target, value), {"out": target}))
+        return calls
 
 
 def _steps_of(piece: Piece) -> tuple[Step, ...]:

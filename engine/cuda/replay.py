@@ -20,12 +20,13 @@ from ..jit.expressions import is_elementwise
 from ..partition import PROLOGUE, Plan
 from ..primitive import Call
 from ..program import Step
-from ..replay import Binder, Code, Runner, Targets, WeakScalars, Workspace
+from ..replay import Binder, Code, Pairs, Runner, Targets, WeakScalars, Workspace
 from ..tiled import Piece
 from . import hats
 from .chain_moments import FINISH_MOMENTS, OBSERVE, with_moments
 from .chain_sums import FINISH, FINISHED_A_BLOCK, FOLD, Sharing
 from .chains import Chain, Sum, chain_of, chain_shape, separated, slot_strides
+from .delivery import delivery_calls, fits_delivery
 from .graph import RecordedGroup, Recorder
 from .numbers import Numbers
 from .products import product_calls
@@ -186,6 +187,14 @@ class _CudaBinder(Binder):
             code.calls([(step.op.cuda, arguments, {"out": out, **step.static})])
         else:
             code.calls(_direct_calls(self.xp, step, out, arguments))
+
+    def _deliveries(self, copies: Pairs, sums: Pairs) -> list[Call]:
+        """One launch for most, and what is left one by one."""
+        fitting = [[pair for pair in pairs if fits_delivery(pair, self.weight)] for pairs in (copies, sums)]
+        others = [
+            [pair for pair in pairs if not fits_delivery(pair, self.weight)] for pairs in (copies, sums)
+        ]
+        return [*delivery_calls(fitting[0], fitting[1], self.weight), *super()._deliveries(*others)]
 
     def _hats(self, step: Step, out: Array) -> list[Call]:
         """The hat functions of a grid at a time from the table."""
