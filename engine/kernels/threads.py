@@ -22,22 +22,12 @@ from threadpoolctl import ThreadpoolController
 
 Share = Callable[[int], None]
 
-
-class _Local(threading.local):
-    """Of each thread: whether it is at work on a share,
-    and how many blocks with one thread of BLAS it is inside of.
-    """
-
-    is_share = False
-    n_held = 0
-
-
-_local = _Local()
+_local = threading.local()
 
 
 def is_share() -> bool:
     """Whether this thread is at work on a share: its kernels then divide nothing themselves."""
-    return _local.is_share
+    return getattr(_local, "is_share", False)
 
 
 class _BlasLimit:
@@ -63,16 +53,22 @@ class _BlasLimit:
 
     def leave(self) -> None:
         with self._lock:
+            if self._n_inside == 0:
+                return  # a block of the process that this one was forked from
             if self._n_inside == 1:
                 self._set(self._before)
             self._n_inside -= 1
 
-    def renew(self, n_inside: int) -> None:
-        """In a forked child, whose only thread is inside of so many blocks: the others never leave theirs."""
-        self._lock = threading.Lock()
-        was_held, self._n_inside = self._n_inside > 0, n_inside
-        if was_held and n_inside == 0:
+    def renewed(self) -> _BlasLimit:
+        """That of a forked child, whose BLAS nobody holds: what it does may well never leave the block in which it
+        was forked.
+        """
+        if self._n_inside:
             self._set(self._before)
+        self._lock, self._n_inside = threading.Lock(), 0
+        limit = _BlasLimit()
+        limit._libraries = self._libraries
+        return limit
 
     def _set(self, numbers: list[int]) -> None:
         for library, number, before in zip(self._libraries or [], numbers, self._before, strict=True):
@@ -165,9 +161,8 @@ _workers = _Workers()
 
 def _forget_threads() -> None:
     """After a fork the child has none of the threads, and the locks may have been held."""
-    global _workers
-    _workers = _Workers()
-    _blas.renew(max(0, _local.n_held))
+    global _blas, _workers
+    _blas, _workers = _blas.renewed(), _Workers()
 
 
 if hasattr(os, "register_at_fork"):
@@ -185,15 +180,10 @@ class one_blas_thread:  # noqa: N801  used like a function: with one_blas_thread
 
     def __enter__(self) -> int:
         self._held = None if is_share() else _blas  # a share is inside of a block already
-        if self._held is None:
-            return 1
-        n_threads = self._held.enter()
-        _local.n_held += 1
-        return n_threads
+        return self._held.enter() if self._held is not None else 1
 
     def __exit__(self, *raised: object) -> None:
         if self._held is not None:
-            _local.n_held -= 1
             self._held.leave()
 
 

@@ -214,7 +214,9 @@ with threadpool_limits(2):
         with one_blas_thread() as n_threads:
             again = blas_threads()
         found = inside, after, n_threads, again, blas_threads()
-        os._exit(0 if found == (({2} if sys.argv[1] == "others" else {1}), {2}, 2, {1}, {2}) else 3)
+        os._exit(0 if found == ({2}, {2}, 2, {1}, {2}) else 3)
+    elif sys.argv[1] != "others" and inside != {1}:
+        sys.exit("the parent's own block has ended")
     leave.set()
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -222,7 +224,8 @@ with threadpool_limits(2):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.parametrize("holder", ["others", "mine", "both"])
-def test_blas_is_as_free_in_a_forked_child_as_the_thread_that_forked_left_it(holder):
+def test_blas_is_free_in_a_forked_child(holder):
+    """Whichever thread held it; the block in which the process was forked may never end there."""
     command = [sys.executable, "-c", FORKING_UNDER_A_LIMIT, holder]
     result = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (result.returncode, result.stderr) == (0, "")
