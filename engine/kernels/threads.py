@@ -60,8 +60,8 @@ class _BlasLimit:
             self._n_inside -= 1
 
     def renewed(self) -> _BlasLimit:
-        """That of a forked child, whose BLAS nobody holds: what it does may well never leave the block in which it
-        was forked.
+        """That of a forked child, whose BLAS nobody holds:
+        what it does may well never leave the block in which it was forked.
         """
         if self._n_inside:
             self._set(self._before)
