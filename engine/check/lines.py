@@ -48,7 +48,8 @@ def caller_line() -> str:
 def operations_found(
     f: Callable[[Tree], Any], x: Tree, is_wanted: Callable[..., bool]
 ) -> tuple[list[str], str]:
-    """`name` at file:line of every operation of f(x) for which is_wanted(op, static, inputs, value), each once.
+    """`name` at file:line of every operation of f(x) for which is_wanted(op, static, inputs, value),
+    each once.
 
     The second value describes the error that ended f, or is "".
     """
