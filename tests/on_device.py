@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from cuda_on_cpu import on_cpu
+from cuda_on_cpu import compile_with, on_cpu
 from fake_cupy import FakeCupy
 from fake_graphs import install
+from odegrad.engine.cuda import products, replay, source
 from odegrad.engine.cuda.replay import CudaWorkspace
 from odegrad.engine.partition import partition
 from odegrad.engine.program import Recording, optimise, record
@@ -88,3 +89,17 @@ def with_kernels(device_xp: Any, monkeypatch: Any) -> Any:
         on_cpu(monkeypatch)
         install(device_xp, monkeypatch)
     return device_xp
+
+
+class Nothing:
+    """A module of kernels that are never launched."""
+
+    def get_function(self, name: str) -> str:
+        return name
+
+
+def without_compiling(monkeypatch: Any) -> None:
+    """From here to the end of the test, texts of kernels are written and not compiled."""
+    compile_with(lambda code, options: Nothing(), monkeypatch)
+    for module in (replay, products):
+        monkeypatch.setattr(module, "module", source.module)

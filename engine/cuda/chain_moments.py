@@ -58,33 +58,6 @@ template <typename T, int LANES, int WIDTH> __device__ void fold_moments(T (*sha
 }
 """
 
-FINISH_MOMENTS = """
-template <typename T> __device__ void finished_moments(
-    double (*shared)[3], const T* partial_mean, const T* partial_s, T* mean, T* var, long long results, long long columns,
-    long long terms, long long pieces, long long piece, long long rows) {
-  const long long result = (long long)blockIdx.x * 32 + threadIdx.x % 32;
-  const long long first = result / columns * terms * columns + result % columns;
-  double n = 0.0, m = 0.0, s = 0.0;
-  if (result < results)
-    for (long long j = threadIdx.x / 32; j < terms; j += 8) {
-      const long long before = j % pieces * piece, own = rows - before < piece ? rows - before : piece;
-      merge(n, m, s, (double)own, (double)partial_mean[first + j * columns], (double)partial_s[first + j * columns]);
-    }
-  fold_moments<double, 8, 32>(shared, n, m, s);
-  if (threadIdx.x < 32 && result < results) { mean[result] = T(m); var[result] = T(s / (rows * (terms / pieces))); }
-}
-""" + "".join(
-    f"""
-extern "C" __global__ void __launch_bounds__(256) finish_moments_{kind}(
-    const {kind}* partial_mean, const {kind}* partial_s, {kind}* mean, {kind}* var, long long results, long long columns,
-    long long terms, long long pieces, long long piece, long long rows) {{
-  __shared__ double shared[256][3];
-  finished_moments(shared, partial_mean, partial_s, mean, var, results, columns, terms, pieces, piece, rows);
-}}
-"""
-    for kind in ("f32", "f64")
-)
-
 
 def with_moments(plan: Plan, group: str, pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces of a group, where a mean and the variance about it are sums of one run."""

@@ -1,10 +1,9 @@
-"""Sums at the end of a chain: how the values are shared among blocks,
-and the second pass that adds what blocks found.
+"""Sums at the end of a chain: how the values are shared among blocks.
 
 A sum over neighbouring axes sees the array as (outer, rows, columns) and removes `rows`. A block takes some
 of the results of one (outer, columns), `width` of them, and a piece of the rows, which its `lanes` share;
 what it finds is added up in a tree in shared memory. Where the rows are more than a block's, each writes one
-row of a partial sum, and `finish` adds those in double precision. Nothing depends on which block is done
+row of a partial sum, and a second pass adds those (`chain_finish`). Nothing depends on which block is done
 first: the same values give the same bits, on any card.
 """
 
@@ -38,32 +37,6 @@ template <typename T, int LANES, int WIDTH> __device__ T folded(T* shared, T val
   return total;
 }
 """
-
-FINISH = """
-template <typename T> __device__ void finished(
-    double* shared, const T* __restrict__ partial, T* __restrict__ out, long long n, long long columns,
-    long long terms, double divisor) {
-  const long long result = (long long)blockIdx.x * 32 + threadIdx.x % 32;
-  const T* own = partial + result / columns * terms * columns + result % columns;
-  double total = 0.0;
-  if (result < n) for (long long j = threadIdx.x / 32; j < terms; j += 8) total += (double)own[j * columns];
-  total = folded<double, 8, 32>(shared, total);
-  if (threadIdx.x < 32 && result < n) out[result] = T(total / divisor);
-}
-
-extern "C" __global__ void __launch_bounds__(256) finish_f32(
-    const float* partial, float* out, long long n, long long columns, long long terms, double divisor) {
-  __shared__ double shared[256];
-  finished(shared, partial, out, n, columns, terms, divisor);
-}
-
-extern "C" __global__ void __launch_bounds__(256) finish_f64(
-    const double* partial, double* out, long long n, long long columns, long long terms, double divisor) {
-  __shared__ double shared[256];
-  finished(shared, partial, out, n, columns, terms, divisor);
-}
-"""
-FINISHED_A_BLOCK = 32  # results
 
 
 @dataclass(frozen=True)

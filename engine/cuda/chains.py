@@ -19,6 +19,7 @@ from ..fusion import Run, Shape, is_sum, local_results
 from ..jit.expressions import CPP, expression, is_elementwise
 from ..partition import Plan
 from ..program import Step
+from .chain_finish import Finish, Part, finish_of
 from .chain_moments import variance_of
 from .chain_sums import THREADS, Axes, Sharing, common_axes, summed_axes
 from .gathers import gather_text, is_gather, pieces_of
@@ -53,7 +54,8 @@ class Chain:
             `sums`, two where there is a variance.
         reads_numbers: whether the table of numbers is the first argument.
         written: those of `slots` that it writes.
-        sums: with `sharing`, the sums that it makes, or prepares (`finish` is then needed).
+        sums: with `sharing`, the sums that it makes, or prepares.
+        finish: the second pass of those that it prepares.
         grid, threads: blocks, and threads of each.
     """
 
@@ -63,6 +65,7 @@ class Chain:
     written: tuple[int, ...]
     sums: tuple[Sum, ...]
     sharing: Sharing | None
+    finish: Finish | None
     grid: tuple[int, ...]
     threads: int
 
@@ -202,9 +205,21 @@ class _Writer:
             written=tuple(self.written),
             sums=tuple(self.sums),
             sharing=self.sharing,
+            finish=self._finish(),
             grid=(blocks,) if self.sharing is None else (self.sharing.tiles, self.sharing.pieces),
             threads=threads,
         )
+
+    def _finish(self) -> Finish | None:
+        sharing = self.sharing
+        if sharing is None:
+            return None
+        parts = [
+            Part(self._type(found.slot), found.axes, found.divisor, found.variance is not None)
+            for found in self.sums
+            if sharing.terms(found.axes) > 1
+        ]
+        return finish_of(sharing, parts)
 
     def _items(self) -> int:
         return ITEMS if self.size >= LARGE else 1

@@ -23,9 +23,10 @@ from ..program import Step
 from ..replay import Binder, Code, Pairs, Runner, Targets, WeakScalars, Workspace
 from ..tiled import Piece
 from . import hats
-from .chain_moments import FINISH_MOMENTS, OBSERVE, with_moments
-from .chain_sums import FINISH, FINISHED_A_BLOCK, FOLD, Sharing
-from .chains import Chain, Sum, chain_of, chain_shape, separated, slot_strides
+from .chain_finish import FINISH, FINISH_THREADS
+from .chain_moments import OBSERVE, with_moments
+from .chain_sums import FOLD
+from .chains import Chain, chain_of, chain_shape, separated, slot_strides
 from .delivery import delivery_calls, fits_delivery
 from .graph import RecordedGroup, Recorder
 from .numbers import Numbers
@@ -38,9 +39,7 @@ from .source import EXACT, module
 # itself refuses to record cuBLAS, for products that are neither a kernel's (`products`) nor cublasLt's
 # (`cublaslt`).
 RECORDABLE = frozenset("matmul max mean_leading min reshape sum take unbroadcast".split())
-COMMON = (
-    TYPES + FOLD + FINISH + OBSERVE + FINISH_MOMENTS + hats.TEXT
-)  # kernels that are the same for all programs
+COMMON = TYPES + hats.TEXT  # kernels that are the same for all programs
 
 
 class CudaWorkspace(Workspace):
@@ -53,7 +52,7 @@ class CudaWorkspace(Workspace):
     def __init__(self, plan: Plan, xp: Any) -> None:
         self.numbers = Numbers(plan, xp)
         self.recorder = Recorder()
-        self._chains: dict[int, tuple[str, Chain]] = {}
+        self._chains: dict[int, tuple[list[str], Chain]] = {}  # names of its kernels
         super().__init__(plan, xp)
 
     def _schedules(self) -> dict[str, list[Piece]]:
@@ -76,10 +75,11 @@ class CudaWorkspace(Workspace):
         for piece in (piece for pieces in self.schedules.values() for piece in pieces):
             if isinstance(piece, Run):
                 chain = chain_of(self.plan, piece, strides, self.numbers.in_kernel)
-                name = names.setdefault(chain.text, f"chain_{len(names)}")
-                self._chains[id(piece)] = name, chain
+                both = [chain.text, *([] if chain.finish is None else [chain.finish.text])]
+                kernels = [names.setdefault(text, f"chain_{len(names)}") for text in both]
+                self._chains[id(piece)] = kernels, chain
         texts = [text.replace("@", name) for text, name in names.items()]
-        self.text = "\n".join([FUNCTIONS, FOLD, OBSERVE, self.numbers.text, *texts])
+        self.text = "\n".join([FUNCTIONS, FOLD, OBSERVE, FINISH, self.numbers.text, *texts])
         self.module = module(self.text, EXACT)
         self.fill_numbers = self.numbers.update(self.module)
 
@@ -94,8 +94,12 @@ class CudaWorkspace(Workspace):
 
     def chain(self, run: Run) -> tuple[Any, Chain]:
         """(kernel, what to launch it with) of a run."""
-        name, chain = self._chains[id(run)]
+        (name, *_), chain = self._chains[id(run)]
         return self.module.get_function(name), chain
+
+    def finish(self, run: Run) -> Any:
+        """The kernel of the second pass of a run's sums."""
+        return self.module.get_function(self._chains[id(run)][0][1])
 
     def reads_time(self, group: str) -> bool:
         """Whether a group needs numbers that depend on time."""
@@ -149,15 +153,16 @@ class _CudaBinder(Binder):
 
     def _emit_piece(self, code: Code, group: str, segment: Piece, scalars: WeakScalars) -> None:
         if isinstance(segment, Run):
-            code.calls(self._launches(*self.workspace.chain(segment)))
+            code.calls(self._launches(segment))
         else:
             super()._emit_piece(code, group, segment, scalars)
 
-    def _launches(self, kernel: Any, chain: Chain) -> list[Call]:
+    def _launches(self, run: Run) -> list[Call]:
         """The kernel of a chain, and the second pass of those sums that need one."""
+        kernel, chain = self.workspace.chain(run)
         arrays = [self.arrays[slot] for slot in chain.slots]
         _check_apart(arrays, len(chain.slots) - len(chain.written))
-        last: list[Call] = []
+        last: list[Array] = []
         for k, found in enumerate(chain.sums):
             slots = [found.slot] if found.variance is None else [found.slot, found.variance]
             outs = [self.arrays[slot] for slot in slots]
@@ -168,9 +173,13 @@ class _CudaBinder(Binder):
             size, scratch = (chain.sharing.partial_size,), self.workspace.scratch
             partials = [scratch.take(("sum", k, place), size, out.dtype) for place, out in enumerate(outs)]
             arrays += partials
-            last.append(_finishing(chain.sharing, found, partials, outs))
+            last += [*partials, *outs]
         table = (self.workspace.numbers.table,) if chain.reads_numbers else ()
-        return [(kernel, (chain.grid, (chain.threads,), (*table, *arrays)), {}), *last]
+        calls: list[Call] = [(kernel, (chain.grid, (chain.threads,), (*table, *arrays)), {})]
+        if chain.finish is not None:
+            finish = self.workspace.finish(run)
+            calls.append((finish, (chain.finish.grid, (FINISH_THREADS,), tuple(last)), {}))
+        return calls
 
     def _emit(self, code: Code, step: Step, scalars: WeakScalars) -> None:
         out, weak = self.arrays[step.output], self.plan.weak
@@ -216,23 +225,6 @@ class _DeviceNumbers(WeakScalars):
 
     def array(self, slot: int, dtype: np.dtype) -> Array:
         return self._workspace.numbers.view(slot)
-
-
-def _finishing(sharing: Sharing, found: Sum, partials: list[Array], outs: list[Array]) -> Call:
-    """The second pass of a sum, or of a mean and its variance."""
-    axes, kind = found.axes, KINDS[outs[0].dtype.name]
-    sizes = [axes.results, axes.columns, sharing.terms(axes)]
-    last: tuple[Any, ...] = (np.float64(found.divisor),)
-    if found.variance is not None:
-        sizes += [sharing.pieces, sharing.piece, sharing.axes.rows]
-        last = ()
-    name = f"finish_{kind}" if found.variance is None else f"finish_moments_{kind}"
-    blocks = (-(-axes.results // FINISHED_A_BLOCK),)
-    return (
-        module(COMMON).get_function(name),
-        (blocks, (256,), (*partials, *outs, *map(np.int64, sizes), *last)),
-        {},
-    )
 
 
 def _is_hats(plan: Plan, step: Step) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from odegrad.engine.cuda import chains, products, replay
+from odegrad.engine.cuda import chains
 from odegrad.engine.cuda.replay import CudaWorkspace
 from odegrad.engine.fusion import Run
+from on_device import without_compiling
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -20,17 +21,9 @@ from benchmarks.gpu.device import Device  # noqa: E402
 SHAPE = (4, 6, 6, 4)
 
 
-class Nothing:
-    """A module of kernels that are never launched."""
-
-    def get_function(self, name):
-        return name
-
-
 def test_programs_move_as_many_tensors_as_it_says(fake_cupy, monkeypatch):
     monkeypatch.setattr(chains, "LARGE", math.prod(SHAPE))
-    for module in (replay, products):
-        monkeypatch.setattr(module, "module", lambda text, options=(): Nothing())
+    without_compiling(monkeypatch)
     given, _ = normalization.drawn(Device(np, "cpu"), SHAPE)
     _, plan = normalization.planned(given)
     workspace, metas = CudaWorkspace(plan, fake_cupy), plan.program.metas

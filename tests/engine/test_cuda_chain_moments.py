@@ -6,21 +6,14 @@ import numpy as np
 import pytest
 from cuda_on_cpu import needs_compiler
 from odegrad import ops
-from odegrad.engine.cuda import chain_sums, products, replay
+from odegrad.engine.cuda import chain_sums
 from odegrad.engine.fusion import Run
 from odegrad.engine.ops.reductions import mean_leading, square_about_mean
-from on_device import OnDevice, with_kernels
+from on_device import OnDevice, with_kernels, without_compiling
 from oracles import EPS32, assert_close
 
 SHAPES = [(7, 1), (2, 5, 4, 3), (29, 65), (300, 2), (1, 4)]
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
-
-
-class Nothing:
-    """A module of kernels that are never launched."""
-
-    def get_function(self, name):
-        return name
 
 
 @pytest.fixture
@@ -32,8 +25,7 @@ def cupy(device_xp, monkeypatch):
 @pytest.fixture
 def texts_only(fake_cupy, monkeypatch):
     """The stand-in for CuPy, where nothing is compiled."""
-    for module in (replay, products):
-        monkeypatch.setattr(module, "module", lambda text, options=(): Nothing())
+    without_compiling(monkeypatch)
     return fake_cupy
 
 

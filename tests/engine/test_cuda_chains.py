@@ -17,15 +17,8 @@ from odegrad.engine.cuda.source import EXACT
 from odegrad.engine.fusion import Run
 from odegrad.engine.jit import Unsupported
 from odegrad.engine.primitive import Primitive
-from on_device import OnDevice, with_kernels
+from on_device import OnDevice, with_kernels, without_compiling
 from oracles import EPS32, EPS64, assert_close, norm
-
-
-class Nothing:
-    """A module of kernels that are never launched."""
-
-    def get_function(self, name):
-        return name
 
 
 @pytest.fixture
@@ -37,8 +30,7 @@ def cupy(device_xp, monkeypatch):
 @pytest.fixture
 def texts_only(fake_cupy, monkeypatch):
     """The stand-in for CuPy, where nothing is compiled."""
-    monkeypatch.setattr(replay, "module", lambda text, options=(): Nothing())
-    monkeypatch.setattr(products, "module", lambda text: Nothing())
+    without_compiling(monkeypatch)
     return fake_cupy
 
 
@@ -121,6 +113,20 @@ def test_kernels_give_the_values_of_the_interpreted_program(name, shape, dtype, 
     for result, expected in zip(found, exact, strict=True):
         assert result.dtype == expected.dtype
         assert_close(result, expected, scale=norm(*exact), tol=100 * eps)
+
+
+def test_sums_of_a_chain_are_finished_by_one_kernel(texts_only, rng):
+    """Two of channels, in pieces; the sums of each sample are done when the chain is."""
+
+    def f(t, y):
+        z = y * 2.0
+        return [np.sum(z, axis=(0, 1)), np.sum(y * z, axis=(0, 1)), np.sum(z, axis=1)]
+
+    device = OnDevice(texts_only, f, 0.4, rng.standard_normal((300, 2, 5)), [], pulls=False)
+    (run,) = [piece for piece in device.workspace.schedules["F"] if isinstance(piece, Run)]
+    kernel, chain = device.workspace.chain(run)
+    assert chain.finish.grid == (1, 2)
+    assert (kernel, device.workspace.finish(run)) == ("chain_0", "chain_1")
 
 
 @needs_compiler
@@ -248,7 +254,7 @@ def test_generated_text_compiles_for_cards(architecture, dtype, rng):
     fake = FakeCupy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", fake)
-        patch.setattr(replay, "module", lambda text, options=(): Nothing())
+        without_compiling(patch)
         patch.setattr(Primitive, "fits_cuda", lambda *_: False)
         devices = [OnDevice(fake, f, 0.4, y, params) for f in (normalised, summing, masked)]
     for device in devices:

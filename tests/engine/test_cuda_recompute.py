@@ -9,13 +9,13 @@ import pytest
 from cuda_on_cpu import needs_compiler
 from odegrad import grad, odeint, ops
 from odegrad.engine import backend
-from odegrad.engine.cuda import chains, products, replay
+from odegrad.engine.cuda import chains
 from odegrad.engine.cuda.replay import CudaWorkspace
 from odegrad.engine.fusion import Run
 from odegrad.engine.trace import base_value
 from odegrad.layers import BatchNorm, GroupNorm, TABatchNorm
 from odegrad.solvers import stages
-from on_device import OnDevice, with_kernels
+from on_device import OnDevice, with_kernels, without_compiling
 from oracles import EPS64, assert_close, norm
 
 SHAPE, NODES, LAYERS = (2, 5, 4, 3), (0.0, 0.2, 0.6, 1.0), 4
@@ -27,13 +27,6 @@ NORMS = {
 }
 
 
-class Nothing:
-    """A module of kernels that are never launched."""
-
-    def get_function(self, name):
-        return name
-
-
 @pytest.fixture
 def cupy(device_xp, monkeypatch):
     """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
@@ -43,8 +36,7 @@ def cupy(device_xp, monkeypatch):
 @pytest.fixture
 def texts_only(fake_cupy, monkeypatch):
     """The stand-in for CuPy, where nothing is compiled."""
-    for module in (replay, products):
-        monkeypatch.setattr(module, "module", lambda text, options=(): Nothing())
+    without_compiling(monkeypatch)
     return fake_cupy
 
 
