@@ -19,25 +19,28 @@ from ..engine.jit.choice import imported, maker_if_chosen
 
 LARGE = 1 << 13  # values; below it the calls, not the passes, are what a step costs
 
-OnePass = Callable[[Sequence[Array], Sequence[float]], tuple[Array, ...]]
+OnePass = Callable[[Sequence[float]], tuple[Array, ...]]
 
 
-def one_pass(kernel: str, like: Array) -> OnePass | None:
-    """The step `kernel` of `engine.jit.updates` on arrays like this one;
-    None where it is left to NumPy's calls.
+def one_pass(kernel: str, arrays: Sequence[Array]) -> OnePass | None:
+    """The step `kernel` of `engine.jit.updates` on these arrays; None where it is left to NumPy's calls.
 
-    Returns: a function of the arrays and numbers that the kernel reads, which gives new arrays; numbers are
-        rounded to the dtype of the arrays, as NumPy does it.
+    These also say what is wrong with arrays that are not alike.
+    Returns: a function of the kernel's numbers, which gives new arrays; numbers are rounded to the dtype of the
+        arrays, as NumPy does it.
     Cost: the first one imports numba, about a second.
     """
+    like = arrays[0]
     if not isinstance(like, np.ndarray) or like.size < LARGE or like.dtype not in (np.float32, np.float64):
+        return None
+    if any((array.dtype, array.shape) != (like.dtype, like.shape) for array in arrays):
         return None
     make = maker_if_chosen(_update_kernel)
     if make is None:
         return None
     entry, n_results = make(kernel, like.dtype)
 
-    def step(arrays: Sequence[Array], numbers: Sequence[float]) -> tuple[Array, ...]:
+    def step(numbers: Sequence[float]) -> tuple[Array, ...]:
         read = [np.ascontiguousarray(array) for array in arrays]
         results = tuple(np.empty(like.shape, like.dtype) for _ in range(n_results))
         job = np.array([array.ctypes.data for array in (*read, *results)], np.int64)

@@ -106,11 +106,11 @@ class SGD:
 
     def _step(self, lr: float, setting: Setting, *arrays: Array) -> tuple[Array, ...]:
         """(p, g) to (p,), or (p, g, v) to (p, v) with momentum."""
-        kernel = one_pass("momentum" if self.momentum else "sgd", arrays[0])
-        if kernel is None:
+        step = one_pass("momentum" if self.momentum else "sgd", arrays)
+        if step is None:
             return self._numpy_step(lr, setting, *arrays)
         ahead = self.momentum if self.nesterov else 0.0
-        return kernel(arrays, (setting.scale, setting.decay, -lr, self.momentum, ahead))
+        return step((setting.scale, setting.decay, -lr, self.momentum, ahead))
 
     def _numpy_step(
         self, lr: float, setting: Setting, p: Array, g: Array, *velocity: Array
@@ -188,14 +188,14 @@ class Adam:
 
     def _step(self, lr: float, count: int, setting: Setting, *arrays: Array) -> tuple[Array, ...]:
         """(p, g, m, v) to (p, m, v)."""
-        kernel = one_pass("adam", arrays[0])
-        if kernel is None:
+        step = one_pass("adam", arrays)
+        if step is None:
             return self._numpy_step(lr, count, setting, *arrays)
         shrink, pull = (1.0 - lr * setting.decay, 0.0) if self.is_decoupled else (1.0, setting.decay)
         beta1, beta2 = self.beta1, self.beta2
         root, rate = math.sqrt(1.0 - beta2**count), -lr / (1.0 - beta1**count)
         numbers = (setting.scale, shrink, pull, beta1, 1.0 - beta1, beta2, 1.0 - beta2, root, self.eps, rate)
-        return kernel(arrays, numbers)
+        return step(numbers)
 
     def _numpy_step(
         self, lr: float, count: int, setting: Setting, p: Array, g: Array, m: Array, v: Array

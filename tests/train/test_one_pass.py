@@ -101,18 +101,25 @@ def test_large_arrays_are_stepped_by_the_kernel(monkeypatch):
     assert kernels == [("adam", np.float64), ("adam", np.float32)]
 
 
+@pytest.mark.parametrize("other", [np.zeros(LARGE, np.float32), np.zeros(LARGE - 1), np.zeros((1, LARGE))])
+def test_arrays_that_are_not_alike_are_left_to_numpy(monkeypatch, other):
+    """A kernel would read beyond their ends."""
+    monkeypatch.setattr(module, "_update_kernel", None)
+    assert one_pass("adam", [np.zeros(LARGE)] * 3 + [other]) is None
+
+
 def test_small_arrays_do_not_ask_for_numba(monkeypatch):
     monkeypatch.setattr(module, "_update_kernel", None)
-    assert one_pass("adam", np.zeros(LARGE - 1)) is None
+    assert one_pass("adam", [np.zeros(LARGE - 1)] * 4) is None
 
 
 def test_the_environment_chooses_numpy(monkeypatch):
     monkeypatch.setattr(module, "_update_kernel", None)
     monkeypatch.setenv(CHOICE, "numpy")
-    assert one_pass("adam", np.zeros(LARGE)) is None
+    assert one_pass("adam", [np.zeros(LARGE)] * 4) is None
 
 
 def test_without_numba_steps_are_left_to_numpy(monkeypatch):
     monkeypatch.setattr(module, "_update_kernel", lambda: None)
     monkeypatch.delenv(CHOICE, raising=False)
-    assert one_pass("adam", np.zeros(LARGE)) is None
+    assert one_pass("adam", [np.zeros(LARGE)] * 4) is None
