@@ -26,8 +26,8 @@ def one_pass(kernel: str, arrays: Sequence[Array]) -> OnePass | None:
     """The step `kernel` of `engine.jit.updates` on these arrays; None where it is left to NumPy's calls.
 
     These also say what is wrong with arrays that are not alike.
-    Returns: a function of the kernel's numbers, which gives new arrays; numbers are rounded to the dtype of the
-        arrays, as NumPy does it.
+    Returns: a function of the kernel's numbers, which gives new arrays; numbers are rounded to the dtype of
+        the arrays, as NumPy does it.
     Cost: the first one imports numba, about a second.
     """
     like = arrays[0]

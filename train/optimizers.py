@@ -8,29 +8,21 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from ..engine.backend import Array, is_array, namespace_of
+from ..engine.backend import Array, namespace_of
 from ..engine.cuda.adamw import AdamNumbers, adamw, fits_adamw
-from ..engine.errors import ArgumentError, ArgumentTypeError
-from ..engine.tree import (
-    Path,
-    Tree,
-    leaves,
-    leaves_with_paths,
-    path_name,
-    tree_map,
-    unflatten,
-)
+from ..engine.errors import ArgumentError
+from ..engine.tree import Path, Tree, leaves, leaves_with_paths, tree_map, unflatten
 from .config import TrainConfig
 from .joined import step_leaves
 from .one_pass import one_pass
+from .optimizer_checks import check_grads, check_options, check_params
 
 # NumPy functions below dispatch on their arguments (__array_ufunc__, __array_function__), so CuPy arrays stay
-# on their device. Updates fill fresh arrays with `out=`: nothing given is written to, a 0-d array stays an
-# array.
+# on their device. Updates fill fresh arrays with `out=`: nothing given is written to, 0-d arrays stay arrays.
 
 Leaves = list[Array]
 
@@ -80,13 +72,13 @@ class SGD:
     decays: Callable[[Path], bool] | None = None
 
     def __post_init__(self) -> None:
-        _check_options(self, fractions=("momentum",))
+        check_options(self, fractions=("momentum",))
         if self.nesterov and not self.momentum:
             raise ArgumentError("`nesterov` needs `momentum` > 0; got 0.0")
 
     def init(self, params: Tree) -> Tree:
         """{"velocity": zeros like params}, or {} without momentum."""
-        _check_params(params)
+        check_params(params)
         return {"velocity": tree_map(np.zeros_like, params)} if self.momentum else {}
 
     def update(
@@ -95,7 +87,7 @@ class SGD:
         """One step; cost: copies of all leaves, and 2 new arrays;
         in large arrays one pass where numba is installed.
         """
-        _check_grads(grads, params)
+        check_grads(grads, params)
         columns = [leaves(params), leaves(grads)]
         if self.momentum:
             columns.append(leaves(state["velocity"]))
@@ -146,13 +138,13 @@ class Adam:
     is_decoupled: ClassVar[bool] = False  # the decay is added to the gradient
 
     def __post_init__(self) -> None:
-        _check_options(self, fractions=("beta1", "beta2"))
+        check_options(self, fractions=("beta1", "beta2"))
         if not self.eps > 0.0:
             raise ArgumentError(f"`eps` must be positive; got {self.eps}")
 
     def init(self, params: Tree) -> Tree:
         """{"count": int64 (), "m": zeros like params, "v": zeros like params}."""
-        _check_params(params)
+        check_params(params)
         return {
             "count": np.zeros((), np.int64),
             "m": tree_map(np.zeros_like, params),
@@ -165,7 +157,7 @@ class Adam:
         """One step; cost: copies of all leaves and 3 new arrays, in large ones one pass where numba is
         installed; on a device one launch and 3 new blocks.
         """
-        _check_grads(grads, params)
+        check_grads(grads, params)
         count = int(state["count"]) + 1
         columns = (leaves(params), leaves(grads), leaves(state["m"]), leaves(state["v"]))
         settings = _settings(self.weight_decay, self.decays, params, scales, len(columns[0]))
@@ -273,61 +265,3 @@ def _settings(
         return [Setting(decay, scale) for scale in scales]
     chosen = [decay if decays(path) else 0.0 for path, _ in leaves_with_paths(params)]
     return [Setting(*pair) for pair in zip(chosen, scales, strict=True)]
-
-
-def _check_options(optimizer: Any, fractions: tuple[str, ...]) -> None:
-    for name in fractions:
-        if not 0.0 <= getattr(optimizer, name) < 1.0:
-            raise ArgumentError(f"`{name}` must be in [0, 1); got {getattr(optimizer, name)}")
-    if not 0.0 <= optimizer.weight_decay < math.inf:
-        raise ArgumentError(f"`weight_decay` must be finite and not negative; got {optimizer.weight_decay}")
-
-
-def _check_params(params: Tree) -> None:
-    """ArgumentTypeError unless every leaf is an array of float32 or float64."""
-    wrong = [
-        f"{path_name(path)}: {_described(leaf)}"
-        for path, leaf in leaves_with_paths(params)
-        if not is_array(leaf) or leaf.dtype not in (np.float32, np.float64)
-    ]
-    if wrong:
-        raise ArgumentTypeError(
-            "`params` must be a tree of arrays of float32 or float64; got " + ", ".join(wrong)
-        )
-
-
-def _check_grads(grads: Tree, params: Tree) -> None:
-    """ArgumentError, with every leaf in question, unless `grads` has the paths,
-    shapes and dtypes of `params`.
-    """
-    if _is_alike(grads, params):
-        return
-    expected = {path: _described(leaf) for path, leaf in leaves_with_paths(params)}
-    got = {path: _described(leaf) for path, leaf in leaves_with_paths(grads)}
-    if got != expected:
-        wrong = [
-            f"{path_name(path)}: expected {expected.get(path, 'nothing')}, got {got.get(path, 'nothing')}"
-            for path in dict.fromkeys([*expected, *got])
-            if expected.get(path) != got.get(path)
-        ]
-        raise ArgumentError("`grads` does not match `params`: " + "; ".join(wrong))
-
-
-def _is_alike(grads: Tree, params: Tree) -> bool:
-    """Whether two trees certainly match, leaf by leaf: quickly, as it is asked in every step."""
-    if isinstance(params, dict):
-        return (
-            isinstance(grads, dict)
-            and grads.keys() == params.keys()
-            and all(_is_alike(grads[key], params[key]) for key in params)
-        )
-    if isinstance(params, (list, tuple)):
-        is_row = isinstance(grads, (list, tuple)) and len(grads) == len(params)
-        return is_row and all(map(_is_alike, grads, params))
-    if params is None:
-        return grads is None
-    return is_array(grads) and is_array(params) and (grads.dtype, grads.shape) == (params.dtype, params.shape)
-
-
-def _described(leaf: Any) -> str:
-    return f"{leaf.dtype} {leaf.shape}" if is_array(leaf) else type(leaf).__name__
