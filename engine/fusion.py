@@ -89,21 +89,45 @@ def _split(
             late.add(step.output)
         else:
             before.append(step)
-    read = {slot for step in run for slot in step.inputs}
-    idle = [step for step in run if step.output not in read and made.isdisjoint(step.inputs)]
-    later, moved = _late(plan, after, idle, fusible)
+    later, moved = _leaving(plan, run, after, fusible)
     if len(moved) == len(run):  # there would be no run
         return run, before, after
     return [step for step in run if step.output not in moved], before, later
 
 
-def _from_the_start(plan: Plan, steps: Sequence[Step], fusible: Fusible) -> list[Step]:
-    """The steps, those that need none of the others where they are needed."""
+def _given(steps: Sequence[Step]) -> list[Step]:
+    """The steps that need none of the others, or only such ones."""
     made = {step.output for step in steps}
-    given = {step.output for step in steps if made.isdisjoint(step.inputs)}
-    _, moved = _late(plan, steps, [step for step in steps if step.output in given], fusible)
-    others = [step for step in steps if step.output not in moved]
-    return _late(plan, others, [step for step in steps if step.output in moved], fusible)[0]
+    given: dict[int, Step] = {}
+    for step in steps:
+        if made.intersection(step.inputs) <= given.keys() and not is_sum(step):
+            given[step.output] = step
+    return list(given.values())
+
+
+def _leaving(
+    plan: Plan, run: Sequence[Step], after: Sequence[Step], fusible: Fusible
+) -> tuple[list[Step], frozenset[int]]:
+    """(the steps after a run, with those of the run that only they need; the results of these)."""
+    idle = _given(run)
+    while True:
+        later, moved = _late(plan, after, idle, fusible)
+        needed = {slot for step in run if step.output not in moved for slot in step.inputs}
+        if moved.isdisjoint(needed):
+            return later, moved
+        idle = [step for step in idle if step.output in moved - needed]
+
+
+def _from_the_start(plan: Plan, steps: Sequence[Step], fusible: Fusible) -> list[Step]:
+    """The steps, those that are given where they are needed."""
+    given = _given(steps)
+    while True:
+        found = {step.output for step in given}
+        others = [step for step in steps if step.output not in found]
+        ordered, moved = _late(plan, others, given, fusible)
+        if len(moved) == len(given):
+            return ordered
+        given = [step for step in given if step.output in moved]
 
 
 def _late(
@@ -117,13 +141,18 @@ def _late(
     waiting = {step.output: step for step in given if fusible(plan, step) is not None and not is_sum(step)}
     ordered: list[Step] = []
     moved: set[int] = set()
-    for step in steps:
+
+    def put(step: Step) -> None:
+        """A step, and before it what waits for it."""
         for slot in dict.fromkeys(step.inputs):
-            if slot in waiting and fusible(plan, step) == plan.program.metas[slot].shape:
-                ordered.append(waiting[slot])
+            given_step = waiting.pop(slot, None)
+            if given_step is not None and fusible(plan, step) == plan.program.metas[slot].shape:
+                put(given_step)
                 moved.add(slot)
-            waiting.pop(slot, None)
         ordered.append(step)
+
+    for step in steps:
+        put(step)
     return ordered, frozenset(moved)
 
 

@@ -25,6 +25,7 @@ from .joins import parts_in_place
 from .partition import PROLOGUE, Plan
 from .primitive import Call
 from .program import Step
+from .recompute import recomputing
 from .tiled import Piece, Tiled, TileLoop, sum_of_parts, tiled_schedule
 from .trace import evaluate
 
@@ -93,7 +94,7 @@ class Workspace:
 
     def _schedules(self) -> dict[str, list[Piece]]:
         """The steps of each group, in the order and the company in which they run."""
-        plan = self.plan
+        plan = self.plan = recomputing(self.plan)
         return {
             name: list(plan.steps[name]) if name == PROLOGUE else tiled_schedule(plan, name)
             for name in plan.order

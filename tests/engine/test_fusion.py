@@ -118,13 +118,14 @@ def test_a_step_that_needs_a_sum_waits_for_the_next_run(rng):
     assert len(runs) == 3  # up to the mean, up to the variance, the rest
 
 
-def test_every_step_is_scheduled_once_after_what_it_reads(rng):
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_every_step_is_scheduled_once_after_what_it_reads(f, rng):
     y, _, params = drawn(rng, SHAPES[0])
-    replayed = Replayed(summed, 0.4, y, params)
+    replayed = Replayed(f, 0.4, y, params)
     for group in ("F", "S", "Q"):
         segments = replayed.workspace.schedules[group]
         steps = [s for part in segments for s in (part.steps if isinstance(part, Run) else (part,))]
-        planned = replayed.plan.steps[group]
+        planned = replayed.workspace.plan.steps[group]
         assert sorted(s.output for s in steps) == sorted(s.output for s in planned)
         made_here = {s.output for s in planned}
         seen = set()
