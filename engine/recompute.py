@@ -7,10 +7,10 @@ than the memory: inside of a fused run a product is free, and a slope that does 
 fewer bytes.
 
 A residual is computed anew if a cheap elementwise step leads to it from what is there anyway: other
-residuals, constants, and small arrays, which are then kept instead. The step is repeated for every step that reads its
-result, so that it stays in the run of its reader. Several steps are made once a group, which takes a few
-hundredths of the time; that is done where residuals are so large that `discrete` could hold few steps, and
-would evaluate the stages of the others again.
+residuals, constants, and small arrays, which are then kept instead. The step is repeated for every step
+that reads its result, so that it stays in the run of its reader. Several steps are made once a group, which
+takes a few hundredths of the time; that is done where residuals are so large that `discrete` could hold few
+steps, and would evaluate the stages of the others again.
 
 The device has a choice of its own (`cuda.recompute`), which repeats steps in kernels.
 """
