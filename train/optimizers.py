@@ -172,10 +172,9 @@ class Adam:
         on a device by one kernel for all.
         """
         if namespace_of(*columns[0]) is not np and fits_adamw(*columns):
-            params, grads, m, v = columns
-            scaled = [_scaled(g, setting.scale) for g, setting in zip(grads, settings, strict=True)]
             numbers = AdamNumbers(lr, self.beta1, self.beta2, self.eps, count, self.is_decoupled)
-            return adamw(params, scaled, m, v, [setting.decay for setting in settings], numbers)
+            decays, scales = zip(*settings, strict=True)
+            return adamw(*columns, decays, scales, numbers)
         return step_leaves(partial(self._step, lr, count), 3, columns, settings)
 
     def _step(self, lr: float, count: int, setting: Setting, *arrays: Array) -> tuple[Array, ...]:

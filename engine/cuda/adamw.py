@@ -1,7 +1,7 @@
 """Adam and AdamW over all leaves of a parameter tree in one launch.
 
 For each value, at step t, with c1 = 1 - beta1**t and c2 = sqrt(1 - beta2**t):
-    AdamW: p *= 1 - lr decay               Adam: g += decay p
+    g *= scale;   AdamW: p *= 1 - lr decay;   Adam: g += decay p
     m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g**2;   p -= (lr / c1) m / (sqrt(v) / c2 + eps)
 A table on the device says where each leaf lies; a block works on CHUNK values of one leaf,
 which it finds by bisection.
@@ -25,7 +25,7 @@ THREADS = 256
 CHUNK = 4096  # values of a block: four passes of 256 float4
 LEAF = np.dtype(
     [(name, np.int64) for name in ("p", "g", "m", "v", "p_new", "m_new", "v_new", "size", "first_block")]
-    + [("shrink", np.float64), ("pull", np.float64)]
+    + [("shrink", np.float64), ("pull", np.float64), ("scale", np.float64)]
 )
 
 ADAMW = Source(
@@ -35,7 +35,7 @@ struct Leaf {
   const real *p, *g, *m, *v;
   real *p_new, *m_new, *v_new;
   number size, first_block;
-  double shrink, pull;  // factor of p; share of p that is added to g
+  double shrink, pull, scale;  // factor of p; share of p that is added to g; factor of g
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -49,13 +49,14 @@ adamw(const Leaf* leaves, int count, double beta1, double beta2, double eps, dou
   const number first = (blockIdx.x - leaf.first_block) * CHUNK;
   const number end = first + CHUNK < leaf.size ? first + CHUNK : leaf.size;
   const real keep1 = beta1, take1 = 1 - beta1, keep2 = beta2, take2 = 1 - beta2;
-  const real shrink = leaf.shrink, pull = leaf.pull, step = -rate, root = correction, small = eps;
+  const real shrink = leaf.shrink, pull = leaf.pull, scale = leaf.scale;
+  const real step = -rate, root = correction, small = eps;
   each_pack({leaf.p, leaf.g, leaf.m, leaf.v}, first + threadIdx.x * PACK, THREADS * PACK, end,
             [&](number i, const Pack* given, int) {
     Pack p, m, v;
     #pragma unroll
     for (int j = 0; j < PACK; ++j) {
-      const real g = given[1].at[j] + pull * given[0].at[j];
+      const real g = scale * given[1].at[j] + pull * given[0].at[j];
       m.at[j] = keep1 * given[2].at[j] + take1 * g;
       v.at[j] = keep2 * given[3].at[j] + take2 * (g * g);
       p.at[j] = shrink * given[0].at[j] + step * (m.at[j] / (sqrt(v.at[j]) / root + small));
@@ -99,15 +100,16 @@ def adamw(
     m: Sequence[Array],
     v: Sequence[Array],
     decays: Sequence[float],
+    scales: Sequence[float],
     numbers: AdamNumbers,
 ) -> tuple[list[Array], list[Array], list[Array]]:
     """(params, m, v) after one step; nothing given is written to.
 
     Args:
         params, grads, m, v: the leaves, for which `fits_adamw` is true, in one order.
-        decays: the weight decay of each leaf.
+        decays, scales: the weight decay and the factor of the gradient of each leaf.
     Returns: new arrays, parts of one block of memory for each of the three.
-    Cost: one launch, three allocations, and the table's way to the device: 88 bytes a leaf.
+    Cost: one launch, three allocations, and the table's way to the device: 96 bytes a leaf.
     """
     xp, dtype = namespace_of(*params), params[0].dtype
     results = [_apart(xp, params) for _ in range(3)]
@@ -122,6 +124,7 @@ def adamw(
     decay = np.array(decays, np.float64)
     table["shrink"] = 1.0 - numbers.lr * decay if numbers.decoupled else 1.0
     table["pull"] = 0.0 if numbers.decoupled else decay
+    table["scale"] = scales
     used = table[blocks > 0]
     if len(used):
         on_device = to_xp(xp, used.view(np.uint8))

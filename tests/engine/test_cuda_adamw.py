@@ -34,12 +34,13 @@ def drawn(rng, dtype, xp):
     return columns
 
 
-def stepped(optimizer, params, grads, state, lr, decays):
+def stepped(optimizer, params, grads, state, lr, decays, scales=None):
     """A step by the kernel: the state is {"m", "v", "count"} of lists."""
     numbers = AdamNumbers(
         lr, optimizer.beta1, optimizer.beta2, optimizer.eps, state["count"] + 1, isinstance(optimizer, AdamW)
     )
-    params, m, v = adamw(params, grads, state["m"], state["v"], decays, numbers)
+    scales = [1.0] * len(params) if scales is None else scales
+    params, m, v = adamw(params, grads, state["m"], state["v"], decays, scales, numbers)
     return params, {"m": m, "v": v, "count": numbers.step}
 
 
@@ -80,6 +81,17 @@ def test_each_leaf_has_its_own_decay(xp, rng):
         np.testing.assert_allclose(plain - got, 0.1 * decay * p, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("optimizer", [AdamW(weight_decay=0.3), Adam(weight_decay=0.3)], ids=str)
+def test_each_leaf_has_its_own_factor_of_the_gradient(xp, rng, optimizer):
+    params, grads = drawn(rng, np.float64, xp)
+    scales, decays = [1.0, 0.5, 2.0, 3.0, 0.25, 0.1, 7.0], [0.3] * len(params)
+    found, _ = stepped(optimizer, params, grads, at_start(xp, params), 0.1, decays, scales)
+    scaled = [np.asarray(scale * g) for scale, g in zip(scales, wide(grads), strict=True)]
+    expected, _ = optimizer.update(scaled, optimizer.init(wide(params)), wide(params), 0.1)
+    for got, wanted in zip(wide(found), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-13)
+
+
 def test_nothing_given_is_written_to(xp, rng):
     (params, grads), (m, v) = (drawn(rng, np.float32, xp) for _ in range(2))
     before = [wide(column) for column in (params, grads, m, v)]
@@ -102,9 +114,10 @@ def test_the_optimisers_of_training_step_by_it(rng, optimizer, fake_cupy, monkey
     calls = []
     monkeypatch.setattr(optimizers, "adamw", lambda *given: calls.append(given) or adamw(*given))
     params, grads = ({"w": rng.standard_normal((3, 5)), "b": [rng.standard_normal(3)]} for _ in range(2))
-    expected, expected_state = optimizer.update(grads, optimizer.init(params), params, 0.1)
+    scales = [0.5, 2.0]
+    expected, expected_state = optimizer.update(grads, optimizer.init(params), params, 0.1, scales)
     params, grads = (tree_map(fake_cupy.asarray, tree) for tree in (params, grads))
-    found, state = optimizer.update(grads, optimizer.init(params), params, 0.1)
+    found, state = optimizer.update(grads, optimizer.init(params), params, 0.1, scales)
     assert len(calls) == 1 and state["count"] == expected_state["count"]
     for got, wanted in (
         (found, expected),
