@@ -27,7 +27,7 @@ from .kernels.winograd_limits import BLOCK, SEEN, Limits
 
 LIMITS = Limits(channels=5, values=1 << 9, filled=0.36, few_channels=40, filled_of_few=0.55, tile=1 << 13)
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-_WIDTH = 512  # values of a kernel that are transformed at a time: 18 of them a value stay in cache
+WIDTH = 512  # values of a kernel that are transformed at a time: 18 of them a value stay in cache
 
 
 def is_available() -> bool:
@@ -71,9 +71,9 @@ def kernel_spectrum(kernel: np.ndarray) -> np.ndarray:
     """(36, C, N) = G w G^T of a kernel (3, 3, C, N) without gaps."""
     _, _, n_source, n_target = kernel.shape
     spectrum = scratch(np, "kernel", (SEEN**2, n_source, n_target), kernel.dtype)
-    work = scratch(np, "planes", (18 * _WIDTH,), kernel.dtype)
+    work = scratch(np, "planes", (18 * WIDTH,), kernel.dtype)
     transform = _transform("kernel", kernel.dtype)
-    transform(_address(kernel), _address(spectrum), _address(work), n_source * n_target, _WIDTH)
+    transform(address(kernel), address(spectrum), address(work), n_source * n_target, WIDTH)
     return spectrum
 
 
@@ -99,7 +99,7 @@ def _spectrum(role: str, seen: int, images: np.ndarray, corner: Pair, down: int,
     step_n, step_h = images.strides[0] // images.itemsize, images.strides[1] // images.itemsize
     transform = _transform("spectra", images.dtype)
     transform(
-        _address(images), _address(spectrum), _address(work),
+        address(images), address(spectrum), address(work),
         seen, step_n, step_h, height, width, channels, *corner, n, down, across, _entry(spectrum),
     )  # fmt: skip
     return spectrum
@@ -117,7 +117,7 @@ def write_outputs(products: np.ndarray, target: np.ndarray, down: int, across: i
     step_n, step_h, step_w, _ = (step // target.itemsize for step in target.strides)
     transform = _transform("outputs", target.dtype)
     transform(
-        _address(products), _address(target), _address(work),
+        address(products), address(target), address(work),
         step_n, step_h, step_w, rows, columns, channels, n, down, across, _entry(products),
     )  # fmt: skip
 
@@ -125,9 +125,9 @@ def write_outputs(products: np.ndarray, target: np.ndarray, down: int, across: i
 def write_taps(total: np.ndarray, wbar: np.ndarray) -> None:
     """wbar (3, 3, C, N), any strides, = A^T m A of the sums m (36, C, N)."""
     taps = wbar if wbar.flags.c_contiguous else scratch(np, "taps", wbar.shape, wbar.dtype)
-    work = scratch(np, "planes", (18 * _WIDTH,), wbar.dtype)
+    work = scratch(np, "planes", (18 * WIDTH,), wbar.dtype)
     transform = _transform("taps", wbar.dtype)
-    transform(_address(total), _address(taps), _address(work), total.size // SEEN**2, _WIDTH)
+    transform(address(total), address(taps), address(work), total.size // SEEN**2, WIDTH)
     if taps is not wbar:
         wbar[...] = taps
 
@@ -142,7 +142,8 @@ def _entry(spectrum: np.ndarray) -> int:
     return spectrum.strides[0] // spectrum.itemsize
 
 
-def _address(array: np.ndarray) -> int:
+def address(array: np.ndarray) -> int:
+    """Of the first value."""
     return array.ctypes.data
 
 

@@ -271,12 +271,15 @@ TRANSFORMS = {f.__name__: (f, n) for f, n in ((spectra, 12), (outputs, 10), (ker
 
 @cache
 def transform(name: str, dtype: Any) -> Entry:
-    """One of TRANSFORMS for float32 or float64, as a C function of addresses and sizes that releases the
-    interpreter's lock.
+    """One of TRANSFORMS for float32 or float64.
 
     Cost: some tenths of a second, milliseconds where the machine code is on disk.
     """
-    function, n_sizes = TRANSFORMS[name]
+    return c_function(*TRANSFORMS[name], dtype)
+
+
+def c_function(function: Callable[..., None], n_sizes: int, dtype: Any) -> Entry:
+    """A function of three addresses and of sizes, compiled; it releases the interpreter's lock."""
     values = types.CPointer(types.float32 if dtype == np.float32 else types.float64)
     compiled = compiled_loop(function, types.void(values, values, values, *[types.int64] * n_sizes))
     arguments = [ctypes.c_void_p] * 3 + [ctypes.c_int64] * n_sizes

@@ -11,8 +11,8 @@ usual im2col, taps and channels side by side) and multiplies them with the kerne
   and with few input channels one product is scattered (`scatter`);
 - weight gradient: the windows of x, transposed, times ybar, summed over the tiles.
 
-Kernels of 3x3 at stride 1 with many channels take fewer products (`winograd`) where the caller accepts their
-round-off; few channels on one side are spread over taps as whole images (`narrow`).
+Kernels of 3x3 with many channels take fewer products where the caller accepts their round-off (`winograd`,
+and at stride 2 `winograd_strided`); few channels on one side are spread over taps as whole images (`narrow`).
 
 A tile is small enough for its windows to stay in cache, and tiles are dealt out to threads, each with BLAS at
 one thread. The bits of forward and input gradient do not depend on the number of threads; the weight gradient
@@ -44,13 +44,19 @@ from .geometry import (
     result_buffer,
 )
 from .narrow import correlate_narrow, is_narrow, narrow_tiles, narrow_window_product
-from .phases import Place, forward_phase, input_grad_phases, phase_places
+from .phases import Place, forward_phase, input_grad_phases, phase_places, reversed_kernel
 from .products import summed_over_rows
 from .scatter import is_worthwhile, scatter_product
 from .scratch import scratch
 from .threads import one_blas_thread, run_shares
 from .tiles import Tile, cut
 from .winograd import correlate_winograd, is_winograd, winograd_weight_grad
+from .winograd_strided import (
+    forward_strided,
+    input_grad_strided,
+    is_strided_winograd,
+    weight_grad_strided,
+)
 
 
 def conv2d_output_shape(
@@ -94,6 +100,8 @@ def conv2d(
             correlate_narrow(xp, x, phase, y, geometry.stride)
         elif xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.y_shape[:3], dtype):
             correlate_winograd(x, phase, y)
+        elif xp is np and is_strided_winograd(geometry, y, x):
+            forward_strided(x, phase.matrix.reshape(w.shape), geometry.padding[0], y)
         else:
             correlate(xp, x, [phase], y, geometry.stride)
     return y
@@ -178,6 +186,8 @@ def conv2d_weight_grad(
         _narrow_weight_grad(xp, x, ybar, geometry, wbar)
     elif xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.y_shape[:3], dtype):
         winograd_weight_grad(x, ybar, geometry.padding, partial(_sum_over_tiles, np), wbar)
+    elif xp is np and is_strided_winograd(geometry, ybar, x):
+        weight_grad_strided(x, ybar, geometry.padding[0], partial(_sum_over_tiles, np), wbar)
     else:
         n_images, *positions, n_out = geometry.y_shape
         depth = wbar.size // n_out
@@ -192,6 +202,9 @@ def _fill_phases(
     """The positions of xbar that taps reach, in the way that is fastest for this size."""
     if is_worthwhile(geometry.w_shape):
         scatter_product(xp, ybar, w, xbar, places)
+        return
+    if xp is np and is_strided_winograd(geometry, xbar, ybar):
+        input_grad_strided(ybar, reversed_kernel(np, w, xbar.dtype), geometry.padding[0], xbar)
         return
     phases = input_grad_phases(xp, w, places, xbar.dtype)
     if xp is np and is_winograd(geometry.w_shape, geometry.stride, geometry.x_shape[:3], xbar.dtype):

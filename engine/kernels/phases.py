@@ -42,13 +42,17 @@ def forward_phase(xp: ModuleType, w: Array, geometry: Geometry, dtype: Any) -> P
     )
 
 
+def reversed_kernel(xp: ModuleType, w: Array, dtype: Any) -> Array:
+    """(kh, kw, Cout, Cin) without gaps: what takes ybar to xbar, of w (kh, kw, Cin, Cout) or of some taps."""
+    return xp.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2), dtype=dtype)
+
+
 def input_grad_phases(xp: ModuleType, w: Array, places: Sequence[Place], dtype: Any) -> list[Phase]:
     """The phases at these places, each with its taps of w as a matrix."""
     n_in = w.shape[2]
     phases = []
     for reaching, *place in places:
-        reversed_taps = w[reaching][::-1, ::-1].transpose(0, 1, 3, 2)
-        phases.append(Phase(xp.ascontiguousarray(reversed_taps, dtype=dtype).reshape(-1, n_in), *place))
+        phases.append(Phase(reversed_kernel(xp, w[reaching], dtype).reshape(-1, n_in), *place))
     return phases
 
 

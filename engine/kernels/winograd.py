@@ -69,7 +69,7 @@ def is_winograd(
     limits = (_compiled if _compiled is not None and _compiled.is_available() else winograd_numpy).LIMITS
     channels = min(w_shape[2:])
     n_images, rows, columns = outputs
-    n_blocks = _n_blocks(rows) * _n_blocks(columns)
+    n_blocks = n_blocks_along(rows) * n_blocks_along(columns)
     is_enough = channels >= limits.channels and n_images * n_blocks * channels >= limits.values
     least = limits.filled if channels >= limits.few_channels else limits.filled_of_few
     is_filled = rows * columns >= least * BLOCK**2 * n_blocks
@@ -80,7 +80,7 @@ def correlate_winograd(source: np.ndarray, phase: Phase, target: np.ndarray) -> 
     """Fill target (B, ., ., N) from source (B, ., ., C) by one phase of step 1 with 3x3 taps, on the host."""
     n_source, n_target = source.shape[3], target.shape[3]
     transforms = _transforms(source, target)
-    tiles = _cut(source.shape[0], phase.counts, n_source, n_target, transforms.LIMITS.tile)
+    tiles = cut_blocks(source.shape[0], phase.counts, n_source, n_target, transforms.LIMITS.tile)
     with one_blas_thread():  # a thread of BLAS that has helped with the kernel would spin beside ours
         kernel = transforms.kernel_spectrum(phase.matrix.reshape(3, 3, n_source, n_target))
         work = partial(_correlate_tile, transforms, source, phase, kernel, target)
@@ -96,7 +96,7 @@ def _correlate_tile(
     tile: Tile,
 ) -> None:
     start, stop = tile.rows.start, tile.rows.stop
-    down, across = _n_blocks(stop - start), _n_blocks(phase.counts[1])
+    down, across = n_blocks_along(stop - start), n_blocks_along(phase.counts[1])
     corner = (start + phase.offset[0], phase.offset[1])
     spectrum = transforms.source_spectrum(source[tile.images], corner, down, across, target.dtype)
     products = transforms.product_buffer(spectrum.shape[1], kernel.shape[2], target.dtype)
@@ -117,14 +117,14 @@ def winograd_weight_grad(
 
     def multiply(tile: Tile, product: np.ndarray) -> None:
         start, stop = tile.rows.start, tile.rows.stop
-        down, across = _n_blocks(stop - start), _n_blocks(ybar.shape[2])
+        down, across = n_blocks_along(stop - start), n_blocks_along(ybar.shape[2])
         corner = (start - padding[0], -padding[1])
         spectrum = transforms.source_spectrum(x[tile.images], corner, down, across, wbar.dtype)
         cotangent = transforms.cotangent_spectrum(ybar[tile.images, start:stop], down, across, wbar.dtype)
         np.matmul(spectrum.transpose(0, 2, 1), cotangent, out=product.reshape(SEEN**2, n_source, n_target))
 
     positions = (ybar.shape[1], ybar.shape[2])
-    tiles = _cut(x.shape[0], positions, n_source, n_target, transforms.LIMITS.tile)
+    tiles = cut_blocks(x.shape[0], positions, n_source, n_target, transforms.LIMITS.tile)
     with one_blas_thread():  # also of the products in `write_taps`
         sum_over_tiles(tiles, multiply, total)
         transforms.write_taps(total, wbar)
@@ -135,17 +135,18 @@ def _transforms(*images: np.ndarray) -> ModuleType:
     return _compiled if _compiled is not None and _compiled.is_fit(*images) else winograd_numpy
 
 
-def _n_blocks(n_outputs: int) -> int:
+def n_blocks_along(n_outputs: int) -> int:
+    """How many blocks cover an axis."""
     return -(-n_outputs // BLOCK)
 
 
 @lru_cache(maxsize=512)
-def _cut(n_images: int, positions: Pair, n_source: int, n_target: int, tile: int) -> tuple[Tile, ...]:
+def cut_blocks(n_images: int, positions: Pair, n_source: int, n_target: int, tile: int) -> tuple[Tile, ...]:
     """Whole images, or rows of blocks of one image: about `tile` values of the wider side.
 
     They are fewer where the products would not be small ones of BLAS (see `products`).
     """
-    down, across = _n_blocks(positions[0]), _n_blocks(positions[1])
+    down, across = n_blocks_along(positions[0]), n_blocks_along(positions[1])
     n_blocks = min(tile // max(n_source, n_target), SMALL // (n_source * n_target))
     n_blocks = n_blocks if n_blocks >= _FEWEST_IN_TILE else _BLOCKS_IN_TILE
     if down * across > n_blocks:
