@@ -19,8 +19,10 @@ import numpy as np
 from .backend import is_array, namespace_of
 from .cuda.replay import CudaWorkspace
 from .errors import ArgumentError, ArgumentTypeError
+from .forking import free_in_child
 from .jit.layout import Unsupported
 from .partition import partition
+from .primitive import Primitive
 from .program import Program, optimise, record
 from .replay import StageSet, Workspace
 from .trace import NUMBERS, Var
@@ -30,6 +32,7 @@ logger = logging.getLogger("odegrad")
 
 MAX_KINDS = 32  # of arguments, that one function remembers
 _GROUP = "run"
+_lock = free_in_child(threading.Lock())  # around what functions know: the replays they have
 
 
 def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -> Callable[..., Tree]:
@@ -44,21 +47,26 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
     Args:
         f: function of trees of arrays and Python numbers that returns a tree of these. It must be pure:
             everything else it reads (global and captured arrays and numbers) stays as it was in the first
-            call, and what it does besides (printing, counting) happens in that call only.
+            call, and what it does besides (printing, counting) happens in that call only; callbacks of its
+            solves are called in each.
             It may not branch on values.
-        static_argnums: positions of arguments that are not traced, hashable: f is recorded for each value of
-            them. Strings and truth values are never traced.
-    Returns: the function. Its results are new arrays.
-        Called inside a derivative or another trace it is f itself.
+        static_argnums: positions of arguments that are not traced, hashable: f is recorded for each value and
+            type of them. What decides a shape, an option of a solve or how often something is done belongs
+            here. Strings, truth values and other hashable objects are never traced.
+    Returns: the function. Its results are new arrays, of no dimension where f returns a NumPy scalar.
+        Called inside a derivative or another trace it is f itself, and so it is where a replay calls it back.
+        Threads that call it with arguments of one kind take turns.
     Raises: TracedValueError for what a trace cannot see; ArgumentTypeError for results that are no arrays
-        (statistics of a solve); what f raises in its first call; in later ones what its solves raise.
-    Cost: the buffers of a replay, kept as long as the function, for the latest 32 kinds of arguments.
+        (statistics of a solve, what TA-BN layers saw), for masked arrays and matrices, and for arguments that
+        cannot be told apart; what f raises in its first call; in later ones what its solves raise.
+    Cost: the buffers of a replay, kept as long as the function, for the latest 32 kinds of arguments. Each
+        call copies the arrays that it is given and those that it returns: a function that passes over
+        large arrays a few times gains nothing.
     """
     if not callable(f):
         raise ArgumentTypeError(f"`jit` takes a function; got {type(f).__name__}")
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
     known: OrderedDict[Hashable, _Replay] = OrderedDict()
-    lock = threading.Lock()
 
     @functools.wraps(f)
     def jitted(*args: Tree, **kwargs: Tree) -> Tree:
@@ -67,15 +75,19 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
         if any(type(value) is Var for value in values):
             return of_traced(*args, **kwargs)
         key = (fixed, _kind((args, kwargs)))
-        with lock:
-            replay = known.get(key)
-            if replay is not None:
-                known.move_to_end(key)
+        try:
+            with _lock:
+                replay = known.get(key)
+                if replay is not None:
+                    known.move_to_end(key)
+        except TypeError as error:
+            _refuse_unhashable((args, kwargs), error)
+            raise
         if replay is not None:
-            return replay(values)
+            return of_traced(*args, **kwargs) if replay.is_running_here else replay(values)
         replay, result = _recorded(of_traced, args, kwargs)
         if replay is not None:
-            with lock:
+            with _lock:
                 known[key] = replay
                 while len(known) > MAX_KINDS:
                     known.popitem(last=False)
@@ -87,7 +99,7 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
 def _without_static(
     f: Callable[..., Tree], args: tuple[Tree, ...], numbers: tuple[int, ...]
 ) -> tuple[tuple[Tree, ...], Callable[..., Tree], Hashable]:
-    """The other arguments, f as a function of them, and the static ones."""
+    """The other arguments, f as a function of them, and a key of the static ones."""
     if not numbers:
         return args, f, ()
     if any(not -len(args) <= n < len(args) for n in numbers):
@@ -97,12 +109,10 @@ def _without_static(
     positions = {n % len(args) for n in numbers}
     fixed = tuple((n, args[n]) for n in sorted(positions))
     for n, value in fixed:
-        try:
-            hash(value)
-        except TypeError as error:
+        if not _is_hashable(value):
             raise ArgumentTypeError(
                 f"argument {n} is static, and must be hashable; got {type(value).__name__}"
-            ) from error
+            )
 
     def of_others(*others: Tree, **kwargs: Tree) -> Tree:
         full = list(others)
@@ -110,7 +120,15 @@ def _without_static(
             full.insert(n, value)
         return f(*full, **kwargs)
 
-    return tuple(arg for n, arg in enumerate(args) if n not in positions), of_others, fixed
+    key = tuple((n, _static_kind(value)) for n, value in fixed)
+    return tuple(arg for n, arg in enumerate(args) if n not in positions), of_others, key
+
+
+def _static_kind(value: Any) -> Any:
+    """The value with its type: 1, 1.0 and True are equal, and f may do something else with each."""
+    if type(value) is tuple:
+        return tuple, tuple(map(_static_kind, value))
+    return type(value), value
 
 
 def _kind(tree: Tree) -> Any:
@@ -127,6 +145,24 @@ def _kind(tree: Tree) -> Any:
     if is_array(tree):
         return kind, tree.shape, tree.dtype
     return kind if _is_number(tree) or isinstance(tree, np.generic) else (kind, tree)
+
+
+def _refuse_unhashable(given: Tree, error: TypeError) -> None:
+    """ArgumentTypeError for a leaf without a hash, by which calls would be told apart."""
+    for path, leaf in leaves_with_paths(given):
+        if not _is_traced(leaf) and not _is_hashable(leaf):
+            raise ArgumentTypeError(
+                f"arguments under `jit` are arrays, numbers or hashable objects; got {type(leaf).__name__} at "
+                f"{path_name(path[1:])!r}. Capture it instead, or give its class a hash (a frozen dataclass of such)"
+            ) from error
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_number(value: Any) -> bool:
@@ -147,6 +183,7 @@ def _recorded(
     flat = leaves(given)
     places = [k for k, leaf in enumerate(flat) if _is_traced(leaf)]
     names = [path_name(path) for path, _ in leaves_with_paths(given)]
+    _refuse_subclasses(given)
 
     def of_leaves(*values: Any) -> Tree:
         full = list(flat)
@@ -156,7 +193,14 @@ def _recorded(
         return f(*new_args, **new_kwargs)
 
     traced = [np.asarray(flat[k]) if isinstance(flat[k], np.generic) else flat[k] for k in places]
-    recording = record(of_leaves, traced, [names[k] for k in places])
+    try:
+        recording = record(of_leaves, traced, [names[k] for k in places], keeps_values=True)
+    except TypeError as error:
+        error.add_note(
+            "raised while `jit` recorded the function: there all arrays and numbers among the arguments are traced. Name "
+            "in `static_argnums` those that decide shapes, options of a solve or how often something is done"
+        )
+        raise
     if any(type(value) is Var for value in recording.hidden):
         return None, f(*args, **kwargs)
     for path, leaf in leaves_with_paths(recording.result):
@@ -166,10 +210,28 @@ def _recorded(
                 f"{path_name(path)!r}. Leave it out, or take it from a call without `jit`"
             )
     like = unflatten(recording.result, (0 for _ in recording.values))
-    constants = [value.copy() if is_array(value) else value for value in recording.hidden]
-    results = [np.array(value) if isinstance(value, np.generic) else value for value in recording.values]
-    results = [value.copy() if is_array(value) else value for value in results]
-    return _Replay(optimise(recording.program), constants, traced, places, like), unflatten(like, results)
+    replay = _Replay(optimise(recording.program), recording.hidden, traced, places, like)
+    return replay, unflatten(like, _own(recording.values))
+
+
+def _refuse_subclasses(given: Tree) -> None:
+    """ArgumentTypeError for masked arrays, matrices and the like: a replay computes on their plain data."""
+    for path, leaf in leaves_with_paths(given):
+        if isinstance(leaf, np.ndarray) and type(leaf) not in (np.ndarray, np.memmap):
+            raise ArgumentTypeError(
+                f"arrays under `jit` must be plain numpy.ndarrays; got a {type(leaf).__name__} at "
+                f"{path_name(path[1:])!r}, whose own rules would be lost. Convert it with numpy.array(...), a masked "
+                "array with .filled(value)"
+            )
+
+
+def _own(values: Sequence[Any]) -> list[Any]:
+    """Results as arrays that nobody else has; numbers as they are."""
+    return [value.copy() if is_array(value) else _as_array(value) for value in values]
+
+
+def _as_array(value: Any) -> Any:
+    return np.array(value) if isinstance(value, np.generic) else value
 
 
 class _Replay:
@@ -183,15 +245,18 @@ class _Replay:
     ) -> None:
         self._like, self._places = like, places
         self._program, self._constants = program, constants
-        self._lock = threading.Lock()
+        self._lock = free_in_child(threading.Lock())
+        self._thread: int | None = None  # that is at work
         self._numbers = [k for k, value in enumerate(traced) if not is_array(value)]
         self._run: Callable[[Any], None] | None = None
+        self._leaving = [step.op for step in program.steps if type(step.op) is not Primitive]
         try:
             self._bind(namespace_of(*(value for value in traced if is_array(value))), traced)
         except Unsupported as error:
             logger.info(
                 "odegrad: a function under `jit` is interpreted: no replay on this device of %s", error
             )
+        self._forget()
 
     def _bind(self, xp: Any, traced: Sequence[Any]) -> None:
         program, metas = self._program, self._program.metas
@@ -201,32 +266,45 @@ class _Replay:
         buffers = {slot: xp.empty(metas[slot].shape, metas[slot].dtype) for slot in arrays}
         self._buffers = [(program.inputs.index(slot), buffer) for slot, buffer in buffers.items()]
         self._results = [xp.empty(metas[s].shape, metas[s].dtype or metas[s].number) for s in program.outputs]
-        self._load(traced)
+        self._workspace.load(dict(zip(program.hidden, self._constants, strict=True)) | self._given(traced))
         targets = list(zip(program.outputs, self._results, strict=True))
         self._run = StageSet(self._workspace, buffers, {_GROUP: targets}).run[_GROUP]
 
-    def _load(self, traced: Sequence[Any]) -> None:
-        """Give captured values and numbers."""
-        values = dict(zip(self._program.hidden, self._constants, strict=True))
-        values.update((self._program.inputs[k], traced[k]) for k in self._numbers)
-        self._workspace.load(values)
+    def _given(self, traced: Sequence[Any]) -> dict[int, Any]:
+        """The numbers among the arguments, by their slots."""
+        return {self._program.inputs[k]: traced[k] for k in self._numbers}
+
+    @property
+    def is_running_here(self) -> bool:
+        """Whether this thread is inside of a call: one that a callback makes would wait for itself."""
+        return self._thread == threading.get_ident()
 
     def __call__(self, values: Sequence[Any]) -> Tree:
         """The result of f; `values` are the leaves of all arguments."""
         traced = [values[place] for place in self._places]
         with self._lock:
-            return unflatten(self._like, self._outputs(traced))
+            self._thread = threading.get_ident()
+            try:
+                return unflatten(self._like, self._outputs(traced))
+            finally:
+                self._thread = None
+                self._forget()
 
     def _outputs(self, traced: Sequence[Any]) -> list[Any]:
         if self._run is None:
-            return self._program.run(traced, self._constants)
+            return _own(self._program.run(traced, self._constants))
         for k, buffer in self._buffers:
             buffer[...] = traced[k]
         if self._numbers:
-            self._load(traced)
+            self._workspace.load(self._given(traced))
         self._run(None)
         metas = self._program.metas
         return [
             result.copy() if metas[slot].dtype is not None else result.item()
             for slot, result in zip(self._program.outputs, self._results, strict=True)
         ]
+
+    def _forget(self) -> None:
+        """What the steps of a call left with their operations would outlive it: the states of a solve."""
+        for operation in self._leaving:
+            operation.forget()

@@ -121,6 +121,9 @@ class Primitive:
                 kept.append(shape_of(value) if only_shape else value)
         return tuple(kept)
 
+    def forget(self) -> None:
+        """Drop what a call left with the operation; only those that are made for one call leave anything."""
+
     def pull_back(
         self, ybar: Any, saved: tuple[Any, ...], static: Static, needs: tuple[bool, ...]
     ) -> Iterable[Any]:

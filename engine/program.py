@@ -211,14 +211,19 @@ class Recording(NamedTuple):
 
 
 def record(
-    f: Callable[..., Tree], arguments: Sequence[Any], names: Sequence[str] | Callable[[], Sequence[str]]
+    f: Callable[..., Tree],
+    arguments: Sequence[Any],
+    names: Sequence[str] | Callable[[], Sequence[str]],
+    *,
+    keeps_values: bool = False,
 ) -> Recording:
     """Call f(*arguments) once, on plain arrays and numbers, and write down what it does.
 
     A program that was recorded before keeps the names it had; they may be given as a function that is only
-    called for a new one.
+    called for a new one. With `keeps_values` what f captured is copied where it is used: f may write to it
+    in between, as it fills a buffer of its own again.
     """
-    with new_trace(is_program=True) as trace:
+    with new_trace(is_program=True, keeps_values=keeps_values) as trace:
         inputs = [trace.input(base_value(argument)) for argument in arguments]
         result = f(*inputs)
     slots = tuple(trace.slot_of(output) for output in leaves(result))

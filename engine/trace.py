@@ -41,6 +41,8 @@ class Operation(Protocol):
 
     def __call__(self, *args: Any, **static: Any) -> Any: ...
 
+    def forget(self) -> None: ...
+
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]: ...
 
     def pull_back(
@@ -138,15 +140,18 @@ class Trace:
     `is_program` traces keep every slot's value (their shapes are needed to compile) and compute on plain
     arrays: a Var of an outer trace that the function captured becomes a constant slot whose stored value is
         that Var.
+    `keeps_values`: constants are copies, and an array that was written to since is another constant.
     """
 
-    def __init__(self, level: int, *, is_program: bool = False) -> None:
+    def __init__(self, level: int, *, is_program: bool = False, keeps_values: bool = False) -> None:
         self.level = level
         self.is_program = is_program
+        self.keeps_values = keeps_values
         self.instructions: list[Instruction] = []
         self.values: list[Any] = []
         self.constants: dict[int, Any] = {}
         self._slot_of_constant: dict[int, int] = {}
+        self._captured: list[Any] = []  # of which constants are copies: these keep the ids unique
         self._n_slots = 0
 
     def new_slot(self, value: Any) -> int:
@@ -168,11 +173,16 @@ class Trace:
             return -1
         is_number = type(argument) in NUMBERS
         slot = None if is_number else self._slot_of_constant.get(id(argument))
+        if slot is not None and self.keeps_values and not _is_same(self.constants[slot], argument):
+            slot = None
         if slot is None:
             slot = self.new_slot(base_value(argument))
             self.constants[slot] = argument  # the reference keeps the id unique while the trace lives
             if not is_number:
                 self._slot_of_constant[id(argument)] = slot
+            if self.keeps_values and is_array(argument):
+                self.constants[slot] = argument.copy()
+                self._captured.append(argument)
         return slot
 
     def record(
@@ -195,11 +205,11 @@ _levels = _Levels()
 
 
 @contextmanager
-def new_trace(*, is_program: bool = False) -> Iterator[Trace]:
+def new_trace(*, is_program: bool = False, keeps_values: bool = False) -> Iterator[Trace]:
     """A trace one level inside those that are open; the level is given back even if the function raises."""
     _levels.depth += 1
     try:
-        yield Trace(_levels.depth, is_program=is_program)
+        yield Trace(_levels.depth, is_program=is_program, keeps_values=keeps_values)
     finally:
         _levels.depth -= 1
 
@@ -331,6 +341,11 @@ def saved_bytes(instructions: Sequence[Instruction]) -> int:
                 whole = value if getattr(value, "base", None) is None else value.base
                 held[id(whole)] = getattr(whole, "nbytes", value.nbytes)
     return sum(held.values())
+
+
+def _is_same(copy: Any, argument: Any) -> bool:
+    """Whether a captured array still holds what its copy does, bit by bit."""
+    return not is_array(argument) or copy.tobytes() == argument.tobytes()
 
 
 def base_value(value: Any) -> Any:

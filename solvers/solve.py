@@ -69,7 +69,8 @@ class Solve(Primitive):
         self._stats = stats
         is_differentiated = [_is_differentiated(value) for value in args]
         self.is_differentiated = any(is_differentiated)
-        self.is_recorded = self.is_differentiated and any(is_inside_program(value) for value in args)
+        self.is_in_program = any(is_inside_program(value) for value in args)
+        self.is_recorded = self.is_differentiated and self.is_in_program
         if self.is_differentiated and not options.is_tableau:
             raise NeuralODEError(
                 f"a solve with method={options.method.name!r} has no derivative; differentiate through an explicit "
@@ -109,6 +110,7 @@ class Solve(Primitive):
 
     def forward(self, xp: Any, y0: Array, ts: Any, *constants: Any, structure: Any = None) -> Array:
         dynamics, times = self.dynamics, self._times
+        is_entrance = times is not None
         if times is None:  # not the call at the entrance, whose values the dynamics were recorded with
             times = output_times(ts)
             dynamics = dynamics.at(float(times[0]), y0, constants)
@@ -116,11 +118,12 @@ class Solve(Primitive):
         with self._kernels():
             done = self._walked(dynamics, times, stats)
         self.done = done
+        # The trace keeps this operation: if that kept traced values, they would keep the trace, and all of it
+        # would wait for the collector of cycles, or as long as a program that is replayed.
+        if self.is_differentiated or is_entrance and self.is_in_program:
+            done.dynamics = self.dynamics = dynamics.frozen()
         if not self.is_differentiated:
             return done.trajectory.ys
-        # The trace keeps this operation: if that kept traced values, they would keep the trace, and all of it
-        # would wait for the collector of cycles.
-        done.dynamics = self.dynamics = dynamics.frozen()
         return done.trajectory.ys.copy()  # the caller may write to it; `backsolve` starts from these states
 
     def _walked(self, dynamics: Dynamics, times: np.ndarray, stats: Stats | None) -> Forward:
@@ -139,6 +142,9 @@ class Solve(Primitive):
             keeps_path=keeps_path,
             stats=stats,
         )
+
+    def forget(self) -> None:
+        self.done = None
 
     def keep(self, args: tuple[Any, ...], output: Any) -> tuple[Any, ...]:
         """The arguments and the forward pass; of arrays the copies that the forward pass owns."""

@@ -1,12 +1,15 @@
 """`jit`: what is replayed is what the function does, with the values of now, in arrays of the caller's own."""
 
+import os
+import signal
 import threading
 
 import numpy as np
 import pytest
-from odegrad import errors, grad, hvp, jit, ops, value_and_grad
+from odegrad import errors, grad, hvp, jit, odeint, ops, value_and_grad
 from odegrad.engine import jitted
 from odegrad.engine.cuda.replay import CudaWorkspace
+from odegrad.engine.jit.layout import Unsupported
 from odegrad.engine.tree import leaves
 from on_device import with_kernels
 
@@ -110,6 +113,86 @@ def test_what_is_captured_stays_as_it_was():
     assert same(f(B, 2.0), 2.0 * B)
 
 
+def test_a_captured_array_that_the_function_fills_again_is_read_as_it_was_at_each_use():
+    def f(x):
+        window, found = np.zeros(3), []
+        for k in range(3):
+            window[:] = 0.0
+            window[k] = k + 1.0
+            found.append(x @ window)
+        return found
+
+    replayed = jit(f)
+    for x in (A, B):
+        assert same(replayed(x), [(k + 1.0) * x[:, k] for k in range(3)])
+
+
+def test_static_arguments_count_with_their_types():
+    f = jit(lambda n, x: (type(n).__name__, x)[1] * (2.0 if type(n) is int else 3.0), static_argnums=0)
+    assert same([f(1, A), f(1.0, A), f(True, A)], [2.0 * A, 3.0 * A, 3.0 * A])
+    nested = jit(lambda n, x: x * (2.0 if type(n[0]) is int else 3.0), static_argnums=0)
+    assert same([nested((1,), A), nested((1.0,), A)], [2.0 * A, 3.0 * A])
+
+
+def test_what_a_replay_calls_back_is_the_function_itself():
+    def solved(y):
+        return odeint(lambda t, y: -y, y, [0.0, 1.0], callback=callback).ys[-1]
+
+    def callback(step):
+        if waiting:
+            found.append(replayed(waiting.pop()))
+
+    replayed = jit(solved)
+    waiting, found = [], []
+    expected = [replayed(B), replayed(A)]
+    waiting.append(B)
+    thread = threading.Thread(target=lambda: found.append(replayed(A)), daemon=True)
+    thread.start()
+    thread.join(60.0)
+    assert not thread.is_alive()
+    assert same(found, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_need_not_wait_for_a_thread_that_it_has_not():
+    inside, may_go_on = threading.Event(), threading.Event()
+
+    def callback(step):
+        if threading.current_thread() is thread:
+            inside.set()
+            may_go_on.wait()
+
+    replayed = jit(lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0], callback=callback).ys[-1])
+    thread = threading.Thread(target=replayed, args=(A,), daemon=True)
+    expected = replayed(A)
+    thread.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # ends a child that waits
+        os._exit(0 if same(replayed(A), expected) else 1)
+    _, status = os.waitpid(child, 0)
+    may_go_on.set()
+    thread.join()
+    assert status == 0
+
+
+def test_results_of_an_interpreted_replay_belong_to_the_caller(monkeypatch):
+    def refuse(*_):
+        raise Unsupported("this")
+
+    monkeypatch.setattr(jitted, "partition", refuse)
+    f = jit(lambda x: (x, CAPTURED, np.sum(x)))
+    for given in (A, B):
+        own = given.copy()
+        for result in f(own):
+            assert type(result) is np.ndarray
+            result[...] = np.nan
+        assert same(own, given)
+    assert np.isfinite(CAPTURED).all()
+
+
 @pytest.mark.parametrize("call", [1, 2])
 def test_results_belong_to_the_caller(call):
     f = jit(lambda x: (x, 2.0 * x, CAPTURED))
@@ -183,11 +266,27 @@ def test_keywords_and_the_name_of_the_function():
         (lambda: jit(lambda x: x if x.sum() > 0 else -x)(A), errors.TracedValueError, "branch"),
         (lambda: jit(lambda x: x, static_argnums=1)(A), errors.ArgumentError, "1 positional"),
         (lambda: jit(lambda x: x, static_argnums=0)([A]), errors.ArgumentTypeError, "hashable; got list"),
+        (
+            lambda: jit(lambda x, how: x)(A, {"how": {1}}),
+            errors.ArgumentTypeError,
+            "hashable objects; got set at '1/how'",
+        ),
+        (
+            lambda: jit(np.sum)(np.ma.masked_array(A, A > 0.0)),
+            errors.ArgumentTypeError,
+            "plain numpy.ndarrays; got a MaskedArray at '0'",
+        ),
     ],
 )
 def test_misuse(wrong, error, match):
     with pytest.raises(error, match=match):
         wrong()
+
+
+def test_a_number_that_decides_a_shape_is_told_where_it_belongs():
+    with pytest.raises(TypeError) as caught:
+        jit(lambda n, x: np.zeros(n) + x)(3, A)
+    assert "`static_argnums`" in caught.value.__notes__[0]
 
 
 def test_what_the_function_raises_leaves_nothing_behind():

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import sys
 import threading
 import weakref
 
@@ -200,6 +201,30 @@ def test_threads_pull_back_their_own_solves():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("make", [lambda f: f, grad], ids=["solve", "gradient"])
+def test_a_call_leaves_neither_its_states_nor_its_recording(make):
+    def f(t, y):
+        recorded.append(weakref.ref(y.trace))
+        return -y
+
+    def loss(y):
+        return np.sum(odeint(f, np.sin(y), [0.0, 1.0], callback=seen).ys)
+
+    def seen(step):
+        frame = sys._getframe()
+        while "trajectory" not in frame.f_locals:
+            frame = frame.f_back
+        walked.append(weakref.ref(frame.f_locals["trajectory"]))
+
+    recorded, walked = [], []
+    replayed = jit(make(loss))
+    for _ in range(2):
+        replayed(Y)
+        gc.collect()
+        assert recorded and walked
+        assert not any(reference() for reference in (*recorded, *walked))
 
 
 def test_a_function_that_is_dropped_is_collected_with_its_buffers():
