@@ -14,7 +14,7 @@ import numpy as np
 
 from ..engine.backend import Array, namespace_of, to_xp
 from ..engine.cuda.crossings import Sent
-from ..engine.cuda.graph import RecordedSteps
+from ..engine.cuda.graph import Recordings
 from ..engine.cuda.replay import CudaWorkspace
 from ..engine.cuda.stage_sum import fits_slopes, stage_sum
 from .adjoint_step import AdjointStep
@@ -37,7 +37,7 @@ class _Record:
         self.carry: Array = stages.xp.empty(stages.rows.shape[1], stages.rows.dtype)
         self.ones: Array = stages.xp.ones(n, np.float64)
         self.dense: Array | None = None
-        self.graphs = RecordedSteps(workspace.recorder, f"adjoint steps of {step.tableau.name}")
+        self.graphs = Recordings(workspace.recorder, f"adjoint steps of {step.tableau.name}")
         reason = workspace.unrecordable("pullback")
         if reason is not None:
             self.graphs.refuse(reason)

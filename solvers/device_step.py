@@ -19,7 +19,7 @@ import numpy as np
 from ..engine.backend import Array, await_device, to_xp
 from ..engine.cuda.crossings import Fetched, Sent
 from ..engine.cuda.error_norm import step_error_norm
-from ..engine.cuda.graph import RecordedSteps
+from ..engine.cuda.graph import Recordings
 from ..engine.cuda.replay import CudaWorkspace
 from ..engine.cuda.stage_sum import fits_slopes, stage_sum
 from .norms import NORMS
@@ -48,7 +48,7 @@ class _Record:
         self.moments = [self.times.device[i:][:1].reshape(()) for i in range(tableau.stages + 1)]
         self.error = Fetched(xp, 1)
         self.y_new: Array = xp.empty(stages.rows.shape[1], stages.rows.dtype)
-        self.graphs = RecordedSteps(workspace.recorder, f"steps of {tableau.name}")
+        self.graphs = Recordings(workspace.recorder, f"steps of {tableau.name}")
         reason = workspace.unrecordable("slope")
         if reason is not None:
             self.graphs.refuse(reason)

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import backend
 from ..backend import PrivateMemory
-from ..product_precision import Products, current_products
+from ..product_precision import current_products
 
 logger = logging.getLogger("odegrad")
 
@@ -43,78 +43,33 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self.refused: dict[str, str] = {}  # names of groups, and why they are launched kernel by kernel
+        self.refused: dict[str, str] = {}  # names, and why what they stand for is launched kernel by kernel
 
     @cached_property
     def memory(self) -> PrivateMemory:
         return backend.private_memory()
 
 
-class RecordedGroup:
-    """A group of a program as a function of t: launched kernel by kernel the first time,
-    as a graph from then on.
+class Recordings:
+    """Launches on buffers: carried out at the first use, captured at the second, from then on one graph.
 
     Args:
-        name, body: the group, and its launches; they read no time but from the table of numbers.
-        fill: what fills in the numbers that depend on time, a launch beside the graph;
-            None if the group needs none.
-    A time that lies on the device means that all of it is being captured for something larger.
+        recorder: whose memory they work in, and which knows what is refused.
+        name: of what they are, for the line in the log that says why it is launched kernel by kernel.
+        level: of that line.
     """
 
-    def __init__(
-        self, name: str, body: Callable[[Any], None], fill: Callable[[Any], None] | None, recorder: Recorder
-    ) -> None:
-        self._name, self._body, self._fill, self._recorder = name, body, fill, recorder
-        self._graphs: dict[Products, Graph | None] = {}  # None: carried out once
-
-    def __call__(self, t: Any) -> None:
-        if self._fill is not None:
-            self._fill(t)
-        if self._name in self._recorder.refused or backend.is_array(t):
-            self._body(t)
-            return
-        products = current_products()
-        if products not in self._graphs:
-            self._graphs[products] = None
-            backend.carry_out(lambda: self._body(t), self._recorder.memory)
-            return
-        graph = self._graphs[products] or self._captured(products)
-        if graph is None:
-            self._body(t)
-        else:
-            graph.launch()
-
-    def _captured(self, products: Products) -> Graph | None:
-        try:
-            graph = Graph(lambda: self._body(None), self._recorder.memory)
-        except Exception as error:  # noqa: BLE001 - CuPy raises errors of many kinds
-            self._recorder.refused[self._name] = str(error) or type(error).__name__
-            logger.debug("odegrad: `%s` is launched kernel by kernel: %s", self._name, error)
-            return None
-        self._graphs[products] = graph
-        return graph
-
-
-class RecordedSteps:
-    """Rows of launches on different buffers: carried out at the first use, captured at the second,
-    launched from then on.
-
-    Args:
-        recorder: whose memory they work in.
-        what: they are, for the line in the log that says why they cannot be captured.
-    Attributes:
-        is_refused: whether they are launched kernel by kernel.
-    """
-
-    def __init__(self, recorder: Recorder, what: str) -> None:
-        self._recorder, self._what = recorder, what
+    def __init__(self, recorder: Recorder, name: str, level: int = logging.INFO) -> None:
+        self._recorder, self._name, self._level = recorder, name, level
         self._graphs: dict[Any, Graph | None] = {}  # None: carried out once
-        self.is_refused = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether they are launched kernel by kernel."""
+        return self._name in self._recorder.refused
 
     def run(self, key: Any, work: Callable[[], None]) -> None:
-        """Carry out `work`, which launches the same whenever it is called,
-        on the buffers that `key` stands for.
-        """
+        """Carry out `work`, which launches the same whenever it is called, on the buffers of this key."""
         key = key, current_products()
         if self.is_refused:
             work()
@@ -130,8 +85,8 @@ class RecordedSteps:
     def refuse(self, reason: str) -> None:
         """From now on they are launched kernel by kernel."""
         if not self.is_refused:
-            logger.info("odegrad: %s are launched kernel by kernel: %s", self._what, reason)
-        self.is_refused = True
+            logger.log(self._level, "odegrad: %s are launched kernel by kernel: %s", self._name, reason)
+        self._recorder.refused[self._name] = reason
 
     def _captured(self, key: Any, work: Callable[[], None]) -> Graph | None:
         try:
@@ -141,3 +96,28 @@ class RecordedSteps:
             return None
         self._graphs[key] = graph
         return graph
+
+
+class RecordedGroup:
+    """A group of a program as a function of t.
+
+    Args:
+        name, body: the group, and its launches; they read no time but from the table of numbers.
+        fill: what fills in the numbers that depend on time, a launch beside the graph;
+            None if the group needs none.
+    A time that lies on the device means that all of it is being captured for something larger.
+    """
+
+    def __init__(
+        self, name: str, body: Callable[[Any], None], fill: Callable[[Any], None] | None, recorder: Recorder
+    ) -> None:
+        self._body, self._fill = body, fill
+        self._recordings = Recordings(recorder, name, logging.DEBUG)
+
+    def __call__(self, t: Any) -> None:
+        if self._fill is not None:
+            self._fill(t)
+        if backend.is_array(t):
+            self._body(t)
+        else:
+            self._recordings.run(None, lambda: self._body(t))

@@ -10,7 +10,7 @@ from nvrtc import ARCHITECTURES, compile_or_skip
 from odegrad.engine import backend
 from odegrad.engine.cuda import graph
 from odegrad.engine.cuda.crossings import Fetched, Sent, hand_over_text
-from odegrad.engine.cuda.graph import Graph, RecordedGroup, RecordedSteps, Recorder
+from odegrad.engine.cuda.graph import Graph, RecordedGroup, Recorder, Recordings
 from odegrad.engine.product_precision import product_precision
 
 
@@ -70,7 +70,7 @@ def steps(cupy):
     def adding(k):
         return lambda: cupy.add(total[k : k + 1], 1.0, out=total[k : k + 1])
 
-    return RecordedSteps(Recorder(), "steps of a test"), total, adding
+    return Recordings(Recorder(), "steps of a test"), total, adding
 
 
 def test_steps_are_carried_out_once_a_call_and_captured_a_buffer(cupy, steps):
