@@ -81,14 +81,12 @@ _lock = free_in_child(threading.Lock())
 
 
 def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
-    """The compiled program of this structure and purpose; made at first use,
-    the least recently used one is dropped.
+    """The compiled program of this structure and purpose; made at first use, the least recently used one is
+    dropped.
 
-    One that calls another solve is made anew for each: the operation holds that solve's arrays,
-    and they would live on.
+    One that calls another solve is not remembered: the operation holds that solve's arrays,
+    which would live on.
     """
-    if not all(PRIMITIVES.get(step.op.name) is step.op for step in dynamics.program.steps):
-        return _compile(dynamics, purpose)
     key = (dynamics.program.key, dynamics.n_slopes, purpose)
     with _lock:
         compiled = _known.get(key)
@@ -96,6 +94,8 @@ def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
             _known.move_to_end(key)
             return compiled
     compiled = _compile(dynamics, purpose)
+    if not all(PRIMITIVES.get(step.op.name) is step.op for step in dynamics.program.steps):
+        return compiled
     with _lock:
         _known[key] = compiled
         dropped = {_known.popitem(last=False)[1] for _ in range(len(_known) - MAX_STRUCTURES)}
