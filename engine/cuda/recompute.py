@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..fusion import Run, is_sum
+from ..fusion import Run, Shape, is_sum
 from ..partition import PROLOGUE, Plan
 from ..program import Step
 from ..tiled import Piece
@@ -112,11 +112,8 @@ class _Choice:
             for group, pieces in small.items()
         }
         self.needed = frozenset().union(*self.read_besides.values())
-        elsewhere = self._read_elsewhere()
         self.candidates = [
-            step.output
-            for step in plan.program.steps
-            if step.output in self.home and self._is_cheap(step) and step.output not in elsewhere
+            step.output for step in plan.program.steps if step.output in self.home and self._is_cheap(step)
         ]
         self.passing = self._passing()
 
@@ -165,17 +162,24 @@ class _Choice:
         stored = frozenset(step.output for step in run.steps if step.output in wanted)
         made: set[int] = set()
         read: set[int] = set()
-        pending = list(stored)
+        pending = [(slot, True) for slot in stored]
         while pending:
-            slot = pending.pop()
-            if slot in made or slot in self.plan.weak:
+            slot, is_here = pending.pop()
+            if slot in made and is_here or slot in self.plan.weak:
                 continue
-            if self.home.get(slot) == k or slot in again:
+            if self.home.get(slot) == k or slot in again and is_here:
                 made.add(slot)
-                pending += self.steps[slot].inputs
+                step = self.steps[slot]
+                pending += [(given, self._reads_here(step, given, run.shape)) for given in step.inputs]
             else:
                 read.add(slot)
+        if not made.isdisjoint(read):  # wanted from memory all the same
+            return self._body(k, again - read, wanted)
         return _Body(run.shape, frozenset(made), stored, frozenset(read))
+
+    def _reads_here(self, step: Step, slot: int, shape: Shape) -> bool:
+        """Whether a step of a run reads a slot at the position of the value that it makes."""
+        return self.plan.program.metas[slot].shape == shape and not is_gather(self.plan.program, step)
 
     def _from_before(self, group: str, slots: set[int] | frozenset[int]) -> set[int]:
         """The roots of slots that earlier groups make."""
@@ -197,15 +201,6 @@ class _Choice:
 
     def _is_large(self, slot: int) -> bool:
         return math.prod(self.plan.program.metas[slot].shape) >= chains.LARGE
-
-    def _read_elsewhere(self) -> set[int]:
-        """Slots that a run reads at other positions than that of the value which it makes."""
-        metas, found = self.plan.program.metas, set()
-        for _, run in self.runs:
-            for step in run.steps:
-                is_moved = is_gather(self.plan.program, step)
-                found |= {s for s in step.inputs if is_moved or metas[s].shape != run.shape}
-        return found
 
     def _is_cheap(self, step: Step) -> bool:
         return not (is_sum(step) or is_gather(self.plan.program, step) or step.op.name in COSTLY)

@@ -238,3 +238,15 @@ def test_moments_that_leave_a_solve_are_no_hindrance(cupy, rng, all_large, monke
         assert_close(found[name].get(), expected, scale=norm(expected), tol=1e5 * EPS64)
     moved = [tensors_moved(space, group) for space in spaces for group in space.plan.order[1:]]
     assert moved[-2:] == [3, 5]
+
+
+def test_what_is_joined_is_stored_and_computed_anew_beside_it(rng, texts_only, all_large):
+    """A join reads its parts at other positions, from memory; the gate of a ReLU reads none of them again."""
+
+    def f(t, y, w, v):
+        x = ops.relu(ops.square(ops.conv2d(y, w, stride=1, padding=1)) - 1.0)
+        return ops.conv2d(np.concatenate([x, x], axis=-1), v, stride=1, padding=1)
+
+    forward, backward, _ = moved(f, rng, texts_only, (3, 3, 3, 3), (3, 3, 6, 3))
+    assert forward == 2 + 1  # ReLU of the convolution; twice as much is written by the join, which reads x
+    assert backward == 4  # both parts of the cotangent and the convolution are read, and one is written
