@@ -3,10 +3,11 @@
     python -m benchmarks.conv [--toy] [--threads N ...]
 
 Prints one JSON line for each size and derivative: of the kernels as a solve at rtol 1e-3 calls them, where some of the
-round-off below its tolerance is accepted, with `plain_` before the numbers of plain sums. PyTorch (channels last, as
-many threads) and a matrix product of 512 x 512 by one thread (`product_`) are measured in the same process, turn by turn
-with ours, since absolute times move with the machine. On one thread its processor time is measured, which other programs
-on the same cores disturb less. The forward of a transposed convolution is the input gradient of the size that it mirrors.
+round-off below its tolerance is accepted and machine code transforms where numba is installed, with `plain_` before
+the numbers of plain sums. PyTorch (channels last, as many threads) and a matrix product of 512 x 512 by one thread
+(`product_`) are measured in the same process, turn by turn with ours, since absolute times move with the machine. On
+one thread its processor time is measured, which other programs on the same cores disturb less. The forward of a
+transposed convolution is the input gradient of the size that it mirrors.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def measure(size: tuple[int, ...], n_threads: int, seconds: float) -> None:
         for prefix, times in interleaved(calls, seconds=seconds, clock=clock).items():
             if prefix != "pause":
                 line |= speeds(prefix, times, gflop.get(prefix, gflop[""]))
-        report(line | {"machine": machine(*(["torch"] if peers else []))})
+        packages = [name for name in ("torch", "numba") if importlib.util.find_spec(name) is not None]
+        report(line | {"machine": machine(*packages)})
 
 
 def main() -> None:
