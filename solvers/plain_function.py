@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engine import ops
 from ..engine.errors import ArgumentError
-from ..engine.primitive import Primitive
+from ..engine.primitive import primitive
 
 ROOT_EPS = float(np.sqrt(np.finfo(np.float64).eps))
 SMALLEST = 1e-3  # of the largest |y|: components below it are shifted as if they were that large
@@ -95,21 +95,16 @@ def running(function: PlainFunction) -> Iterator[None]:
         _running.reset(token)
 
 
-def _operation(name: str, forward: Callable[..., Any]) -> Primitive:
-    return Primitive(name, forward, is_flat=False, may_view=False)
+# A program gives t as a number in the dtype of the result, so that it may be complex. These operations are
+# among the known ones: they hold nothing, so that programs of them are remembered.
+_jacobian = primitive("jacobian")(lambda xp, t, y: _running.get().jacobian(float(t.real), y))
+_rate = primitive("rate")(lambda xp, t, y: _running.get().rate(float(t.real), y))
 
 
-# a program gives t as a number in the dtype of the result, so that it may be complex
-_jacobian = _operation("jacobian", lambda xp, t, y: _running.get().jacobian(float(t.real), y))
-_rate = _operation("rate", lambda xp, t, y: _running.get().rate(float(t.real), y))
-
-
-def _slope_forward(xp: Any, t: float, y: np.ndarray) -> np.ndarray:
+@primitive("fun")
+def call_running(xp: Any, t: float, y: np.ndarray) -> np.ndarray:
     """The slope (n,) of the function that is running."""
     return _running.get().slope(float(t.real), y)
-
-
-call_running = _operation("fun", _slope_forward)
 
 
 @call_running.vjp(saves=("t", "y"))
