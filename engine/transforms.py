@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import ops
-from .backend import is_array
+from .backend import is_array, namespace_of
 from .errors import ArgumentError, ArgumentTypeError, NotReachedError, TracedValueError
 from .trace import Trace, Var, base_value, describe, dtype_of, is_weak, new_trace, pull, shape_of
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
@@ -47,6 +47,7 @@ def vjp(f: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
         seeds: dict[int, Any] = {}
         for output, bar in zip(outputs, bars, strict=True):
             if _belongs(output, trace):
+                bar = _beside(bar, output)
                 seeds[output.slot] = seeds[output.slot] + bar if output.slot in seeds else bar
         found = pull(instructions, seeds, [v.slot for v in inputs])
         if not found and inputs:
@@ -59,6 +60,12 @@ def vjp(f: Function, *primals: Tree, has_aux: bool = False) -> tuple[Any, ...]:
 
     lowered = unflatten(value, _unshared([_lower(output, trace) for output in outputs], flat))
     return (lowered, pull_back, _lower_tree(aux, trace)) if has_aux else (lowered, pull_back)
+
+
+def _beside(bar: Any, output: Any) -> Any:
+    """The cotangent of a number on a device there, where it is given as a Python number."""
+    xp = namespace_of(base_value(output))
+    return bar if xp is np or not is_weak(bar) else xp.full((), bar, dtype_of(output))
 
 
 def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False) -> Function:

@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import namespace_of
 from ..errors import ArgumentError
 from ..primitive import Call, primitive
-from ..trace import base_value, shape_of
+from ..trace import base_value, is_weak, shape_of
 from .indexing import getitem
 from .shaping import checked_axis, expand_dims
 
@@ -53,6 +53,10 @@ def concatenate(parts: Any, axis: int = 0) -> Any:
 
 def stack(parts: Any, axis: int = 0) -> Any:
     """The arrays of a sequence joined along a new axis."""
+    parts = tuple(parts)
+    xp = namespace_of(*map(base_value, parts))
+    if xp is not np:  # a number becomes an array where the others are
+        parts = tuple(part * xp.ones(()) if is_weak(part) else part for part in parts)
     return concatenate([expand_dims(part, axis) for part in parts], axis=axis)
 
 

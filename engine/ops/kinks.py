@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import to_xp
 from ..primitive import primitive
 from ..trace import is_weak, shape_of
 from .casts import conj, is_complex, real
@@ -76,6 +77,8 @@ def where(xp, condition, a, b):
     """y = a where the condition holds, else b; broadcasting."""
     if is_weak(condition) and is_weak(a) and is_weak(b):
         return a if condition else b
+    if is_weak(condition) and xp is not np:  # CuPy wants an array
+        condition = to_xp(xp, np.bool_(condition))
     return xp.where(condition, a, b)
 
 
