@@ -140,6 +140,13 @@ def to_number(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def host_numbers(values: Any) -> np.ndarray:
+    """A number, an array or a list of numbers as a NumPy array; a transfer for each part on a device."""
+    if isinstance(values, (list, tuple)):
+        values = [to_number(value) if is_device_array(value) else value for value in values]
+    return to_host(values)
+
+
 def to_xp(xp: ModuleType, array: Any) -> Array:
     """`array` (host data) as an array of module `xp`."""
     if xp is not np and not is_device_array(array):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, to_host, to_xp
+from ..engine.backend import Array, host_numbers, to_host, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.tree import Tree
 from .dense_output import CubicHermite, DenseOutput, StepPolynomials
@@ -95,7 +95,7 @@ class Dense:
     def _checked(self, t: Any) -> np.ndarray:
         """The times as float64, () or (m,), all within the solve."""
         try:
-            times = np.asarray(t).astype(np.float64, casting="same_kind")
+            times = host_numbers(t).astype(np.float64, casting="same_kind")
         except (TypeError, ValueError) as error:
             raise ArgumentTypeError(f"`t` must be a time or an array of times (m,); got {t!r}") from error
         if times.ndim > 1:

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
-from ..engine.backend import namespace_of
+from ..engine.backend import device_of, namespace_of, to_number
 from ..engine.errors import ArgumentError, GrazingEvent, NeuralODEError, TracedValueError
 from ..engine.kernels.precision import accepting
+from ..engine.ops.casts import on_device
 from ..engine.trace import Trace, Var, base_value
 from ..engine.tree import Tree, leaves, tree_map
 from .compiled import Purpose
@@ -168,12 +169,14 @@ class _EventSolve:
         ts = joined_times([h.t for h in mine])
         if type(ts) is not Var:
             ts = np.array(ts)
+        elif device_of(base_value(leaves(mine[0].y)[0])) == "cuda":  # a loss joins them with the states
+            ts = on_device(ts, device="cuda")
         ys = tree_map(lambda *parts: ops.stack(parts), *(h.y for h in mine))
         return Occurrences(which, event.name, ts, ys)
 
     def _watch(self, y: Tree, start: Any, first: int) -> Solution:
         """The plain solve of a piece, up to where it ends or an event stops it."""
-        t = float(base_value(start))
+        t = float(to_number(base_value(start)))
         own = self.options
         if self.found:
             grid = own.grid

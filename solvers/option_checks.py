@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import to_host
+from ..engine.backend import host_numbers, to_host
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.tree import Tree, leaves
 from .controllers import CONTROLLERS
@@ -107,7 +107,7 @@ def controller(value: Any) -> str:
 def as_grid(grid: Any) -> np.ndarray:
     """An array (N + 1,) of one's own."""
     try:
-        return np.array(to_host(grid), dtype=np.float64)
+        return np.array(host_numbers(grid), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"`grid` must be an array of times (N + 1,); got {grid!r}") from error
 
@@ -117,7 +117,7 @@ def as_stops(name: str, times: Any) -> tuple[float, ...]:
     if times is None:
         return ()
     try:
-        values = np.unique(np.asarray(to_host(times), dtype=np.float64))
+        values = np.unique(np.asarray(host_numbers(times), dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"`{name}` must be an array of times; got {times!r}") from error
     if np.ndim(times) != 1 or not np.isfinite(values).all():

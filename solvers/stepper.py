@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import Array, namespace_of, to_xp
+from ..engine.backend import Array, host_numbers, namespace_of, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.kernels.precision import accepting
 from ..engine.product_precision import product_precision
@@ -63,7 +63,7 @@ class Step:
         """
         if self._polynomial is None:
             raise ArgumentError(f"{self._method} has no dense output; make the step end at the time you need")
-        times = np.asarray(t, dtype=np.float64)
+        times = host_numbers(t).astype(np.float64)
         thetas = (times.reshape(-1) - self.t0) / (self.t1 - self.t0)
         if times.ndim > 1 or not np.all((thetas >= 0.0) & (thetas <= 1.0)):
             raise ArgumentError(f"`t` must lie in the step from {self.t0:g} to {self.t1:g}; got {t!r}")

@@ -10,17 +10,27 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
-from ..engine.backend import to_host
+from ..engine.backend import host_numbers, is_device_array, to_host, to_number
 from ..engine.errors import ArgumentError, ArgumentTypeError
+from ..engine.ops.casts import on_device
 from ..engine.trace import Var, base_value
 from .options import Options
 
 
 def joined_times(ts: Any) -> Any:
-    """A list of traced times as one traced array (T,); anything else as it is."""
-    if isinstance(ts, (list, tuple)) and any(type(t) is Var for t in ts):
-        return ops.stack([np.zeros(()) + t for t in ts])
-    return ts
+    """A list of traced times as one traced array (T,), on the host as all times are; others as they are."""
+    if not isinstance(ts, (list, tuple)):
+        return to_host(ts) if is_device_array(ts) else ts
+    if any(type(t) is Var for t in ts):
+        return ops.stack([np.zeros(()) + _on_host(t) for t in ts])
+    return host_numbers(ts) if any(map(is_device_array, ts)) else ts
+
+
+def _on_host(t: Any) -> Any:
+    """A time on the host; of one that is traced the derivative finds back."""
+    if type(t) is Var:
+        return on_device(t, device="cpu") if is_device_array(base_value(t)) else t
+    return to_number(t)
 
 
 def output_times(ts: Any) -> np.ndarray:
