@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.backend import to_host
+from ..engine.backend import to_host, to_number
 from ..engine.errors import ArgumentError
 from ..engine.tree import Tree, leaves, leaves_with_paths, path_name, same_structure
 from .dynamics import StateLayout
@@ -38,7 +38,7 @@ def flat_tolerances(options: Options, layout: StateLayout) -> Options:
 def _flat(name: str, tolerance: Tree, layout: StateLayout) -> Any:
     is_tree = isinstance(tolerance, (dict, list, tuple))
     if tolerance is None or not is_tree and np.ndim(tolerance) == 0:
-        return None if tolerance is None else float(tolerance)
+        return None if tolerance is None else float(to_number(tolerance))
     like = list(leaves_with_paths(layout.like))
     if not like[0][0] and isinstance(tolerance, (list, tuple)):
         tolerance, is_tree = np.asarray(tolerance, dtype=np.float64), False  # numbers for one array

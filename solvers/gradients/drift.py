@@ -28,7 +28,7 @@ def units_allowed(drift_limit: float | None, rtol: Any) -> float:
 
     Of a state further away than that nothing is left to differentiate along.
     """
-    return min(MOST_UNITS, 0.5 / float(np.max(rtol))) if drift_limit is None else drift_limit
+    return min(MOST_UNITS, 0.5 / to_number(np.max(rtol))) if drift_limit is None else drift_limit
 
 
 @dataclass(frozen=True)

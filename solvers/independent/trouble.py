@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ...engine.backend import to_host, to_number
 from ...engine.errors import SolveError
 from ..failures import (
     Standing,
@@ -92,7 +93,8 @@ class FailingRow:
         """
         if not self._tried:
             return None
-        errors = self.step.scaled_errors(np.array([self._tried]), self.options.rtol, self.options.atol)[0]
+        scaled = self.step.scaled_errors(np.array([self._tried]), self.options.rtol, self.options.atol)
+        errors = to_host(scaled)[0]
         return int(np.where(np.isnan(errors), math.inf, errors).argmax())
 
     def _standing(self, h: float, index: int | None) -> Standing:
@@ -100,5 +102,5 @@ class FailingRow:
         return Standing(
             name=f"odeint (independent=True), row {self.row}", t0=self.interval[0], t1=self.interval[1], t=self.t, h=h,
             error_norm=self.error_norm, component="" if index is None else component_name(layout, index), index=index,
-            y=layout.unflatten(y), y_max=float(abs(y).max()), size=len(y), dtype=y.dtype, stats=self.stats,
+            y=layout.unflatten(y), y_max=float(to_number(abs(y).max())), size=len(y), dtype=y.dtype, stats=self.stats,
         )  # fmt: skip
