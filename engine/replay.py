@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, to_xp
+from .errors import TracedValueError
 from .fused_kernels import run_calls
 from .fusion import Run, Scratch
 from .joins import parts_in_place
@@ -118,7 +119,13 @@ class Workspace:
             elif slot in self.constants:
                 self.xp.copyto(self.constants[slot], to_xp(self.xp, value))
         for op, inputs, output, static in plan.constant_numbers:
-            self._numbers[output] = evaluate(op, tuple(self._numbers[slot] for slot in inputs), static)
+            number = evaluate(op, tuple(self._numbers[slot] for slot in inputs), static)
+            self._numbers[output] = number
+            if type(number) is float and plan.program.metas[output].number is int:
+                raise TracedValueError(
+                    f"`{op.name}` of whole numbers was a whole number where the function was recorded, and is {number!r} now: "
+                    "arrays would have another dtype. Give a float to begin with (2.0**n)"
+                )
         for (slot, _), buffer in self._scalars.items():
             buffer[()] = self._numbers[slot]
         self._run_prologue()

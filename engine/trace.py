@@ -392,12 +392,17 @@ def describe(value: Any) -> str:
 
 
 def user_line() -> str:
-    """file:line of the innermost frame outside the engine and NumPy, for messages about the caller's code."""
-    package = __name__.rpartition(".")[0]
-    frame = sys._getframe(1)
+    """file:line of the innermost frame outside this package and NumPy, for messages about the caller's code;
+    the innermost outside the engine where all are the package's own.
+    """
+    engine, package = __name__.rpartition(".")[0], __name__.partition(".")[0] + "."
+    frame, own = sys._getframe(1), "an unknown line"
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if not module.startswith((package, "numpy")) and module not in ("contextlib", "functools"):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if module.startswith(package):
+            own = line if own == "an unknown line" and not module.startswith(engine) else own
+        elif not module.startswith("numpy") and module not in ("contextlib", "functools", "runpy"):
+            return line
         frame = frame.f_back  # type: ignore[assignment]
-    return "an unknown line"
+    return own

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..engine.backend import is_array, to_host
-from ..engine.errors import ArgumentError
+from ..engine.errors import ArgumentError, TracedValueError
+from ..engine.trace import Var
 from ..engine.tree import Tree, leaves
 from . import option_checks
 from .controller import Controller
@@ -122,12 +123,23 @@ def checked_options(method: str | Tableau | Method, **given: Any) -> Options:
     return _checked_options(method, given)
 
 
+def _refuse_traced(given: dict[str, Any]) -> None:
+    """TracedValueError for options that are values of a trace: what is decided by them would be frozen."""
+    traced = [name for name, value in given.items() if any(type(leaf) is Var for leaf in leaves(value))]
+    if traced:
+        raise TracedValueError(
+            f"options of a solve are constants, neither differentiated nor traced; got a traced value for "
+            f"{' and '.join(f'`{name}`' for name in traced)}. Under `jit` name the argument in `static_argnums`"
+        )
+
+
 @lru_cache(maxsize=256, typed=True)  # typed: True is no number of steps
 def _known_options(method: str, **given: Any) -> Options:
     return _checked_options(method, given)
 
 
 def _checked_options(method: str | Tableau | Method, given: dict[str, Any]) -> Options:
+    _refuse_traced(given)
     choices = {"gradient": GRADIENTS, "keep": KEEPS, "execution": EXECUTIONS, "save": SAVES}
     problems = [
         option_checks.choice(name, given.get(name, allowed[0]), allowed) for name, allowed in choices.items()

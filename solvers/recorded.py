@@ -25,9 +25,12 @@ Bars = Sequence[Any]
 def recorded_pull_back(pull_back: Callable[..., Bars], ybar: Any, ys: Any, args: Sequence[Any]) -> Bars:
     """Steps that call `pull_back(ybar, *args)` after ys is there, and what they give:
     None where that gives None.
+
+    Args:
+        ys: the solution as a value of the program; None where it is none, and is there already.
     """
     pulled = _Pull(pull_back)
-    done = pulled(ybar, ys, *args)
+    done = pulled(ybar, ybar if ys is None else ys, *args)
     reached = [position for position, bar in enumerate(pulled.bars) if bar is not None]
     bars = [None] * len(args)
     for position in reached:
@@ -68,7 +71,10 @@ class KnownLater:
             raise AttributeError(name)
         return self._refuse()
 
-    __array__ = __len__ = __iter__ = __getitem__ = __float__ = __int__ = __bool__ = _refuse
+    __array__ = __len__ = __iter__ = __getitem__ = __float__ = __int__ = __index__ = __bool__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __hash__ = object.__hash__
 
 
 class _Pull(Primitive):

@@ -198,8 +198,8 @@ class Solve(Primitive):
     def _refuse_higher(self, values: Sequence[Any]) -> None:
         if any(is_inside_program(value) for value in values):
             raise NeuralODEError(
-                "a second derivative of a solve is taken inside a function that is being traced (the f of another solve, or "
-                "what `jit` records): the trace would freeze the steps of this moment; take it outside"
+                "a second derivative of a solve, or a `jvp`, is taken inside a function that is being traced (the f of "
+                "another solve, or what `jit` records): the trace would freeze the steps of this moment; take it outside"
             )
         if self.options.gradient not in ("tape", "discrete"):
             raise NeuralODEError(

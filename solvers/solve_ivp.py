@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.errors import ArgumentError, ArgumentTypeError, SolveError
+from ..engine.errors import ArgumentError, ArgumentTypeError, SolveError, TracedValueError
+from ..engine.trace import Var, user_line
+from ..engine.tree import leaves
 from . import option_checks
 from .events import Event, checked_events
 from .method import Method
@@ -113,6 +115,7 @@ def solve_ivp(
     """
     if not callable(fun):
         raise ArgumentTypeError(f"`fun` must be a function fun(t, y, *args); got {fun!r}")
+    _refuse_traced((t_span, y0, t_eval, args))
     t0, t1 = _span(t_span)
     y0 = _state(y0)
     extra = _extra(args)
@@ -186,6 +189,14 @@ def _standing_still(
         t=ts, y=ys.T, sol=sol if dense_output else None, t_events=nothing, y_events=no_states, nfev=1, njev=0,
         nlu=0, status=0, message=MESSAGES[0], success=True,
     )  # fmt: skip
+
+
+def _refuse_traced(given: Any) -> None:
+    if any(type(value) is Var for value in leaves(given)):
+        raise TracedValueError(
+            f"solve_ivp at {user_line()} is given a traced value, and it is neither differentiated nor traced: inside of "
+            "`grad`, `vjp` and `jit` call odeint"
+        )
 
 
 def _span(t_span: Any) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import namespace_of
 from ..errors import ArgumentError, TracedValueError
 from ..primitive import primitive
-from ..trace import Var, base_value, dtype_of, shape_of, user_line
+from ..trace import Var, base_value, dtype_of, is_weak, shape_of, user_line
 from .shaping import checked_axis
 
 
@@ -101,6 +101,8 @@ def take(x: Any, indices: Any, axis: int = 0) -> Any:
         indices = namespace_of(base_value(x)).asarray(indices)
     if dtype_of(indices).kind not in "iu":
         raise ArgumentError(f"`take` wants integer indices; got dtype {dtype_of(indices)}")
+    if is_weak(indices):  # a replay gives a number the dtype of the array beside it
+        indices = np.zeros((), np.intp) + indices
     return take_indices(x, indices, axis=checked_axis(axis, len(shape_of(x))))
 
 

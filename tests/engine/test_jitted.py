@@ -178,6 +178,43 @@ def test_a_forked_child_need_not_wait_for_a_thread_that_it_has_not():
     assert status == 0
 
 
+def test_a_number_may_be_an_index():
+    f = jit(lambda x, n: x[n] * 1.0)
+    assert same([f(A, 0), f(A, 1), f(A, -1)], [A[0], A[1], A[-1]])
+
+
+def test_whole_numbers_that_become_fractions_are_refused():
+    f = jit(lambda n: (2**n, np.arange(3) * 2**n))
+    assert same([f(2), f(3)], [(4, np.arange(3) * 4), (8, np.arange(3) * 8)])
+    with pytest.raises(
+        errors.TracedValueError, match="a whole number where the function was recorded, and is 0.5"
+    ):
+        f(-1)
+    assert same(f(1), (2, np.arange(3) * 2))
+
+
+def test_labels_are_checked_in_each_replay():
+    f = jit(ops.softmax_cross_entropy)
+    f(A, np.array([0, 2]))
+    for wrong in ([0, -1], [3, 0]):
+        with pytest.raises(errors.ArgumentError, match="labels must lie in 0..2"):
+            f(A, np.array(wrong))
+
+
+def test_numbers_change_without_a_copy_of_what_is_captured(monkeypatch):
+    loaded = []
+
+    def load(workspace, values):
+        loaded.append(list(values.values()))
+        return original(workspace, values)
+
+    original = jitted.Workspace.load
+    monkeypatch.setattr(jitted.Workspace, "load", load)
+    f = jit(lambda x, s: x * CAPTURED * s)
+    assert same([f(A, 1.0), f(A, 2.0)], [A * CAPTURED, A * CAPTURED * 2.0])
+    assert loaded[1:] == [[2.0]]
+
+
 def test_results_of_an_interpreted_replay_belong_to_the_caller(monkeypatch):
     def refuse(*_):
         raise Unsupported("this")
@@ -281,6 +318,14 @@ def test_keywords_and_the_name_of_the_function():
 def test_misuse(wrong, error, match):
     with pytest.raises(error, match=match):
         wrong()
+
+
+@pytest.mark.parametrize("module", ["odegrad.layers.some", "odegrad.engine.some", "numpy.some"])
+def test_a_traced_value_is_refused_with_the_line_outside_of_the_package(module):
+    namespace = {"__name__": module}
+    exec("def inside(n):\n    return int(n)", namespace)
+    with pytest.raises(errors.TracedValueError, match=r"test_jitted.py:\d+"):
+        jit(lambda n: namespace["inside"](n))(1)
 
 
 def test_a_number_that_decides_a_shape_is_told_where_it_belongs():

@@ -8,7 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
-from odegrad import Event, errors, grad, hvp, jit, odeint, value_and_grad, vjp
+from odegrad import Event, errors, grad, hvp, jit, jvp, odeint, solve_ivp, value_and_grad, vjp
 from odegrad.engine.tree import leaves
 from oracles import assert_close
 from solving import random_case
@@ -91,6 +91,21 @@ def test_a_pull_back_of_a_constant_waits_for_the_solve():
         close(replayed(factor * Y), 1.0 / (1.0 + factor * np.abs(Y)) ** 2, tol=1e-4)
 
 
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_pull_back_through_a_solve_of_constants(gradient):
+    def end(y):
+        return odeint(decay, y, [0.0, 1.0], 1.0, gradient=gradient).ys[-1]
+
+    _, pull_back = vjp(end, Y)
+    outside = jit(lambda bar: pull_back(bar)[0])
+    inside = jit(lambda bar: vjp(end, Y)[1](bar)[0])
+    for factor in (1.0, 3.0):
+        bar = factor * START
+        expected = bar / (1.0 + np.abs(Y)) ** 2
+        close(outside(bar), expected, tol=1e-2)
+        close(inside(bar), pull_back(bar)[0], tol=1e-14)
+
+
 def test_a_second_pull_back_through_one_solve():
     def both(y):
         ys, pull_back = vjp(lambda y: odeint(decay, y, [0.0, 1.0], 1.0).ys[-1], y)
@@ -159,15 +174,39 @@ def test_times_that_are_arguments_are_no_constants_of_the_solution():
             lambda y: hvp(lambda z: np.sum(odeint(decay, z, [0.0, 1.0], 1.0).ys ** 2), (y,), (y,)),
             "second derivative",
         ),
+        (lambda y: jvp(lambda z: odeint(decay, z, [0.0, 1.0], 1.0).ys, (y,), (y,)), "a `jvp`"),
+        (lambda y: odeint(decay, y, [0.0, 1.0], 1.0, rtol=np.sum(y)).ys, "traced value for `rtol`"),
+        (
+            lambda y: odeint(decay, y, [0.0, 1.0], 1.0, breakpoints=[y[0, 0]]).ys,
+            "traced value for `breakpoints`",
+        ),
+        (lambda y: odeint(decay, y, [0.0, 1.0], 1.0).stats == y, "`stats` of a solve"),
+        (lambda y: 2.0 * odeint(decay, y, [0.0, 1.0], 1.0).grid, "`grid` of a solve"),
         (lambda y: odeint(decay, y, [0.0, 1.0], 1.0, dense=True).ys, "dense=True"),
         (lambda y: odeint(decay, y, [0.0, y[0, 0]], 1.0, jump_ts=[0.5]).ys, "jump_ts"),
         (lambda y: odeint(decay, y, [0.0, 1.0], 1.0, events=[Event(lambda t, y: y[0, 0])]).ys, "events"),
     ],
-    ids=["second derivative", "dense", "jumps at traced times", "events"],
+    ids=[
+        "second derivative",
+        "jvp",
+        "a traced tolerance",
+        "a traced breakpoint",
+        "counts compared",
+        "steps multiplied",
+        "dense",
+        "jumps at traced times",
+        "events",
+    ],
 )
 def test_what_would_freeze_is_refused(f, match):
     with pytest.raises(errors.NeuralODEError, match=match):
         jit(f)(np.abs(Y))
+
+
+@pytest.mark.parametrize("transform", [jit, lambda f: grad(lambda y: np.sum(f(y)))], ids=["jit", "grad"])
+def test_solve_ivp_is_refused_with_the_line_that_calls_it(transform):
+    with pytest.raises(errors.TracedValueError, match=r"test_jitted_solves.py:\d+ is given .* call odeint"):
+        transform(lambda y: solve_ivp(lambda t, y: -y, (0.0, 1.0), y).y)(Y[0])
 
 
 def test_a_gradient_inside_of_dynamics():
