@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .backend import is_array, namespace_of
+from .backend import is_array, is_device_array, namespace_of, to_xp
 from .errors import ArgumentTypeError, NoRuleError, TracedValueError
 from .tree import leaves
 
@@ -299,6 +299,16 @@ def _refuse_promotion(op: Operation, args: tuple[Any, ...], value: Any) -> None:
         )
 
 
+def _sum(known: Any, result: Any) -> Any:
+    """The sum of two cotangents; those of a number that met arrays of both modules add up on the device."""
+    if type(known) is not type(result):
+        if is_device_array(known) and isinstance(result, np.ndarray):
+            result = to_xp(namespace_of(known), result)
+        elif is_device_array(result) and isinstance(known, np.ndarray):
+            known = to_xp(namespace_of(result), known)
+    return known + result
+
+
 def pull(
     instructions: Sequence[Instruction],
     cotangents: Mapping[int, Any],
@@ -326,7 +336,7 @@ def pull(
         for slot, need, result in zip(inputs, needs, results, strict=True):
             if need and result is not None:
                 known = bars.get(slot)
-                bars[slot] = result if known is None else known + result
+                bars[slot] = result if known is None else _sum(known, result)
     return {slot: bars[slot] for slot in wanted if slot in bars}
 
 
