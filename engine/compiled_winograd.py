@@ -25,7 +25,7 @@ from .kernels.scratch import scratch
 from .kernels.winograd import in_machine_code
 from .kernels.winograd_limits import BLOCK, SEEN, Limits
 
-LIMITS = Limits(channels=5, values=1 << 9, filled=0.36, few_channels=40, filled_of_few=0.55, tile=1 << 13)
+LIMITS = Limits(channels=5, values=1 << 10, filled=0.36, few_channels=40, filled_of_few=0.55, tile=1 << 13)
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 WIDTH = 512  # values of a kernel that are transformed at a time: 18 of them a value stay in cache
 

@@ -2,7 +2,8 @@
 
 `layout` and `source` turn a partitioned program into text, `runs` one fused run, and need no numba;
 `machine_code` compiles it. Nothing that imports numba, which takes a second, is imported before a solve asks
-for execution="compiled" or has chains on large arrays (`fused_kernels`).
+for execution="compiled", has chains on large arrays (`fused_kernels`) or convolutions by Winograd's algorithm
+(`compiled_winograd`).
 """
 
 from .layout import Layout, Unsupported
