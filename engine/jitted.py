@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import is_array, namespace_of
+from .backend import is_array, is_device_array, namespace_of, place_of
 from .cuda.replay import CudaWorkspace
 from .errors import ArgumentError, ArgumentTypeError
 from .forking import free_in_child
@@ -142,8 +142,8 @@ def _kind(tree: Tree) -> Any:
         return kind, tuple([(key, _kind(value)) for key, value in tree.items()])
     if isinstance(tree, (list, tuple)):
         return kind, tuple([_kind(child) for child in tree])
-    if is_array(tree):
-        return kind, tree.shape, tree.dtype
+    if is_array(tree):  # a memmap or an array on a device, to whose stream the buffers belong
+        return kind, tree.shape, tree.dtype, place_of(namespace_of(tree))
     return kind if _is_number(tree) or isinstance(tree, np.generic) else (kind, tree)
 
 
@@ -234,6 +234,19 @@ def _as_array(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.generic) else value
 
 
+def _module_of(traced: Sequence[Any], constants: Sequence[Any]) -> Any:
+    """The array module that a replay computes in.
+
+    Unsupported where arrays on the host are given anew beside arrays on a device (the output times of a solve
+    there): what meets what is found out by the operations.
+    """
+    given = [value for value in traced if is_array(value)]
+    captured = [value for value in constants if is_device_array(value)]
+    if len({is_device_array(value) for value in (*given, *captured)}) > 1:
+        raise Unsupported("arguments on the host beside arrays on a device")
+    return namespace_of(*given, *captured)
+
+
 class _Replay:
     """A recorded function with its buffers: called with the leaves of its arguments, it returns new results.
 
@@ -251,10 +264,10 @@ class _Replay:
         self._run: Callable[[Any], None] | None = None
         self._leaving = [step.op for step in program.steps if type(step.op) is not Primitive]
         try:
-            self._bind(namespace_of(*(value for value in traced if is_array(value))), traced)
+            self._bind(_module_of(traced, constants), traced)
         except Unsupported as error:
             logger.info(
-                "odegrad: a function under `jit` is interpreted: no replay on this device of %s", error
+                "odegrad: a function under `jit` is interpreted, since there is no replay of %s", error
             )
         self._forget()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from odegrad import errors, grad, hvp, jit, odeint, ops, value_and_grad
 from odegrad.engine import jitted
+from odegrad.engine.backend import to_host
 from odegrad.engine.cuda.replay import CudaWorkspace
 from odegrad.engine.jit.layout import Unsupported
 from odegrad.engine.tree import leaves
@@ -349,6 +350,34 @@ def test_what_the_function_raises_leaves_nothing_behind():
 
 def test_on_a_device(xp):
     _check_on(xp)
+
+
+def test_numbers_beside_what_is_captured_on_a_device(xp):
+    captured = xp.asarray(CAPTURED)
+    f = jit(lambda s: captured * s)
+    for s in (2.0, 3.0):
+        assert np.allclose(to_host(f(s)), CAPTURED * s, rtol=1e-15)
+
+
+def test_times_on_the_host_beside_a_state_on_a_device(xp):
+    y0, expected = xp.asarray(A), odeint(lambda t, y: -y, A, [0.0, 0.5]).ys
+    for f in (
+        jit(lambda y, ts: odeint(lambda t, y: -y, y, ts).ys),
+        jit(lambda _, ts: odeint(lambda t, y: -y, y0, ts).ys),
+    ):
+        for ts in (np.array([0.0, 1.0]), np.array([0.0, 0.5])):
+            found = f(y0, ts)
+        assert type(found) is type(y0)
+        assert np.allclose(to_host(found), expected, rtol=1e-12)
+
+
+def test_buffers_belong_to_a_stream_of_a_device(device_xp, monkeypatch):
+    f, calls = counted(lambda x: x * 2.0)
+    replayed = jit(f)
+    for stream in ("first", "second", "first"):
+        monkeypatch.setattr(jitted, "place_of", lambda xp, stream=stream: (xp, 0, stream))
+        replayed(device_xp.asarray(A))
+    assert len(calls) == 2
 
 
 def test_with_kernels_on_a_device(device_xp, monkeypatch):

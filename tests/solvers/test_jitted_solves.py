@@ -8,7 +8,8 @@ import weakref
 
 import numpy as np
 import pytest
-from odegrad import Event, errors, grad, hvp, jit, jvp, odeint, solve_ivp, value_and_grad, vjp
+from odegrad import Event, errors, grad, hvp, jit, jvp, odeint, ops, solve_ivp, value_and_grad, vjp
+from odegrad.engine.backend import to_host
 from odegrad.engine.tree import leaves
 from oracles import assert_close
 from solving import random_case
@@ -217,6 +218,20 @@ def test_a_gradient_inside_of_dynamics():
 
     for factor in (1.0, 3.0):
         close(odeint(f, factor * Y, [0.0, 1.0]).ys[-1], factor * Y * np.exp(-np.exp(-0.6)), tol=1e-4)
+
+
+@pytest.mark.parametrize("gradient", ["discrete", "backsolve"])
+def test_on_a_device(xp, gradient):
+    def loss(y, rate):
+        return ops.sum(ops.square(odeint(decay, y, [0.0, 0.5, 1.0], rate, gradient=gradient).ys))
+
+    plain = value_and_grad(loss, argnums=(0, 1))
+    replayed = jit(plain)
+    for factor in (1.0, 2.0):
+        given = factor * Y, np.array(1.0 / factor)
+        found = leaves(replayed(*map(xp.asarray, given)))
+        for result, expected in zip(found, leaves(plain(*given)), strict=True):
+            close(to_host(result), expected, tol=1e-10)
 
 
 def test_threads_pull_back_their_own_solves():
