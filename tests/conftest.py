@@ -14,6 +14,7 @@ from cuda_on_device import cupy_or_skip
 from device_suite import DeviceSuite
 from fake_cupy import FakeCupy
 from hypothesis import settings
+from timed_run import TimedRun
 
 settings.register_profile("quick", derandomize=True, max_examples=10, deadline=None, database=None)
 settings.register_profile("thorough", max_examples=200, deadline=None)
@@ -32,18 +33,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["fake", "cupy"],
         help="run the tests that use NumPy on a device: see device_suite.py",
     )
+    parser.addoption(
+        "--seconds", type=float, help="begin no test after so many seconds, and tell how far it came"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("device")
-    if name is None:
-        return
+    if config.getoption("seconds") is not None:
+        config.pluginmanager.register(TimedRun(config.getoption("seconds"), name or "gpu"), "timed_run")
+    if name is not None:
+        start_on_device(config, name)
+
+
+def start_on_device(config: pytest.Config, name: str) -> None:
+    """From now on the tests that use NumPy have their arrays on a device."""
     if name == "fake":
         patch = pytest.MonkeyPatch()
         config.add_cleanup(patch.undo)
         xp = stand_in.install(patch)
     else:
-        xp = cupy_or_skip()
+        try:
+            xp = cupy_or_skip()
+        except pytest.skip.Exception as reason:
+            raise pytest.UsageError(f"--device cupy: {reason}") from None
     suite = config.stash[DEVICE] = DeviceSuite(xp)
     config.pluginmanager.register(suite, "device_suite")
     suite.start()

@@ -124,10 +124,9 @@ def stays_on_host(file: Path) -> bool:
 
 def is_left_out(item: pytest.Item, is_fake: bool) -> bool:
     """Whether `device_table.py` leaves out a test, or its fixtures have chosen a device."""
-    test = f"{item.path.relative_to(TESTS).as_posix()}::{getattr(item, 'originalname', item.name)}"
+    name = getattr(item, "originalname", item.name)
+    module = item.path.relative_to(TESTS).as_posix()
     tables = (HOST_TESTS, FAKE_ONLY) if is_fake else (HOST_TESTS,)
-    return (
-        any(test in table for table in tables)
-        or stays_on_host(item.path)
-        or not OWN_FIXTURES.isdisjoint(item.fixturenames)
-    )
+    if stays_on_host(item.path) or not OWN_FIXTURES.isdisjoint(item.fixturenames):
+        return True
+    return any(f"{module}::{test}" in table for table in tables for test in (name, item.name))

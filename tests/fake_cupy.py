@@ -99,6 +99,7 @@ METHODS = {
     "ravel": "order",
     "repeat": "repeats axis",
     "reshape": "* order copy",
+    "round": "decimals out",
     "squeeze": "axis",
     "std": "axis dtype out ddof keepdims",
     "sum": "axis dtype out keepdims",
@@ -196,7 +197,9 @@ class ndarray:
         return complex(self._read())
 
     def __repr__(self) -> str:
-        return repr(self._read())
+        """No silent read: the package shows arrays in messages only."""
+        self._cupy.reads += 1
+        return repr(self._host)
 
     def __format__(self, spec: str) -> str:
         return format(self._read(), spec)

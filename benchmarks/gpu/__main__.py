@@ -27,6 +27,7 @@ from .report import Findings, Line, PartResult
 ROOT = Path(__file__).parents[2]
 LIMIT = 505.0  # seconds: with the installation, and the last words of a part, nine minutes
 TO_SAVE = 45.0  # seconds that a slice of training may take beyond its minutes: it loads data, and ends a step
+TO_END = 7.0  # seconds that the test takes which is under way when the time for tests is over
 TO_SAY = 8.0  # seconds that a part has after Ctrl-C
 SAID = 2_000  # characters of a part's last words that are kept
 
@@ -37,7 +38,8 @@ class Part:
 
     name: str
     command: tuple[str, ...]
-    seconds: float
+    seconds: float  # given to the program where its command says SECONDS, less what it needs to end
+    takes_rest: bool = False  # of all seconds, if they are more
 
 
 def python(*words: str) -> tuple[str, ...]:
@@ -54,18 +56,21 @@ def parts_of(given: argparse.Namespace) -> list[Part]:
 
     workers = ("-n", "8") if importlib.util.find_spec("xdist") else ()
     options = (
-        "-m gpu -q --tb=short --maxfail=25 --continue-on-collection-errors -p no:cacheprovider "
+        "-m gpu -q --tb=short --seconds SECONDS --continue-on-collection-errors -p no:cacheprovider "
         "-W default::DeprecationWarning"  # of versions that are newer than those it was written with
     )
     tests = python("pytest", *options.split(), *workers)
+    folders = ("engine", "layers", "solvers", "train")  # first what the rest is made of
+    suite = [f"tests/{folder}" for folder in folders]
     parts = [
         measured("card", 25.0, 1.0),
         measured("kernels", 60.0, 6.0),
-        Part("tests", (*tests, "tests"), 100.0),
+        Part("tests", (*tests, "--maxfail=25", "tests"), 90.0),
         measured("conv-w5", 100.0, 20.0, "--only", "conv-w5", module="solves"),
         measured("unet", 75.0, 12.0),
         measured("spiral", 70.0, 15.0, "--only", "spiral", module="solves"),
         measured("lorenz", 65.0, 4.0),
+        Part("suite", (*tests, "--device", "cupy", *suite), 15.0, takes_rest=True),
     ]
     if given.data or given.toy:
         words = ["benchmarks.gpu.training", "--out", str(given.out), "--minutes", str(given.minutes)]
@@ -84,7 +89,7 @@ def run(part: Part, limit: float, findings: Findings) -> PartResult:
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as printed:
         with subprocess.Popen(
-            part.command,
+            [f"{limit - TO_SAY - TO_END:.0f}" if word == "SECONDS" else word for word in part.command],
             stdout=printed,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
@@ -97,7 +102,7 @@ def run(part: Part, limit: float, findings: Findings) -> PartResult:
     findings.lines += json_lines(text)
     state = {0: "done", None: "timed out"}.get(code, "failed")
     others = [line for line in text.splitlines() if not line.startswith("{")]
-    said = "\n".join(others)[-SAID:] if state != "done" or part.name == "tests" else ""
+    said = "\n".join(others)[-SAID:] if state != "done" or part.name in ("tests", "suite") else ""
     return PartResult(part.name, state, round(time.monotonic() - started, 1), said)
 
 
@@ -162,7 +167,7 @@ def main() -> int:
         if left < 5.0:
             findings.parts.append(PartResult(part.name, "skipped", said="no time was left"))
         else:
-            findings.parts.append(run(part, min(part.seconds, left), findings))
+            findings.parts.append(run(part, left if part.takes_rest else min(part.seconds, left), findings))
         result = findings.parts[-1]
         print(f"{result.name}: {result.state} after {result.seconds} s", file=sys.stderr, flush=True)
         findings.write(given.out)
