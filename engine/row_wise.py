@@ -317,13 +317,34 @@ def _mean(plan: Plan, step: Step, n: int) -> Cut | None:
     return Cut((0,), None) if source is not None and len(source) > 1 and _is_cut(source, n) else None
 
 
+def _images(plan: Plan, step: Step, n: int) -> Cut | None:
+    """Images one by one: all arrays of a pooling, those of a convolution but its kernel."""
+    shapes, _ = _shapes(plan, step)
+    n_images = 1 if step.op.name in ("conv2d", "conv2d_input_grad") else len(shapes)
+    if not all(_is_cut(shape, n) for shape in shapes[:n_images]):
+        return None
+    return Cut((0,) * n_images + (None,) * (len(shapes) - n_images), 0)
+
+
+def _kernel_gradient(plan: Plan, step: Step, n: int) -> Cut | None:
+    """A sum over the images."""
+    shapes, _ = _shapes(plan, step)
+    return Cut((0, 0), None) if all(_is_cut(shape, n) for shape in shapes) else None
+
+
 _ELEMENTWISE = (  # beside those with `chunk_calls`
     "power", "power_of", "sigmoid", "softplus", "where", "zeros_like", "ones_like", "astype", "astype_discrete", "copy",
     "real", "stop_gradient",
 )  # fmt: skip
 
+_OF_IMAGES = (
+    "conv2d", "conv2d_input_grad", "max_pool", "max_pool_grad", "max_pool_pick", "avg_pool", "avg_pool_grad",
+)  # fmt: skip
+
 _RULES: dict[str, Callable[[Plan, Step, int], Cut | None]] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(_OF_IMAGES, _images),
+    "conv2d_weight_grad": _kernel_gradient,
     **dict.fromkeys(("max", "min", "argmax", "cumsum", "reverse_cumsum"), _within),
     "concatenate": _concatenate,
     "getitem": _window,

@@ -11,6 +11,11 @@ which BLAS divides better than tiles, each of which packs the matrix for itself.
 Products with a transposed array, the parameter gradients, are sums over the batch: small ones are summed tile
 by tile, large ones are cut into rows of the result, which need no sum at all.
 
+Convolutions divide themselves among threads, but between two of them so does every chain, and each meeting
+of the threads costs some 50 microseconds. Where convolutions take long enough, a tile is one thread's part
+of the images, which goes through convolutions, norms of each image and gradients of kernels. The threads
+are then in Python at once and wait for each other at every call, which small convolutions do not outweigh.
+
 Tiles depend on the sizes and on the number of threads when buffers are bound; which thread takes which tile
 changes no bit. Measured by `benchmarks/tiled.py`.
 """
@@ -39,6 +44,7 @@ MOST_FLOPS_A_VALUE = (
     64.0  # of products, for each value that the steps make: above, chains in cache gain too little
 )
 SMALL_SUM = 1 << 14  # values: larger sums over tiles cost more than the products that they add
+FLOPS_A_CALL = 2e7  # of convolutions, for each step of a tile: 0.1 to 0.2 ms beside what two threads wait
 LANES_A_THREAD = 2  # a thread that is held up leaves lanes to the others
 
 
@@ -80,15 +86,22 @@ def tiled_schedule(plan: Plan, group: str) -> list[Piece]:
     """The steps of a group, those that gain from it gathered into tiled segments,
     and what remains into fused runs.
     """
-    n = batch_size(plan)
-    if not may_have_tiles(plan) or not has_rows_for_all(n):
+    if not may_have_tiles(plan):
         return list(schedule(plan, group))
-    rows, n_threads = rows_in(plan, n), blas_threads()
+    n, n_threads, slope = batch_size(plan), blas_threads(), plan.steps[plan.order[1]]
+    of_images = are_worth_images(plan.program, slope, n_threads)
+    if not of_images and not (is_worth_tiles(plan.program, slope) and has_rows_for_all(n)):
+        return list(schedule(plan, group))
+
+    def wants(step: Step, cut: Cut) -> bool:
+        return _wants(plan, step, cut, of_images=of_images)
+
+    rows = rows_in(plan, n)
     pending: Sequence[Step] = plan.steps[group]
     ordered: list[Piece] = []
     waiting: list[Step] = []
     while pending:
-        segment, before, pending = split_off(plan, group, pending, n, rows, lambda s, c: _wants(plan, s, c))
+        segment, before, pending = split_off(plan, group, pending, n, rows, wants)
         waiting += before
         tiled = _tiled(plan, group, segment, n_threads, FEWEST_ROWS) if segment is not None else None
         if tiled is not None:
@@ -104,7 +117,8 @@ def may_have_tiles(plan: Plan) -> bool:
     """Whether any group may be bound tile by tile: the first one, which computes the function,
     decides for all.
     """
-    return is_worth_tiles(plan.program, plan.steps[plan.order[1]])
+    slope = plan.steps[plan.order[1]]
+    return is_worth_tiles(plan.program, slope) or are_worth_images(plan.program, slope, 2)
 
 
 def is_worth_tiles(program: Program, steps: Iterable[Step]) -> bool:
@@ -116,6 +130,12 @@ def is_worth_tiles(program: Program, steps: Iterable[Step]) -> bool:
         flops += _flops(program, step)
         values += math.prod(program.metas[step.output].shape)
     return FEWEST_FLOPS <= flops <= MOST_FLOPS_A_VALUE * values
+
+
+def are_worth_images(program: Program, steps: Iterable[Step], n_threads: int) -> bool:
+    """Whether convolutions take so long that a thread should take its images through all of these steps."""
+    flops = [_convolution_flops(program, step) for step in steps]
+    return any(flops) and sum(flops) >= FLOPS_A_CALL * len(flops) * n_threads
 
 
 def has_rows_for_all(n: int) -> bool:
@@ -134,8 +154,12 @@ def replaces_blas_threads(program: Program, n: int) -> bool:
     return n >= FEWEST_ROWS and is_worth_tiles(program, program.steps) and has_rows_for_all(n)
 
 
-def _wants(plan: Plan, step: Step, cut: Cut) -> bool:
-    """All that can be cut but large sums."""
+def _wants(plan: Plan, step: Step, cut: Cut, *, of_images: bool) -> bool:
+    """All that can be cut but large sums; convolutions in tiles of images alone, with the gradients of
+    kernels, which are sums of each thread's part anyway.
+    """
+    if step.op.name in _CONVOLUTIONS:
+        return of_images
     return not cut.is_sum or math.prod(plan.program.metas[step.output].shape) <= SMALL_SUM
 
 
@@ -147,11 +171,30 @@ def _flops(program: Program, step: Step) -> int:
     return 2 * math.prod(metas[step.output].shape) * metas[step.inputs[0]].shape[-1]
 
 
+def _convolution_flops(program: Program, step: Step) -> int:
+    """Of a convolution or one of its gradients: each entry of the kernel meets each pixel of the result of
+    the convolution once.
+    """
+    if step.op.name not in _CONVOLUTIONS:
+        return 0
+    pixels, kernel = _CONVOLUTIONS[step.op.name]
+    shapes = [program.metas[slot].shape for slot in (*step.inputs, step.output)]
+    return 2 * math.prod(shapes[pixels][:3]) * math.prod(shapes[kernel])
+
+
+# Which of (first input, second input, result) has the pixels that are counted, and which is the kernel.
+_CONVOLUTIONS = {"conv2d": (2, 1), "conv2d_input_grad": (0, 1), "conv2d_weight_grad": (1, 2)}
+
+
 def _tiled(plan: Plan, group: str, segment: Segment, n_threads: int, fewest_rows: int) -> Tiled | None:
     """The segment in tiles, None where it gains nothing: without large products, or as a single tile."""
-    if sum(_flops(plan.program, step) for step in segment.steps) < FEWEST_FLOPS:
-        return None
-    n_tiles = min(_tiles_for(plan, segment, n_threads), segment.n // fewest_rows)
+    if any(step.op.name in _CONVOLUTIONS for step in segment.steps):
+        n_tiles = n_threads if are_worth_images(plan.program, segment.steps, n_threads) else 1
+        n_tiles = min(n_tiles, segment.n)
+    elif sum(_flops(plan.program, step) for step in segment.steps) >= FEWEST_FLOPS:
+        n_tiles = min(_tiles_for(plan, segment, n_threads), segment.n // fewest_rows)
+    else:
+        n_tiles = 1
     if n_tiles < 2:
         return None
     edges = [segment.n * k // n_tiles for k in range(n_tiles + 1)]

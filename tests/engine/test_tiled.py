@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from odegrad import odeint, ops, value_and_grad
 from odegrad.engine import tiled
 from odegrad.engine.kernels import threads
+from odegrad.engine.kernels.precision import accepting
+from odegrad.engine.program import trace
 from odegrad.engine.replay import StageSet
 from odegrad.engine.row_wise import cut_of
 from odegrad.engine.tiled import Tiled, TileLoop, replaces_blas_threads
@@ -28,7 +30,7 @@ WIDTH = 4
 def cut_into(rows, tiles_for=lambda plan, segment, n_threads: 1 << 30):
     """Within it every segment is cut into parts of this many rows or a few more, however small it is."""
     sizes = {"FEWEST_ROWS": rows, "FEWEST_OUTPUTS": rows, "SMALL_SUM": 1 << 20, "FEWEST_FLOPS": 0.0,
-             "MOST_FLOPS_A_VALUE": math.inf}  # fmt: skip
+             "MOST_FLOPS_A_VALUE": math.inf, "FLOPS_A_CALL": 0.0}  # fmt: skip
     return patch.multiple(tiled, **sizes, _tiles_for=tiles_for)
 
 
@@ -132,9 +134,158 @@ def test_drawn_networks_have_the_values_of_the_interpreted_program(case, rows):
         return case.network.slope(t, y, unflatten(weights, params), stats)[0]
 
     ybar = np.random.default_rng(case.seed + 1).standard_normal(y.shape).astype(y.dtype)
-    with cut_into(rows):
+    with threadpool_limits(2, user_api="blas"), cut_into(rows):
         replayed = Replayed(f, 0.4, y, leaves(weights))
         check(replayed, y, ybar, leaves(weights), tol=4500 * np.finfo(y.dtype).eps)
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+IMAGES = {  # x (B, 6, 4, 4), w (3, 3, 4, 4), b (4,), t -> (B, 6, 4, 4)
+    "convolution": lambda x, w, b, t: ops.conv2d(x, w, padding=1) + b,
+    "with time": lambda x, w, b, t: ops.conv2d(x, w, padding=1) + t * ops.conv2d(x[:1] * 0 + b, w, padding=1),
+    "down and up": lambda x, w, b, t: ops.conv_transpose2d(
+        ops.relu(ops.conv2d(x, w, stride=2, padding=1)), w, size=(6, 4), stride=2, padding=1
+    ),
+    "narrow": lambda x, w, b, t: ops.conv2d(x[..., :1], w[:, :, :1], padding=1) * x,
+    "group norm": lambda x, w, b, t: ops.group_normalize(x, 2, 0.5) * b,
+    "batch norm": lambda x, w, b, t: ops.normalize(x, *ops.moments(x), 0.5, b),
+    "relu": lambda x, w, b, t: ops.relu(x - b),
+    "tanh": lambda x, w, b, t: np.tanh(x) * t,
+    "max pool": lambda x, w, b, t: x - ops.max_pool(x, 3, stride=1, padding=1),
+    "average pool": lambda x, w, b, t: x - ops.avg_pool(x, 3, stride=1, padding=1),
+    "mixed images": lambda x, w, b, t: x + np.tanh(x)[::-1],
+    "kernel of images": lambda x, w, b, t: ops.conv2d(x, w * np.sum(np.tanh(x)) / x.size, padding=1),
+}
+
+
+def of_images(names):
+    """The pieces behind each other, with a shortcut from the first."""
+
+    def f(t, y, w, b):
+        x = first = IMAGES[names[0]](y, w, b, t)
+        for name in names[1:]:
+            x = IMAGES[name](x, w, b, t)
+        return x + first
+
+    return f
+
+
+def drawn_images(rng, batch, dtype=np.float64):
+    """(y, ybar, params) of the pieces above."""
+    y, ybar = (rng.standard_normal((batch, 6, 4, 4)).astype(dtype) for _ in range(2))
+    params = [rng.standard_normal(shape).astype(dtype) for shape in ((3, 3, 4, 4), (4,))]
+    return y, ybar, [params[0] / 4, params[1]]
+
+
+def check_images(names, batch, n_threads, seed):
+    y, ybar, params = drawn_images(np.random.default_rng(seed), batch)
+    with threadpool_limits(n_threads, user_api="blas"), cut_into(1):
+        check(Replayed(of_images(names), 0.4, y, params), y, ybar, params, tol=1000 * EPS64)
+
+
+@pytest.mark.parametrize("batch, n_threads", [(5, 2), (4, 3), (2, 3)])
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_piece_of_images_has_the_values_of_the_interpreted_program(name, batch, n_threads):
+    check_images(["convolution", name, "tanh"], batch, n_threads, seed=0)
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(IMAGES)), min_size=1, max_size=5),
+    batch=st.integers(2, 6),
+    n_threads=st.integers(2, 3),
+    seed=seeds,
+)
+def test_drawn_programs_of_images_have_the_values_of_the_interpreted_one(names, batch, n_threads, seed):
+    check_images(names, batch, n_threads, seed)
+
+
+LAYERS = ["convolution", "group norm", "relu", "down and up", "max pool"]
+
+
+def test_layers_of_images_are_one_segment_forward_and_one_back(rng):
+    """Their kernels' gradients as well; threads meet once for each."""
+    y, ybar, params = drawn_images(rng, 6)
+    with threadpool_limits(2, user_api="blas"), cut_into(1):
+        replayed = Replayed(of_images(LAYERS), 0.4, y, params)
+        assert [len(segments(replayed, group)) for group in "FSQ"] == [1, 1, 1]
+        replayed(0.7, y, ybar)
+        for group in "FSQ":
+            with patch.object(threads._workers, "submit", wraps=threads._workers.submit) as submit:
+                replayed.set.run[group](0.7)
+            assert submit.call_count == 1
+
+
+def test_a_thread_takes_its_images_through_all_steps(rng):
+    y, _, params = drawn_images(rng, 7)
+    with threadpool_limits(3, user_api="blas"), cut_into(1):
+        (piece,) = segments(Replayed(of_images(LAYERS), 0.4, y, params), "F")
+    assert piece.bounds == ((0, 2), (2, 4), (4, 7))
+
+
+@pytest.mark.parametrize("n_threads, flops_a_call", [(1, 0.0), (2, math.inf)])
+def test_images_are_left_whole_on_one_thread_and_where_convolutions_are_small(n_threads, flops_a_call, rng):
+    y, _, params = drawn_images(rng, 6)
+    with (
+        threadpool_limits(n_threads, user_api="blas"),
+        cut_into(1),
+        patch.object(tiled, "FLOPS_A_CALL", flops_a_call),
+    ):
+        found = segments(Replayed(of_images(LAYERS), 0.4, y, params))
+    assert not any(step.op.name.startswith("conv2d") for piece in found for step in piece.steps)
+
+
+@pytest.mark.parametrize(
+    "n_relus, n_threads, is_worth", [(0, 2, True), (8, 2, True), (40, 2, False), (8, 16, False)]
+)
+def test_convolutions_must_outweigh_the_other_steps(n_relus, n_threads, is_worth):
+    """604 MFLOP; a relu shifted by a number is two steps."""
+
+    def f(x, w):
+        x = ops.conv2d(x, w, padding=1)
+        for _ in range(n_relus // 2):
+            x = ops.relu(x) - 0.5
+        return x
+
+    program = trace(f, np.zeros((8, 32, 32, 64), np.float32), np.zeros((3, 3, 64, 64), np.float32))
+    assert tiled.are_worth_images(program, program.steps, n_threads) is is_worth
+
+
+def test_where_convolutions_are_small_products_have_their_tiles(rng):
+    def f(t, y, w, b):
+        return np.tanh(ops.conv2d(y, w, padding=1).reshape(-1, 4) @ w[0, 0]).reshape(y.shape)
+
+    y, ybar, params = drawn_images(rng, 6)
+    small = patch.object(tiled, "FLOPS_A_CALL", math.inf)
+    with threadpool_limits(2, user_api="blas"), cut_into(1), small:
+        replayed = Replayed(f, 0.4, y, params)
+        (piece,) = segments(replayed, "F")
+        assert {step.op.name for step in piece.steps} == {"reshape", "matmul", "tanh"}
+        check(replayed, y, ybar, params)
+
+
+@pytest.mark.parametrize("stride, pixels", [(1, 7 * 5), (2, 4 * 3)])
+def test_a_convolution_and_its_gradients_have_as_many_flops(stride, pixels):
+    def f(x, w):
+        return ops.conv2d(x, w, stride=stride, padding=1)
+
+    program = trace(f, np.zeros((6, 7, 5, 2)), np.zeros((3, 3, 2, 4)))
+    steps = program.vjp(program.inputs).steps
+    found = [tiled._convolution_flops(program.vjp(program.inputs), step) for step in steps]
+    assert [n for n in found if n] == [2 * 6 * pixels * 3 * 3 * 2 * 4] * 3
+
+
+def test_what_a_solve_accepts_holds_in_every_tile(rng):
+    """Winograd's algorithm, which rounds in another way."""
+    y, ybar = (rng.standard_normal((64, 8, 8, 32)).astype(np.float32) for _ in range(2))
+    w = rng.standard_normal((3, 3, 32, 32)).astype(np.float32)
+    with threadpool_limits(2, user_api="blas"), cut_into(1):
+        replayed = Replayed(lambda t, y, w: ops.conv2d(y, w, padding=1), 0.4, y, [w])
+        assert [len(piece.bounds) for piece in segments(replayed, "F")] == [2]
+        plain = replayed(0.7, y, ybar)[0]
+        with accepting(1e-3):
+            fast = replayed(0.7, y, ybar)[0]
+    assert all(np.any(plain[part] != fast[part]) for part in (slice(32), slice(32, 64)))
 
 
 # --- what is cut, and where -----------------------------------------------------------------------------------------
@@ -325,6 +476,20 @@ def test_new_buffers_and_busy_threads_change_no_bit(f, rng):
         results += [replayed(0.7, y, ybar) for replayed in bound for _ in range(3)]
     with threadpool_limits(1, user_api="blas"):  # the same tiles, one after the other
         results.append(bound[0](0.7, y, ybar))
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert np.array_equal(first, second)
+
+
+def test_new_buffers_and_busy_threads_change_no_bit_of_images(rng):
+    y, ybar, params = drawn_images(rng, 7, np.float32)
+    results = []
+    with threadpool_limits(2, user_api="blas"), cut_into(1):
+        for _ in range(2):
+            replayed = Replayed(of_images([*LAYERS, "batch norm", "convolution"]), 0.4, y, params)
+            results += [replayed(0.7, y, ybar) for _ in range(3)]
+    with threadpool_limits(1, user_api="blas"):  # the same tiles, one after the other
+        results.append(replayed(0.7, y, ybar))
     for other in results[1:]:
         for first, second in zip(results[0], other, strict=True):
             assert np.array_equal(first, second)
