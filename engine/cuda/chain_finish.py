@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from .chain_sums import Axes, Sharing
 
@@ -60,12 +63,13 @@ class Part:
 class Finish:
     """The kernel of the second pass, whose name is @, and its grid.
 
-    Its arguments are, for each part, the arrays with what was found and those of the results: one each, or
-    two each with a variance.
+    Its arguments are, for each part, the arrays with what was found and those of the results, one each or two
+    each with a variance, and the numbers in `numbers`. Chains whose sums are of one kind share the kernel.
     """
 
     text: str
     grid: tuple[int, int]
+    numbers: tuple[tuple[Any, ...], ...]
 
 
 def finish_of(sharing: Sharing, parts: Sequence[Part]) -> Finish | None:
@@ -75,9 +79,17 @@ def finish_of(sharing: Sharing, parts: Sequence[Part]) -> Finish | None:
     arguments, cases = [], []
     for k, part in enumerate(parts):
         names = ("p", "q") if part.has_variance else ("p",)
+        results = [f"{name}{k}_out" for name in names]
+        integers = [f"{name}{k}" for name in ("n", "columns", "terms")]
+        integers += [f"{name}{k}" for name in ("pieces", "piece", "rows")] if part.has_variance else []
         arguments += [f"const {part.kind}* __restrict__ {name}{k}" for name in names]
-        arguments += [f"{part.kind}* __restrict__ {name}{k}_out" for name in names]
-        cases.append(f"    case {k}: {_call(sharing, part, k)}; break;")
+        arguments += [f"{part.kind}* __restrict__ {name}" for name in results]
+        arguments += [f"long long {name}" for name in integers]
+        arguments += [] if part.has_variance else [f"double divisor{k}"]
+        given = [*(f"{name}{k}" for name in names), *results, *integers]
+        call = "finished_moments(shared, " if part.has_variance else "finished(&shared[0][0], "
+        given += [] if part.has_variance else [f"divisor{k}"]
+        cases.append(f"    case {k}: {call}{', '.join(given)}); break;")
     lines = [
         f'extern "C" __global__ void __launch_bounds__({FINISH_THREADS}) @({", ".join(arguments)}) {{',
         f"  __shared__ double shared[{FINISH_THREADS}][3];",
@@ -86,14 +98,15 @@ def finish_of(sharing: Sharing, parts: Sequence[Part]) -> Finish | None:
         "  }",
         "}",
     ]
-    results = max(part.axes.results for part in parts)
-    return Finish("\n".join(lines), (-(-results // FINISHED_A_BLOCK), len(parts)))
+    most = max(part.axes.results for part in parts)
+    grid = (-(-most // FINISHED_A_BLOCK), len(parts))
+    return Finish("\n".join(lines), grid, tuple(_numbers(sharing, part) for part in parts))
 
 
-def _call(sharing: Sharing, part: Part, k: int) -> str:
+def _numbers(sharing: Sharing, part: Part) -> tuple[Any, ...]:
+    """The sizes, and what a sum is divided by."""
     axes = part.axes
     sizes = [axes.results, axes.columns, sharing.terms(axes)]
     if part.has_variance:
-        sizes += [sharing.pieces, sharing.piece, sharing.axes.rows]
-        return f"finished_moments(shared, p{k}, q{k}, p{k}_out, q{k}_out, {', '.join(map(str, sizes))})"
-    return f"finished(&shared[0][0], p{k}, p{k}_out, {', '.join(map(str, sizes))}, {part.divisor}.0)"
+        return tuple(map(np.int64, [*sizes, sharing.pieces, sharing.piece, sharing.axes.rows]))
+    return (*map(np.int64, sizes), np.float64(part.divisor))

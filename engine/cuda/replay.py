@@ -162,7 +162,8 @@ class _CudaBinder(Binder):
         kernel, chain = self.workspace.chain(run)
         arrays = [self.arrays[slot] for slot in chain.slots]
         _check_apart(arrays, len(chain.slots) - len(chain.written))
-        last: list[Array] = []
+        last: list[Any] = []
+        numbers = iter(() if chain.finish is None else chain.finish.numbers)
         for k, found in enumerate(chain.sums):
             slots = [found.slot] if found.variance is None else [found.slot, found.variance]
             outs = [self.arrays[slot] for slot in slots]
@@ -173,7 +174,7 @@ class _CudaBinder(Binder):
             size, scratch = (chain.sharing.partial_size,), self.workspace.scratch
             partials = [scratch.take(("sum", k, place), size, out.dtype) for place, out in enumerate(outs)]
             arrays += partials
-            last += [*partials, *outs]
+            last += [*partials, *outs, *next(numbers)]
         table = (self.workspace.numbers.table,) if chain.reads_numbers else ()
         calls: list[Call] = [(kernel, (chain.grid, (chain.threads,), (*table, *arrays)), {})]
         if chain.finish is not None:
