@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make test` runs once more with arrays on a stand-in for CuPy: layers, and solves whose times are traced.
+ON_DEVICE := tests/layers $(addprefix tests/solvers/,test_event_gradients.py test_jumps.py)
 
 .PHONY: train test nightly lint format clean
 .DEFAULT_GOAL := help
@@ -32,9 +34,11 @@ lint: $(VENV)/installed-test  ## formatting, lint and types
 
 test: lint  ## lint, types and the whole test suite
 	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto -q --device fake $(ON_DEVICE)
 
-nightly: $(VENV)/installed-test  ## gradients of 2,000 drawn networks
+nightly: $(VENV)/installed-test  ## gradients of 2,000 drawn networks, and all tests with arrays on a stand-in for CuPy
 	ODEGRAD_HYPOTHESIS=nightly $(BIN)/python -m pytest -n auto -q tests/solvers/test_drawn_gradients.py
+	$(BIN)/python -m pytest -n auto -q --device fake
 
 format: $(VENV)/installed-test  ## rewrite the code in the project's format
 	$(BIN)/ruff format .

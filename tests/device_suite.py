@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from device_table import FAKE_ONLY, HOST_MODULES, HOST_TESTS
+from device_table import HOST_MODULES, HOST_TESTS
 from fake_cupy import FakeCupy
 from mixing import Mixing, mapped
 from odegrad import layers, random
@@ -79,7 +79,7 @@ class DeviceSuite:
 
     @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        left_out = [item for item in items if is_left_out(item, self.is_fake)]
+        left_out = [item for item in items if is_left_out(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
         for item in items:
@@ -122,11 +122,9 @@ def stays_on_host(file: Path) -> bool:
     return any(fnmatch(name, pattern) for pattern in HOST_MODULES)
 
 
-def is_left_out(item: pytest.Item, is_fake: bool) -> bool:
+def is_left_out(item: pytest.Item) -> bool:
     """Whether `device_table.py` leaves out a test, or its fixtures have chosen a device."""
-    name = getattr(item, "originalname", item.name)
-    module = item.path.relative_to(TESTS).as_posix()
-    tables = (HOST_TESTS, FAKE_ONLY) if is_fake else (HOST_TESTS,)
     if stays_on_host(item.path) or not OWN_FIXTURES.isdisjoint(item.fixturenames):
         return True
-    return any(f"{module}::{test}" in table for table in tables for test in (name, item.name))
+    left_out = HOST_TESTS.get(item.path.relative_to(TESTS).as_posix(), {})
+    return item.name in left_out or getattr(item, "originalname", item.name) in left_out
