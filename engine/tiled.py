@@ -155,12 +155,13 @@ def replaces_blas_threads(program: Program, n: int) -> bool:
 
 
 def _wants(plan: Plan, step: Step, cut: Cut, *, of_images: bool) -> bool:
-    """All that can be cut but large sums; convolutions in tiles of images alone, with the gradients of
-    kernels, which are sums of each thread's part anyway.
+    """In tiles of images all that can be cut: of a sum each thread makes one part. Else no large sums, and no
+    convolutions, which divide themselves.
     """
-    if step.op.name in _CONVOLUTIONS:
-        return of_images
-    return not cut.is_sum or math.prod(plan.program.metas[step.output].shape) <= SMALL_SUM
+    if of_images:
+        return True
+    is_small = not cut.is_sum or math.prod(plan.program.metas[step.output].shape) <= SMALL_SUM
+    return is_small and step.op.name not in _CONVOLUTIONS
 
 
 def _flops(program: Program, step: Step) -> int:

@@ -216,6 +216,17 @@ def test_layers_of_images_are_one_segment_forward_and_one_back(rng):
             assert submit.call_count == 1
 
 
+def test_large_sums_over_images_are_made_in_their_tiles(rng):
+    """One part a thread: of the gradients of a kernel and of an offset for each pixel."""
+    y, ybar, params = drawn_images(rng, 6)
+    with threadpool_limits(2, user_api="blas"), cut_into(1), patch.object(tiled, "SMALL_SUM", 1):
+        replayed = Replayed(of_images(["with time", "tanh"]), 0.4, y, params)
+        sums = [piece.segment.sums for piece in segments(replayed, "SQ")]
+        check(replayed, y, ybar, params)
+    metas = replayed.workspace.plan.program.metas
+    assert sorted(metas[slot].shape for slots in sums for slot in slots) == [(1, 6, 4, 4), (3, 3, 4, 4)]
+
+
 def test_a_thread_takes_its_images_through_all_steps(rng):
     y, _, params = drawn_images(rng, 7)
     with threadpool_limits(3, user_api="blas"), cut_into(1):
