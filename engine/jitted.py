@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import is_array, is_device_array, namespace_of, place_of
+from .backend import is_array, is_device_array, namespace_of, place_of, to_number
 from .cuda.replay import CudaWorkspace
 from .errors import ArgumentError, ArgumentTypeError
 from .forking import free_in_child
@@ -313,7 +313,7 @@ class _Replay:
         self._run(None)
         metas = self._program.metas
         return [
-            result.copy() if metas[slot].dtype is not None else result.item()
+            result.copy() if metas[slot].dtype is not None else to_number(result)
             for slot, result in zip(self._program.outputs, self._results, strict=True)
         ]
 
