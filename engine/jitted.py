@@ -52,7 +52,7 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
             It may not branch on values.
         static_argnums: positions of arguments that are not traced, hashable: f is recorded for each value and
             type of them. What decides a shape, an option of a solve or how often something is done belongs
-            here. Strings, truth values and other hashable objects are never traced.
+            here. Strings, truth values, functions and other objects compared by value are never traced.
     Returns: the function. Its results are new arrays, of no dimension where f returns a NumPy scalar.
         Called inside a derivative or another trace it is f itself, and so it is where a replay calls it back.
         Threads that call it with arguments of one kind take turns.
@@ -183,7 +183,7 @@ def _recorded(
     flat = leaves(given)
     places = [k for k, leaf in enumerate(flat) if _is_traced(leaf)]
     names = [path_name(path) for path, _ in leaves_with_paths(given)]
-    _refuse_subclasses(given)
+    _refuse_what_would_freeze(given)
 
     def of_leaves(*values: Any) -> Tree:
         full = list(flat)
@@ -214,9 +214,17 @@ def _recorded(
     return replay, unflatten(like, _own(recording.values))
 
 
-def _refuse_subclasses(given: Tree) -> None:
-    """ArgumentTypeError for masked arrays, matrices and the like: a replay computes on their plain data."""
+def _refuse_what_would_freeze(given: Tree) -> None:
+    """ArgumentTypeError for masked arrays, matrices and the like: a replay computes on their plain data;
+    and for objects that are told apart by what they are and not by what they hold.
+    """
     for path, leaf in leaves_with_paths(given):
+        if not _is_traced(leaf) and type(leaf).__hash__ is object.__hash__ and not callable(leaf):
+            raise ArgumentTypeError(
+                f"arguments under `jit` are arrays, numbers and objects compared by value; got a {type(leaf).__name__} "
+                f"at {path_name(path[1:])!r}, and a replay would not see it change. Pass the arrays that it holds as a "
+                "tree, or name it in `static_argnums`: what it holds then stays as it was in the first call"
+            )
         if isinstance(leaf, np.ndarray) and type(leaf) not in (np.ndarray, np.memmap):
             raise ArgumentTypeError(
                 f"arrays under `jit` must be plain numpy.ndarrays; got a {type(leaf).__name__} at "

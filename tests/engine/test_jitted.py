@@ -310,6 +310,11 @@ def test_keywords_and_the_name_of_the_function():
             "hashable objects; got set at '1/how'",
         ),
         (
+            lambda: jit(lambda rng, x: x + rng.normal())(np.random.default_rng(0), A),
+            errors.ArgumentTypeError,
+            "compared by value; got a Generator at '0'",
+        ),
+        (
             lambda: jit(np.sum)(np.ma.masked_array(A, A > 0.0)),
             errors.ArgumentTypeError,
             "plain numpy.ndarrays; got a MaskedArray at '0'",
