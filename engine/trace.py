@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .backend import is_array, is_device_array, namespace_of, to_xp
+from .backend import is_array, is_device_array, namespace_of, to_host, to_xp
 from .errors import ArgumentTypeError, NoRuleError, TracedValueError
 from .tree import leaves
 
@@ -355,7 +355,7 @@ def saved_bytes(instructions: Sequence[Instruction]) -> int:
 
 def _is_same(copy: Any, argument: Any) -> bool:
     """Whether a captured array still holds what its copy does, bit by bit."""
-    return not is_array(argument) or copy.tobytes() == argument.tobytes()
+    return not is_array(argument) or to_host(copy).tobytes() == to_host(argument).tobytes()
 
 
 def base_value(value: Any) -> Any:

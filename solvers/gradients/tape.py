@@ -69,7 +69,7 @@ def walk(
 def _times(ts: Any) -> list[Any]:
     """The output times as numbers, traced where ts is."""
     if type(ts) is not Var:
-        return np.asarray(ts, dtype=np.float64).tolist()
+        return to_host(ts).astype(np.float64).tolist()
     return [ops.as_number(ops.getitem(ts, i)) for i in range(len(ts))]
 
 
