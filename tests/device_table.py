@@ -16,6 +16,7 @@ HOST_MODULES: dict[str, str] = {
     "engine/test_kernels_*": "kernels of the CPU",
     "engine/test_op_mutations.py": "breaks rules on purpose, which takes long, to see the tests of them fail",
     "engine/test_replay.py": "buffers of the CPU; those of a GPU are in test_cuda_replay.py",
+    "engine/test_recompute.py": "buffers of the CPU",
     "engine/test_tiled.py": "caches of the CPU",
     "engine/test_upload.py": "chooses its own arrays",
     "solvers/test_against_scipy.py": "SciPy calls the dynamics with arrays of NumPy",
@@ -56,7 +57,11 @@ HOST_TESTS: dict[str, dict[str, str]] = {
         "test_an_argument_edited_in_place": "the line is found with arrays that refuse writes, which CuPy has not",
     },
     "engine/test_check_differences.py": {
+        "test_complex_step_falls_back_and_names_the_operation": "the line is that of the module placed between",
         "test_the_estimated_error_is_not_far_below_the_true_one": "numbers alone",
+    },
+    "engine/test_jitted.py": {
+        "test_labels_are_checked_in_each_replay": "a device is not asked whether all labels are in their range",
     },
     "engine/test_ops_complex.py": {
         "test_gradient_of_a_number_that_meets_complex_values_is_real": "a number that meets arrays of a device has a gradient there",
