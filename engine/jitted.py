@@ -32,6 +32,15 @@ logger = logging.getLogger("odegrad")
 
 MAX_KINDS = 32  # of arguments, that one function remembers
 _GROUP = "run"
+
+
+class _Here(threading.local):
+    """What this thread is doing."""
+
+    is_replaying = False
+
+
+_here = _Here()
 _lock = free_in_child(threading.Lock())  # around what functions know: the replays they have
 
 
@@ -54,7 +63,7 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
             type of them. What decides a shape, an option of a solve or how often something is done belongs
             here. Strings, truth values, functions and other objects compared by value are never traced.
     Returns: the function. Its results are new arrays, of no dimension where f returns a NumPy scalar.
-        Called inside a derivative or another trace it is f itself, and so it is where a replay calls it back.
+        Called inside a derivative or another trace it is f itself, and so it is in a callback of a replay.
         Threads that call it with arguments of one kind take turns.
     Raises: TracedValueError for what a trace cannot see; ArgumentTypeError for results that are no arrays
         (statistics of a solve, what TA-BN layers saw), for masked arrays and matrices, and for arguments that
@@ -84,7 +93,8 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
             _refuse_unhashable((args, kwargs), error)
             raise
         if replay is not None:
-            return of_traced(*args, **kwargs) if replay.is_running_here else replay(values)
+            # A callback inside of a replay does not wait for one: that may be this one, or wait for this one.
+            return of_traced(*args, **kwargs) if _here.is_replaying else replay(values)
         replay, result = _recorded(of_traced, args, kwargs)
         if replay is not None:
             with _lock:
@@ -267,7 +277,6 @@ class _Replay:
         self._like, self._places = like, places
         self._program, self._constants = program, constants
         self._lock = free_in_child(threading.Lock())
-        self._thread: int | None = None  # that is at work
         self._numbers = [k for k, value in enumerate(traced) if not is_array(value)]
         self._run: Callable[[Any], None] | None = None
         self._leaving = [step.op for step in program.steps if type(step.op) is not Primitive]
@@ -295,20 +304,15 @@ class _Replay:
         """The numbers among the arguments, by their slots."""
         return {self._program.inputs[k]: traced[k] for k in self._numbers}
 
-    @property
-    def is_running_here(self) -> bool:
-        """Whether this thread is inside of a call: one that a callback makes would wait for itself."""
-        return self._thread == threading.get_ident()
-
     def __call__(self, values: Sequence[Any]) -> Tree:
         """The result of f; `values` are the leaves of all arguments."""
         traced = [values[place] for place in self._places]
         with self._lock:
-            self._thread = threading.get_ident()
+            _here.is_replaying = True
             try:
                 return unflatten(self._like, self._outputs(traced))
             finally:
-                self._thread = None
+                _here.is_replaying = False
                 self._forget()
 
     def _outputs(self, traced: Sequence[Any]) -> list[Any]:

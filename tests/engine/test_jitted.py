@@ -154,6 +154,32 @@ def test_what_a_replay_calls_back_is_the_function_itself():
     assert same(found, expected)
 
 
+def test_two_replays_that_call_each_other_back_do_not_wait_for_each_other():
+    both_inside = threading.Barrier(2, timeout=60.0)
+
+    def solved(other):
+        def callback(step):
+            if threading.current_thread() is not threading.main_thread() and waiting:
+                waiting.pop()
+                both_inside.wait()
+                found.append(replayed[other](B))
+
+        return jit(lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0], callback=callback).ys[-1])
+
+    waiting, found, replayed = [], [], [solved(1), solved(0)]
+    expected = [f(B) for f in replayed]
+    waiting.extend("ab")
+    threads = [threading.Thread(target=f, args=(A,), daemon=True) for f in replayed]
+    for f in replayed:
+        f(A)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60.0)
+    assert not any(thread.is_alive() for thread in threads)
+    assert same(found, expected)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_need_not_wait_for_a_thread_that_it_has_not():
