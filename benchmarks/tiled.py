@@ -2,9 +2,10 @@
 
     python -m benchmarks.tiled [--toy] [--threads N] [--seconds S] [--only NAME ...]
 
-The slope of a perceptron d-h-d, and its pull-back to state and parameters, replayed with tiles (and BLAS at one thread, as a
-solve holds it) and without. Prints one JSON line a network and way; both are measured turn by turn. `over_blas` is the
-time of both passes over that without tiles. Threads of BLAS spin for a while after a product: the tiles wait for them.
+The slope of a perceptron d-h-d, or of convolutions with group norms, and its pull-back to state and parameters, replayed with
+tiles (and BLAS at one thread, as a solve holds it) and without: products on BLAS's threads, convolutions and chains divided
+one by one. Prints one JSON line a network and way; both are measured turn by turn. `over_blas` is the time of both passes
+over that without tiles. Threads of BLAS spin for a while after a product: the tiles wait for them.
 With `--threads 1` it is processor time that is measured, and what tiles gain is the cache.
 """
 
@@ -21,6 +22,7 @@ from unittest.mock import patch
 import numpy as np
 from odegrad.engine import replay
 from odegrad.engine.fusion import schedule
+from odegrad.engine.kernels.precision import accepting
 from odegrad.engine.kernels.threads import one_blas_thread
 from odegrad.engine.tiled import Tiled
 from odegrad.solvers.compiled import Purpose, compiled_for
@@ -31,14 +33,16 @@ from threadpoolctl import threadpool_limits
 
 from .iterations import ours
 from .measure import interleaved, machine, ratio, report, summary
-from .workloads import tanh_network
+from .workloads import conv_net, tanh_network
 
 NETWORKS = {  # (batch, state, hidden)
     "batch-4096": (4096, 32, 32),
     "batch-16384": (16384, 16, 64),
     "batch-65536": (65536, 8, 50),
+    "conv-32": (32, 32, 32, 64, 4),  # images and the number of convolutions
 }
-TOY = {"mlp-4": (8, 4, 4)}
+TOY = {"mlp-4": (8, 4, 4), "conv-4": (2, 4, 4, 32, 1)}
+ACCEPTED = 1e-2 / 25  # what a solve at rtol 1e-2 lets convolutions round off
 WAYS = ("tiles", "blas")
 SPINNING = 0.1  # seconds after which OpenBLAS's threads are asleep
 EVALUATIONS = 5  # timed together: BLAS is held once a solve
@@ -53,9 +57,17 @@ def dynamics(batch: int, width: int, hidden: int) -> Dynamics:
     return Dynamics(lambda t, y, p: tanh_network(ours, t, y, p), 0.0, y0, params, has_aux=False)
 
 
+def image_dynamics(*sizes: int) -> Dynamics:
+    """The slope of the workloads of this name: sizes of the images, and the number of convolutions."""
+    batch, height, width, channels, n_convs = sizes
+    given = conv_net("images", (batch, height, width, channels), n_convs, 1e-2, "float32")
+    return Dynamics(lambda t, y, p: given.network(ours, t, y, p), 0.0, given.y0, given.params, has_aux=False)
+
+
 def passes(solved: Dynamics, way: str) -> tuple[Callable[[], None], int]:
     """(slopes and pull-backs, the number of tiles of one evaluation)."""
-    purpose = Purpose("discrete", tuple(range(4)), False)
+    purpose = Purpose("discrete", tuple(range(len(solved.params_leaves))), False)
+    divides_itself = way == "tiles" or "conv2d" in solved.program.operations
     stage_counts = EULER.stages, EULER.fsal
     untiled = patch.object(replay, "tiled_schedule", lambda plan, group: list(schedule(plan, group)))
     with nullcontext() if way == "tiles" else untiled:
@@ -67,7 +79,7 @@ def passes(solved: Dynamics, way: str) -> tuple[Callable[[], None], int]:
     pieces = [piece for group in stages.workspace.schedules.values() for piece in group]
 
     def run() -> None:
-        with one_blas_thread() if way == "tiles" else nullcontext():
+        with accepting(ACCEPTED), one_blas_thread() if divides_itself else nullcontext():
             for _ in range(EVALUATIONS):
                 stages.evaluate(0, 0.0)
                 stages.pull(0, 0.0)
@@ -75,9 +87,9 @@ def passes(solved: Dynamics, way: str) -> tuple[Callable[[], None], int]:
     return run, sum(len(piece.bounds) for piece in pieces if isinstance(piece, Tiled))
 
 
-def measure(name: str, sizes: tuple[int, int, int], given: argparse.Namespace) -> None:
+def measure(name: str, sizes: tuple[int, ...], given: argparse.Namespace) -> None:
     """Time both ways and print a line for each."""
-    solved = dynamics(*sizes)
+    solved = dynamics(*sizes) if len(sizes) == 3 else image_dynamics(*sizes)
     bound = {way: passes(solved, way) for way in WAYS}
     clock = time.thread_time if given.threads == 1 else time.perf_counter
     seconds = 0.02 if given.toy else given.seconds

@@ -21,7 +21,7 @@ LINES = {
     "optimizers": 7 if find_spec("numba") else 5,
     "plain_solve": 2,
     "replay": 2,
-    "tiled": 2,
+    "tiled": 4,
 }
 
 
