@@ -75,6 +75,8 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
     if not callable(f):
         raise ArgumentTypeError(f"`jit` takes a function; got {type(f).__name__}")
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    if not all(type(n) is int for n in numbers):
+        raise ArgumentTypeError(f"`static_argnums` are positions of arguments; got {static_argnums!r}")
     known: OrderedDict[Hashable, _Replay] = OrderedDict()
 
     @functools.wraps(f)
@@ -114,7 +116,8 @@ def _without_static(
         return args, f, ()
     if any(not -len(args) <= n < len(args) for n in numbers):
         raise ArgumentError(
-            f"`static_argnums` {numbers} does not fit a call with {len(args)} positional arguments"
+            f"`static_argnums` {numbers} does not fit a call with {len(args)} positional arguments; give static ones by "
+            "position"
         )
     positions = {n % len(args) for n in numbers}
     fixed = tuple((n, args[n]) for n in sorted(positions))

@@ -230,8 +230,8 @@ class _EventSolve:
         options = self.options
         if any(trace.is_program for trace in traces):
             raise NeuralODEError(
-                "a solve with events is made inside a function that is being traced (the f of another solve): the trace "
-                "would freeze the times of the events; make it outside of f"
+                "a solve with events is made inside a function that is being traced (under `jit`, or the f of another "
+                "solve): the trace would freeze the times of the events; make it outside"
             )
         if len(traces) > 1:
             raise NeuralODEError(

@@ -329,6 +329,12 @@ def test_keywords_and_the_name_of_the_function():
         ),
         (lambda: jit(lambda x: x if x.sum() > 0 else -x)(A), errors.TracedValueError, "branch"),
         (lambda: jit(lambda x: x, static_argnums=1)(A), errors.ArgumentError, "1 positional"),
+        (
+            lambda: jit(lambda x: x, static_argnums="x"),
+            errors.ArgumentTypeError,
+            "positions of arguments; got 'x'",
+        ),
+        (lambda: jit(lambda x, n=1: x, static_argnums=1)(A, n=2), errors.ArgumentError, "by position"),
         (lambda: jit(lambda x: x, static_argnums=0)([A]), errors.ArgumentTypeError, "hashable; got list"),
         (
             lambda: jit(lambda x, how: x)(A, {"how": {1}}),

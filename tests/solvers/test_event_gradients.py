@@ -271,7 +271,7 @@ def test_events_inside_of_other_dynamics_are_refused():
             -odeint(lambda t, y: -y, y, (0.0, 1.0), events=[Event(lambda t, y: y[0] - 0.5)]).events[0].ys[0]
         )
 
-    with pytest.raises(NeuralODEError, match="make it outside of f"):
+    with pytest.raises(NeuralODEError, match="under `jit`, or the f of another solve"):
         odeint(outer, np.ones(1), (0.0, 1.0))
 
 
