@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..engine import ops
-from ..engine.errors import ArgumentError
+from ..engine.backend import is_device_array, namespace_of, to_xp
+from ..engine.errors import ArgumentError, ArgumentTypeError
 from ..engine.primitive import primitive
 
 ROOT_EPS = float(np.sqrt(np.finfo(np.float64).eps))
@@ -38,9 +39,16 @@ class PlainFunction:
         self._known: tuple[float, bytes, np.ndarray] | None = None
 
     def slope(self, t: float, y: np.ndarray) -> np.ndarray:
-        """(n,), of the dtype of y."""
+        """(n,), of the dtype and the module of y."""
         result = self.fun(t, y[:, None].copy() if self.is_vectorized else y.copy())
-        slope = np.asarray(result, dtype=y.dtype)
+        xp = namespace_of(y)
+        if xp is not np and not is_device_array(result):
+            if isinstance(result, np.ndarray):
+                raise ArgumentTypeError(
+                    "`fun` must return an array on the device, where y is; got one of numpy"
+                )
+            result = to_xp(xp, result)
+        slope = xp.asarray(result, dtype=y.dtype)
         if slope.size != y.size:
             raise ArgumentError(
                 f"`fun` must return as many numbers as y has, shape {y.shape}; got shape {slope.shape} at t={t:g}"

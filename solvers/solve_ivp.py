@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.backend import host_numbers, is_device_array, namespace_of, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError, SolveError, TracedValueError
 from ..engine.trace import Var, user_line
 from ..engine.tree import leaves
@@ -63,7 +64,7 @@ class IvpSolution:
         self.t_min, self.t_max = float(ts.min()), float(ts.max())
 
     def __call__(self, t: Any) -> np.ndarray:
-        times = np.asarray(t, dtype=np.float64)
+        times = host_numbers(t).astype(np.float64)
         if times.ndim > 1:
             raise ArgumentError(f"`t` must be a time or times (m,); got shape {times.shape}")
         columns = self._read(times.reshape(-1)).T
@@ -86,14 +87,15 @@ def solve_ivp(
     with the arguments and the result of `scipy.integrate.solve_ivp`.
 
     `fun` is called as SciPy calls it and never traced: it may branch, fill arrays in place and keep what it
-    likes. Nothing is differentiated; for derivatives, trees, arrays on a GPU and speed write f(t, y, params)
-    and call `odeint`.
+    likes. Nothing is differentiated; for derivatives, trees and speed write f(t, y, params) and call
+    `odeint`.
 
     Args:
         fun: fun(t, y, *args) -> n numbers, as an array or a list; with `vectorized` it takes (n, k)
             and returns (n, k).
         t_span: (t0, t1), in either direction of time.
-        y0: initial state (n,); computed in float64, or in complex128 if it is complex.
+        y0: initial state (n,); computed in float64, or in complex128 if it is complex. One of CuPy stays on
+            the GPU, `fun` is called there, and y, y_events and `sol` have its module; for explicit methods.
         method: "RK45" (dopri5), "RK23" (bosh3), "DOP853" (dop853); "Radau", "BDF" and "LSODA" are all radau5,
             which is implicit, of order 5, and never switches (for a complex y0 kvaerno5);
             or what `odeint` takes as `method`.
@@ -120,6 +122,7 @@ def solve_ivp(
     y0 = _state(y0)
     extra = _extra(args)
     chosen = _method(method, y0.dtype)
+    _check_device(y0, chosen)
     given = _checked(options, chosen, abs(t1 - t0))
     watched = [_with(event, extra) for event in checked_events(events)]
     wanted = None if t_eval is None else _output_times(t_eval, t0, t1)
@@ -149,15 +152,16 @@ def _result(
     found: Solution, y0: np.ndarray, wanted: np.ndarray | None, message: str, watched: list[Event] | None
 ) -> IvpResult:
     status = -1 if message else int(found.status == "event")
-    is_wanted = slice(None) if wanted is None else np.isin(found.ts, wanted)
+    xp = namespace_of(y0)
+    rows = np.arange(len(found.ts)) if wanted is None else np.flatnonzero(np.isin(found.ts, wanted))
     sol = None
     if found.dense is not None:
         (path,) = found.dense.paths
         sol = IvpSolution(np.array(path.times), path.read_many)
     stats = found.stats
     return IvpResult(
-        t=found.ts[is_wanted],
-        y=np.ascontiguousarray(found.ys[is_wanted].T),
+        t=found.ts[rows],
+        y=xp.ascontiguousarray(found.ys[to_xp(xp, rows)].T),
         sol=sol,
         t_events=None if watched is None else [record.ts for record in found.events],
         y_events=None if watched is None else [record.ys for record in found.events],
@@ -184,7 +188,8 @@ def _standing_still(
     ys = np.repeat(y0[None], len(ts), axis=0)
     sol = IvpSolution(np.array([t, t]), lambda times: np.repeat(y0[None], len(times), axis=0))
     nothing = None if watched is None else [np.empty(0) for _ in watched]
-    no_states = None if watched is None else [np.empty((0, len(y0)), y0.dtype) for _ in watched]
+    empty = namespace_of(y0).empty
+    no_states = None if watched is None else [empty((0, len(y0)), y0.dtype) for _ in watched]
     return IvpResult(
         t=ts, y=ys.T, sol=sol if dense_output else None, t_events=nothing, y_events=no_states, nfev=1, njev=0,
         nlu=0, status=0, message=MESSAGES[0], success=True,
@@ -201,7 +206,7 @@ def _refuse_traced(given: Any) -> None:
 
 def _span(t_span: Any) -> tuple[float, float]:
     try:
-        t0, t1 = map(float, t_span)
+        t0, t1 = map(float, host_numbers(t_span))
     except (TypeError, ValueError) as error:
         raise ArgumentTypeError(f"`t_span` must be two times (t0, t1); got {t_span!r}") from error
     if not (math.isfinite(t0) and math.isfinite(t1)):
@@ -210,8 +215,8 @@ def _span(t_span: Any) -> tuple[float, float]:
 
 
 def _state(y0: Any) -> np.ndarray:
-    """y0 as float64 or complex128 (n,), an array of its own."""
-    values = np.asarray(y0)
+    """y0 as float64 or complex128 (n,), an array of its own, of its module."""
+    values = y0 if is_device_array(y0) else np.asarray(y0)
     if values.dtype.kind not in "biufc":
         raise ArgumentTypeError(f"`y0` must hold numbers, shape (n,); got {y0!r}")
     if values.ndim != 1:
@@ -241,6 +246,16 @@ def _method(method: Any, dtype: np.dtype) -> str | Tableau | Method:
     raise ArgumentError(
         f"`method` must be one of {', '.join(map(repr, SCIPY_METHODS))}, or a method of odeint; got {method!r}"
     )
+
+
+def _check_device(y0: Any, method: str | Tableau | Method) -> None:
+    """ArgumentTypeError for a state on a GPU with a method that asks for Jacobians of `fun`."""
+    found = METHODS[method] if isinstance(method, str) else method
+    if is_device_array(y0) and not isinstance(found, Tableau):
+        raise ArgumentTypeError(
+            f"solve_ivp takes Jacobians of `fun` on the host, and method={found.name!r} asks for them; got `y0` of "
+            "cupy. Take an explicit method such as 'RK45', or odeint, which differentiates f itself"
+        )
 
 
 def _checked(options: dict[str, Any], method: str | Tableau | Method, length: float) -> dict[str, Any]:
@@ -290,7 +305,7 @@ def _checked(options: dict[str, Any], method: str | Tableau | Method, length: fl
 
 
 def _output_times(t_eval: Any, t0: float, t1: float) -> np.ndarray:
-    times = np.asarray(t_eval, dtype=np.float64)
+    times = host_numbers(t_eval).astype(np.float64)
     if times.ndim != 1:
         raise ArgumentError(f"`t_eval` must have one axis, shape (T,); got shape {times.shape}")
     low, high = min(t0, t1), max(t0, t1)

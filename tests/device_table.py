@@ -26,7 +26,7 @@ HOST_MODULES: dict[str, str] = {
     "solvers/test_cuda_solves.py": "chooses its own arrays",
     "solvers/test_dirk_tableaus.py": "numbers alone",
     "solvers/test_kernel_precision.py": "kernels of the CPU",
-    "solvers/test_solve_ivp.py": "solve_ivp works on the host",
+    "solvers/test_solve_ivp.py": "states given as lists; test_solve_ivp_on_device.py has others",
     "solvers/test_tableau.py": "numbers alone",
     "train/test_audit*": "files",
     "train/test_bad_input.py": "files",
