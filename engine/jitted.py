@@ -77,7 +77,7 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
     if not all(type(n) is int for n in numbers):
         raise ArgumentTypeError(f"`static_argnums` are positions of arguments; got {static_argnums!r}")
-    known: OrderedDict[Hashable, _Replay] = OrderedDict()
+    known = _Known(getattr(f, "__name__", type(f).__name__))
 
     @functools.wraps(f)
     def jitted(*args: Tree, **kwargs: Tree) -> Tree:
@@ -87,10 +87,7 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
             return of_traced(*args, **kwargs)
         key = (fixed, _kind((args, kwargs)))
         try:
-            with _lock:
-                replay = known.get(key)
-                if replay is not None:
-                    known.move_to_end(key)
+            replay = known.find(key)
         except TypeError as error:
             _refuse_unhashable((args, kwargs), error)
             raise
@@ -99,13 +96,41 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
             return of_traced(*args, **kwargs) if _here.is_replaying else replay(values)
         replay, result = _recorded(of_traced, args, kwargs)
         if replay is not None:
-            with _lock:
-                known[key] = replay
-                while len(known) > MAX_KINDS:
-                    known.popitem(last=False)
+            known.remember(key, replay)
         return result
 
     return jitted
+
+
+class _Known:
+    """The replays of a function by the kind of its arguments: those that were called last."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._replays: OrderedDict[Hashable, _Replay] = OrderedDict()
+
+    def find(self, key: Hashable) -> _Replay | None:
+        """The replay of this kind, if there is one; TypeError for a key without a hash."""
+        with _lock:
+            replay = self._replays.get(key)
+            if replay is not None:
+                self._replays.move_to_end(key)
+        return replay
+
+    def remember(self, key: Hashable, replay: _Replay) -> None:
+        """Keep a replay, and drop the one that was not called for longest where there are too many."""
+        with _lock:
+            self._replays[key] = replay
+            is_full = len(self._replays) > MAX_KINDS
+            if is_full:
+                self._replays.popitem(last=False)
+        if is_full:
+            logger.info(
+                "odegrad: `jit` has met more than %d kinds of arguments of %s, and records the earliest anew if it "
+                "comes again",
+                MAX_KINDS,
+                self._name,
+            )
 
 
 def _without_static(

@@ -73,6 +73,19 @@ def test_the_function_is_called_once_for_each_kind_of_arguments():
     assert len(calls) == 3
 
 
+def test_the_kind_that_was_not_met_for_longest_is_recorded_anew(monkeypatch, caplog):
+    monkeypatch.setattr(jitted, "MAX_KINDS", 2)
+    f, calls = counted(lambda x: x * 2.0)
+    replayed = jit(f)
+    with caplog.at_level("INFO", logger="odegrad"):
+        for n in (0, 1, 0, 2, 0):  # 1 is dropped
+            replayed(np.ones(n))
+    assert len(calls) == 3
+    assert "more than 2 kinds of arguments of counting" in caplog.text
+    replayed(np.ones(1))
+    assert len(calls) == 4
+
+
 def test_structures_are_told_apart():
     f, calls = counted(lambda tree: sum(leaves(tree)))
     replayed = jit(f)
