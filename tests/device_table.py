@@ -15,8 +15,8 @@ HOST_MODULES: dict[str, str] = {
     "engine/test_joins.py": "buffers of the CPU",
     "engine/test_kernels_*": "kernels of the CPU",
     "engine/test_op_mutations.py": "breaks rules on purpose, which takes long, to see the tests of them fail",
-    "engine/test_replay.py": "buffers of the CPU; those of a GPU are in test_cuda_replay.py",
     "engine/test_recompute.py": "buffers of the CPU",
+    "engine/test_replay.py": "buffers of the CPU; those of a GPU are in test_cuda_replay.py",
     "engine/test_tiled.py": "caches of the CPU",
     "engine/test_upload.py": "chooses its own arrays",
     "solvers/test_against_scipy.py": "SciPy calls the dynamics with arrays of NumPy",
@@ -141,6 +141,9 @@ HOST_TESTS: dict[str, dict[str, str]] = {
     "solvers/test_study_accuracy.py": {
         "test_reversible_agrees_with_complex_steps_of_its_own_scheme": "complex numbers with matrices of the host",
         "test_states_and_parameters_agree_with_complex_steps": "complex numbers with matrices of the host",
+    },
+    "train/test_precision.py": {
+        "test_the_gradient_of_the_digits_moves_as_by_a_change_of_the_images": "images and labels of the package are the host's",
     },
     "train/test_predictor.py": {
         "test_images_of_another_kind_are_refused": "images are given on the host",
