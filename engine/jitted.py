@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from .backend import is_array, is_device_array, namespace_of, place_of, to_number
+from .backend import is_array, is_device_array, namespace_of, to_number
 from .cuda.replay import CudaWorkspace
-from .errors import ArgumentError, ArgumentTypeError
+from .errors import ArgumentTypeError
 from .forking import free_in_child
 from .jit.layout import Unsupported
+from .jitted_arguments import is_traced, kind_of, refuse_unhashable, refuse_what_would_freeze, without_static
 from .partition import partition
 from .primitive import Primitive
 from .program import Program, optimise, record
 from .replay import StageSet, Workspace
-from .trace import NUMBERS, Var
+from .trace import Var
 from .tree import Tree, leaves, leaves_with_paths, path_name, unflatten
 
 logger = logging.getLogger("odegrad")
@@ -81,15 +82,15 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
 
     @functools.wraps(f)
     def jitted(*args: Tree, **kwargs: Tree) -> Tree:
-        args, of_traced, fixed = _without_static(f, args, numbers)
+        args, of_traced, fixed = without_static(f, args, numbers)
         values = leaves((args, kwargs))
         if any(type(value) is Var for value in values):
             return of_traced(*args, **kwargs)
-        key = (fixed, _kind((args, kwargs)))
+        key = (fixed, kind_of((args, kwargs)))
         try:
             replay = known.find(key)
         except TypeError as error:
-            _refuse_unhashable((args, kwargs), error)
+            refuse_unhashable((args, kwargs), error)
             raise
         if replay is not None:
             # A callback inside of a replay does not wait for one: that may be this one, or wait for this one.
@@ -133,84 +134,6 @@ class _Known:
             )
 
 
-def _without_static(
-    f: Callable[..., Tree], args: tuple[Tree, ...], numbers: tuple[int, ...]
-) -> tuple[tuple[Tree, ...], Callable[..., Tree], Hashable]:
-    """The other arguments, f as a function of them, and a key of the static ones."""
-    if not numbers:
-        return args, f, ()
-    if any(not -len(args) <= n < len(args) for n in numbers):
-        raise ArgumentError(
-            f"`static_argnums` {numbers} does not fit a call with {len(args)} positional arguments; give static ones by "
-            "position"
-        )
-    positions = {n % len(args) for n in numbers}
-    fixed = tuple((n, args[n]) for n in sorted(positions))
-    for n, value in fixed:
-        if not _is_hashable(value):
-            raise ArgumentTypeError(
-                f"argument {n} is static, and must be hashable; got {type(value).__name__}"
-            )
-
-    def of_others(*others: Tree, **kwargs: Tree) -> Tree:
-        full = list(others)
-        for n, value in fixed:
-            full.insert(n, value)
-        return f(*full, **kwargs)
-
-    key = tuple((n, _static_kind(value)) for n, value in fixed)
-    return tuple(arg for n, arg in enumerate(args) if n not in positions), of_others, key
-
-
-def _static_kind(value: Any) -> Any:
-    """The value with its type: 1, 1.0 and True are equal, and f may do something else with each."""
-    if type(value) is tuple:
-        return tuple, tuple(map(_static_kind, value))
-    return type(value), value
-
-
-def _kind(tree: Tree) -> Any:
-    """What arguments have in common that are replayed alike;
-    strings and truth values count with their value.
-    """
-    kind = type(tree)
-    if kind is np.ndarray:
-        return tree.shape, tree.dtype
-    if isinstance(tree, dict):
-        return kind, tuple([(key, _kind(value)) for key, value in tree.items()])
-    if isinstance(tree, (list, tuple)):
-        return kind, tuple([_kind(child) for child in tree])
-    if is_array(tree):  # a memmap or an array on a device, to whose stream the buffers belong
-        return kind, tree.shape, tree.dtype, place_of(namespace_of(tree))
-    return kind if _is_number(tree) or isinstance(tree, np.generic) else (kind, tree)
-
-
-def _refuse_unhashable(given: Tree, error: TypeError) -> None:
-    """ArgumentTypeError for a leaf without a hash, by which calls would be told apart."""
-    for path, leaf in leaves_with_paths(given):
-        if not _is_traced(leaf) and not _is_hashable(leaf):
-            raise ArgumentTypeError(
-                f"arguments under `jit` are arrays, numbers or hashable objects; got {type(leaf).__name__} at "
-                f"{path_name(path[1:])!r}. Capture it instead, or give its class a hash (a frozen dataclass of such)"
-            ) from error
-
-
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in NUMBERS and type(value) is not bool
-
-
-def _is_traced(leaf: Any) -> bool:
-    return is_array(leaf) or isinstance(leaf, np.generic) or _is_number(leaf)
-
-
 def _recorded(
     f: Callable[..., Tree], args: tuple[Tree, ...], kwargs: dict[str, Tree]
 ) -> tuple[_Replay | None, Tree]:
@@ -219,9 +142,9 @@ def _recorded(
     """
     given = (args, kwargs)
     flat = leaves(given)
-    places = [k for k, leaf in enumerate(flat) if _is_traced(leaf)]
+    places = [k for k, leaf in enumerate(flat) if is_traced(leaf)]
     names = [path_name(path) for path, _ in leaves_with_paths(given)]
-    _refuse_what_would_freeze(given)
+    refuse_what_would_freeze(given)
 
     def of_leaves(*values: Any) -> Tree:
         full = list(flat)
@@ -242,7 +165,7 @@ def _recorded(
     if any(type(value) is Var for value in recording.hidden):
         return None, f(*args, **kwargs)
     for path, leaf in leaves_with_paths(recording.result):
-        if type(leaf) is not Var and not _is_traced(leaf):
+        if type(leaf) is not Var and not is_traced(leaf):
             raise ArgumentTypeError(
                 f"a function under `jit` must return arrays and numbers; got {type(leaf).__name__} at "
                 f"{path_name(path)!r}. Leave it out, or take it from a call without `jit`"
@@ -250,25 +173,6 @@ def _recorded(
     like = unflatten(recording.result, (0 for _ in recording.values))
     replay = _Replay(optimise(recording.program), recording.hidden, traced, places, like)
     return replay, unflatten(like, _own(recording.values))
-
-
-def _refuse_what_would_freeze(given: Tree) -> None:
-    """ArgumentTypeError for masked arrays, matrices and the like: a replay computes on their plain data;
-    and for objects that are told apart by what they are and not by what they hold.
-    """
-    for path, leaf in leaves_with_paths(given):
-        if not _is_traced(leaf) and type(leaf).__hash__ is object.__hash__ and not callable(leaf):
-            raise ArgumentTypeError(
-                f"arguments under `jit` are arrays, numbers and objects compared by value; got a {type(leaf).__name__} "
-                f"at {path_name(path[1:])!r}, and a replay would not see it change. Pass the arrays that it holds as a "
-                "tree, or name it in `static_argnums`: what it holds then stays as it was in the first call"
-            )
-        if isinstance(leaf, np.ndarray) and type(leaf) not in (np.ndarray, np.memmap):
-            raise ArgumentTypeError(
-                f"arrays under `jit` must be plain numpy.ndarrays; got a {type(leaf).__name__} at "
-                f"{path_name(path[1:])!r}, whose own rules would be lost. Convert it with numpy.array(...), a masked "
-                "array with .filled(value)"
-            )
 
 
 def _own(values: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from odegrad import errors, grad, hvp, jit, odeint, ops, value_and_grad
-from odegrad.engine import jitted
+from odegrad.engine import jitted, jitted_arguments
 from odegrad.engine.backend import to_host
 from odegrad.engine.cuda.replay import CudaWorkspace
 from odegrad.engine.jit.layout import Unsupported
@@ -425,7 +425,7 @@ def test_buffers_belong_to_a_stream_of_a_device(device_xp, monkeypatch):
     f, calls = counted(lambda x: x * 2.0)
     replayed = jit(f)
     for stream in ("first", "second", "first"):
-        monkeypatch.setattr(jitted, "place_of", lambda xp, stream=stream: (xp, 0, stream))
+        monkeypatch.setattr(jitted_arguments, "place_of", lambda xp, stream=stream: (xp, 0, stream))
         replayed(device_xp.asarray(A))
     assert len(calls) == 2
 
