@@ -33,6 +33,7 @@ class Primitive:
             "zero" a row of zeros, "mask" a scratch array of truth values.
         is_mixed: the inputs may be of several modules (times on the host, states on a device); the forward is
             given NumPy and looks for itself.
+        is_shared: there is one of its name, and it holds no data: programs of such operations are remembered.
         cuda: the kernel for CuPy arrays, (*arrays, out=None, **static) -> array, or None; see `on_cuda`.
     """
 
@@ -45,6 +46,7 @@ class Primitive:
         self.into: Callable[..., Iterable[Call] | None] | None = None
         self.chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...] = ()
         self.is_mixed = False
+        self.is_shared = False
         self.cuda: Callable[..., Any] | None = None
         self._fits_cuda: Fits | None = None
         self.rule_wants_needs = False
@@ -145,6 +147,7 @@ def primitive(
     def register(forward: Callable[..., Any]) -> Primitive:
         assert name not in PRIMITIVES, f"two primitives named {name}"
         PRIMITIVES[name] = Primitive(name, forward, is_flat=is_flat, may_view=may_view)
+        PRIMITIVES[name].is_shared = True
         return PRIMITIVES[name]
 
     return register

@@ -270,7 +270,7 @@ def _program_of(
         steps=tuple(Step(op, reads, output, static) for op, reads, output, static, _ in trace.instructions),
         outputs=outputs,
     )
-    if all(PRIMITIVES.get(step.op.name) is step.op for step in program.steps):
+    if all(step.op.is_shared for step in program.steps):
         with _lock:
             _recorded[key] = program
             while len(_recorded) > MAX_RECORDED:

@@ -36,6 +36,7 @@ class Operation(Protocol):
     chunk_calls: tuple[tuple[Any, tuple[str, ...], str], ...]
     cuda: Any
     is_mixed: bool
+    is_shared: bool
 
     def fits_cuda(self, args: tuple[Any, ...], static: Static) -> bool: ...
 

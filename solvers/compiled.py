@@ -15,7 +15,6 @@ from ..engine.errors import NeuralODEError
 from ..engine.forking import free_in_child
 from ..engine.kernels.threads import blas_threads
 from ..engine.partition import Plan, partition
-from ..engine.primitive import PRIMITIVES
 from ..engine.program import Program, optimise
 from ..engine.tiled import may_have_tiles
 from .buffer_pool import BufferPool
@@ -94,7 +93,7 @@ def compiled_for(dynamics: Dynamics, purpose: Purpose) -> Compiled:
             _known.move_to_end(key)
             return compiled
     compiled = _compile(dynamics, purpose)
-    if not all(PRIMITIVES.get(step.op.name) is step.op for step in dynamics.program.steps):
+    if not all(step.op.is_shared for step in dynamics.program.steps):
         return compiled
     with _lock:
         _known[key] = compiled

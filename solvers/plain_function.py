@@ -18,7 +18,7 @@ import numpy as np
 from ..engine import ops
 from ..engine.backend import is_device_array, namespace_of, to_xp
 from ..engine.errors import ArgumentError, ArgumentTypeError
-from ..engine.primitive import primitive
+from ..engine.primitive import Primitive
 
 ROOT_EPS = float(np.sqrt(np.finfo(np.float64).eps))
 SMALLEST = 1e-3  # of the largest |y|: components below it are shifted as if they were that large
@@ -103,16 +103,24 @@ def running(function: PlainFunction) -> Iterator[None]:
         _running.reset(token)
 
 
-# A program gives t as a number in the dtype of the result, so that it may be complex. These operations are
-# among the known ones: they hold nothing, so that programs of them are remembered.
-_jacobian = primitive("jacobian")(lambda xp, t, y: _running.get().jacobian(float(t.real), y))
-_rate = primitive("rate")(lambda xp, t, y: _running.get().rate(float(t.real), y))
+def _operation(name: str, forward: Callable[..., Any]) -> Primitive:
+    """It holds nothing, so that programs of it are remembered."""
+    operation = Primitive(name, forward, is_flat=False, may_view=False)
+    operation.is_shared = True
+    return operation
 
 
-@primitive("fun")
-def call_running(xp: Any, t: float, y: np.ndarray) -> np.ndarray:
+# a program gives t as a number in the dtype of the result, so that it may be complex
+_jacobian = _operation("jacobian", lambda xp, t, y: _running.get().jacobian(float(t.real), y))
+_rate = _operation("rate", lambda xp, t, y: _running.get().rate(float(t.real), y))
+
+
+def _slope_forward(xp: Any, t: float, y: np.ndarray) -> np.ndarray:
     """The slope (n,) of the function that is running."""
     return _running.get().slope(float(t.real), y)
+
+
+call_running = _operation("fun", _slope_forward)
 
 
 @call_running.vjp(saves=("t", "y"))
