@@ -34,7 +34,7 @@ from .products import SMALL
 from .scratch import scratch
 from .threads import one_blas_thread
 from .tiles import Tile, for_each_tile
-from .winograd_limits import BLOCK, SEEN
+from .winograd_limits import BLOCK, SEEN, Limits
 
 ROUND_OFF = 256.0  # machine epsilons; met: 61 with 64 channels, 116 with 256
 _AT_LEAST = 8  # tiles, to divide a small batch evenly over threads
@@ -66,14 +66,21 @@ def is_winograd(
     accepted = accepted_error()
     if accepted == 0.0 or w_shape[:2] != (3, 3) or stride != (1, 1) or np.dtype(dtype).kind != "f":
         return False
-    limits = (_compiled if _compiled is not None and _compiled.is_available() else winograd_numpy).LIMITS
+    if ROUND_OFF * float(np.finfo(dtype).eps) > accepted:
+        return False
     channels = min(w_shape[2:])
+    if _compiled is not None and _pays(channels, outputs, _compiled.LIMITS) and _compiled.is_available():
+        return True  # asked in this order: who has small convolutions only need not import numba
+    return _pays(channels, outputs, winograd_numpy.LIMITS)
+
+
+def _pays(channels: int, outputs: tuple[int, int, int], limits: Limits) -> bool:
+    """Whether transforms pay for `outputs`; `channels` is the smaller number of in and out."""
     n_images, rows, columns = outputs
     n_blocks = n_blocks_along(rows) * n_blocks_along(columns)
     is_enough = channels >= limits.channels and n_images * n_blocks * channels >= limits.values
     least = limits.filled if channels >= limits.few_channels else limits.filled_of_few
-    is_filled = rows * columns >= least * BLOCK**2 * n_blocks
-    return is_enough and is_filled and ROUND_OFF * float(np.finfo(dtype).eps) <= accepted
+    return is_enough and rows * columns >= least * BLOCK**2 * n_blocks
 
 
 def correlate_winograd(source: np.ndarray, phase: Phase, target: np.ndarray) -> None:
