@@ -2,6 +2,9 @@
 
 Parts are added in double precision, in an order that depends on the sizes alone. Each sum has a row of the
 grid; a block makes FINISHED_A_BLOCK results of it, each by the 8 threads of a column of the block.
+
+Parts lie as (outer, pieces, columns) of all sums together. A sum whose results are fewer columns has `across`
+parts of each piece, side by side; a mean has to know which piece a part is of, since the last one is shorter.
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ template <typename T> __device__ void finished(
 
 template <typename T> __device__ void finished_moments(
     double (*shared)[3], const T* partial_mean, const T* partial_s, T* mean, T* var, long long results,
-    long long columns, long long terms, long long pieces, long long piece, long long rows) {
+    long long columns, long long terms, long long across, long long pieces, long long piece, long long rows) {
   const long long result = (long long)blockIdx.x * 32 + threadIdx.x % 32;
   const long long first = result / columns * terms * columns + result % columns;
   double n = 0.0, m = 0.0, s = 0.0;
   if (result < results)
     for (long long j = threadIdx.x / 32; j < terms; j += 8) {
-      const long long before = j % pieces * piece, own = rows - before < piece ? rows - before : piece;
+      const long long before = j / across % pieces * piece;
+      const long long own = rows - before < piece ? rows - before : piece;
       const long long place = first + j * columns;
       merge(n, m, s, (double)own, (double)partial_mean[place], (double)partial_s[place]);
     }
@@ -81,7 +85,8 @@ def finish_of(sharing: Sharing, parts: Sequence[Part]) -> Finish | None:
         names = ("p", "q") if part.has_variance else ("p",)
         results = [f"{name}{k}_out" for name in names]
         integers = [f"{name}{k}" for name in ("n", "columns", "terms")]
-        integers += [f"{name}{k}" for name in ("pieces", "piece", "rows")] if part.has_variance else []
+        if part.has_variance:
+            integers += [f"{name}{k}" for name in ("across", "pieces", "piece", "rows")]
         arguments += [f"const {part.kind}* __restrict__ {name}{k}" for name in names]
         arguments += [f"{part.kind}* __restrict__ {name}" for name in results]
         arguments += [f"long long {name}" for name in integers]
@@ -108,5 +113,6 @@ def _numbers(sharing: Sharing, part: Part) -> tuple[Any, ...]:
     axes = part.axes
     sizes = [axes.results, axes.columns, sharing.terms(axes)]
     if part.has_variance:
-        return tuple(map(np.int64, [*sizes, sharing.pieces, sharing.piece, sharing.axes.rows]))
+        across = sharing.axes.columns // axes.columns
+        return tuple(map(np.int64, [*sizes, across, sharing.pieces, sharing.piece, sharing.axes.rows]))
     return (*map(np.int64, sizes), np.float64(part.divisor))

@@ -103,6 +103,27 @@ def test_sums_of_each_sample_share_the_blocks(cupy, rng):
         assert_close(result, expected, scale=abs(expected).max(), tol=1e-13)
 
 
+def beside_wider(t, y):
+    """Sums over the samples in the same blocks: a result for each position and channel."""
+    x = 2.0 * y
+    mean, var = ops.moments(x)
+    return np.sum(x, axis=0) * mean + var
+
+
+@needs_compiler
+def test_sums_with_more_columns_share_the_blocks(cupy, rng, monkeypatch):
+    """A channel then has several parts of each piece of rows, and the last piece is shorter."""
+    monkeypatch.setattr(chain_sums, "ROWS_A_THREAD", 1)
+    monkeypatch.setattr(chain_sums, "THREADS", 32)
+    y = 3 + rng.standard_normal((57, 3, 2))
+    device = found(cupy, beside_wider, y)
+    first = next(p for p in device.workspace.schedules["F"] if isinstance(p, Run) and p.shape == y.shape)
+    chain = device.workspace.chain(first)[1]
+    assert len(chain.sums) == 2 and chain.sharing.pieces > 1
+    (result,), (expected,) = device(0.4, y), device.plainly(0.4, y)
+    assert_close(result, expected, scale=abs(expected).max(), tol=1e-13)
+
+
 def n_runs(cupy, f):
     """Runs over arrays of the state's shape."""
     y = np.ones((6, 5, 3))
