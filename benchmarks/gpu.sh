@@ -65,9 +65,14 @@ if ! "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation 
     tail -n 5 "$work/install.log" >&2
     ln -s "$work/source" "$work/site/odegrad"
 fi
+# Each wheel by itself, so that one that fails leaves the others; and to a folder of its own, since pip leaves out what its
+# target has already, which several wheels share (`nvidia`, `cuda`).
 for wheel in ${WHEELS:+"$WHEELS"/*.whl}; do
-    if ! "$python" -m pip install --quiet --no-index --no-deps --disable-pip-version-check --target "$work/site" \
+    rm -rf "$work/wheel"
+    if "$python" -m pip install --quiet --no-index --no-deps --disable-pip-version-check --target "$work/wheel" \
         "$wheel" >"$work/install.log" 2>&1; then
+        cp -R "$work/wheel/." "$work/site/"
+    else
         echo "pip could not install $wheel, so this run does without:" >&2
         tail -n 5 "$work/install.log" >&2
     fi
