@@ -77,8 +77,8 @@ def module_for_device(device: str) -> ModuleType:
             n_devices, reason = 0, f": {error}"
         if n_devices < 1:
             raise ArgumentError(
-                f"device 'cuda': CuPy {cupy.__version__} finds no GPU that it can use{reason}. Look at `nvidia-smi`, "
-                "install the CuPy of the driver's CUDA version, or take device 'cpu'"
+                f"device 'cuda': CuPy {cupy.__version__} finds no GPU that it can use{reason}. "
+                "Look at `nvidia-smi`, install the CuPy of the driver's CUDA version, or take device 'cpu'"
             )
         return cupy
     raise ArgumentTypeError(f"`device` must be 'cpu' or 'cuda'; got {device!r}")
@@ -207,18 +207,22 @@ def private_memory() -> PrivateMemory:
 
 def carry_out(work: Callable[[], None], memory: PrivateMemory) -> None:
     """Call `work()` so that `memory` has what it takes, in the order of the current stream.
-    The host does not wait.
+
+    The host does not wait. Where `work` raises, what it had launched comes before what follows all the same:
+    arrays that it reads may be given back and used again then.
     """
     cuda = cupy_module().cuda
     current = cuda.get_current_stream()
     memory.stream.wait_event(current.record())
-    with memory.stream, cuda.using_allocator(memory.pool.malloc):
-        work()
-    current.wait_event(memory.stream.record())
+    try:
+        with memory.stream, cuda.using_allocator(memory.pool.malloc):
+            work()
+    finally:
+        current.wait_event(memory.stream.record())
 
 
 def captured(work: Callable[[], None], memory: PrivateMemory) -> Any:
-    """The CUDA graph of what `work()` launches, which nothing does here;
+    """The CUDA graph of what `work()` launches, none of which is carried out here;
     `memory` is to be kept as long as the graph.
 
     What `work` raises is raised here, and nothing stays captured.

@@ -13,7 +13,8 @@ NumPy's products and those of float64 are never rounded.
 | bf16 | 8 | 2**-8, rounded to nearest |
 
 In "bf16" that holds for convolutions, and for large matrix products where cublasLt computes them
-(`cuda/cublaslt`); other matrix products are those of "tf32", since CuPy has none in bfloat16.
+(`cuda/cublaslt`); other matrix products are those of "tf32", since CuPy has none in bfloat16. Small ones that
+a kernel of the package computes (`cuda/products`) are never rounded.
 
 Source: IEEE 754 for the errors; NVIDIA, "TensorFloat-32 in the A100 GPU" (2020), for the format.
 """

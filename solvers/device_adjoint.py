@@ -20,6 +20,7 @@ from ..engine.cuda.stage_sum import fits_slopes, stage_sum
 from .adjoint_step import AdjointStep
 from .stages import ForwardStages, ReplayStages
 from .stepping import RowStep
+from .tableau import Tableau
 
 
 class _Record:
@@ -33,7 +34,6 @@ class _Record:
             to_xp(stages.xp, row[: n - i].astype(np.float64)) for i, row in enumerate(weights)
         ]  # graphs read them
         self.times = Sent(stages.xp, n + 1)  # of each stage, then h
-        self.moments = [self.times.device[i:][:1].reshape(()) for i in range(n + 1)]
         self.carry: Array = stages.xp.empty(stages.rows.shape[1], stages.rows.dtype)
         self.ones: Array = stages.xp.ones(n, np.float64)
         self.dense: Array | None = None
@@ -50,7 +50,7 @@ class _Record:
         return self.dense
 
 
-_records: WeakKeyDictionary[ReplayStages, dict[Any, _Record]] = WeakKeyDictionary()
+_records: WeakKeyDictionary[ReplayStages, dict[Tableau, _Record]] = WeakKeyDictionary()
 
 
 def adjoint_step(stages: ForwardStages, step: RowStep, weights: np.ndarray) -> AdjointStep:
@@ -83,7 +83,7 @@ class DeviceAdjointStep(AdjointStep):
         else:
             given = None if dense is None else record.copied(dense)
             record.times.send([*times, h])
-            *moments, size = record.moments
+            *moments, size = record.times.each
             key = self.stages.buffers(), given is None
             record.graphs.run(key, lambda: self._work(moments, size, given))
 

@@ -2,11 +2,10 @@
 and from the second time on all of it is one launch.
 
 The first attempt on a set of buffers is carried out launch by launch, the second is captured as a CUDA graph,
-later ones launch the graph. Times and step size are arguments of a launch before it,
-the scaled error comes back in page-locked
-memory: a step costs two launches and one read, and no read where its error is not wanted.
-    Where a step cannot be captured
-(f calls cuBLAS, or reads the time on the host) it stays a row of launches, and a line in the log says why.
+later ones launch the graph. Times and step size are arguments of a launch before it, the scaled error comes
+back in page-locked memory: a step costs two launches and one read, and no read where its error is not wanted.
+Where a step cannot be captured (f calls cuBLAS, or reads the time on the host) it stays a row of launches,
+and a line in the log says why.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ import numpy as np
 
 from ..engine.backend import Array, await_device, to_xp
 from ..engine.cuda.crossings import Fetched, Sent
-from ..engine.cuda.error_norm import step_error_norm
+from ..engine.cuda.error_norm import NORMS, step_error_norm
 from ..engine.cuda.graph import Recordings
 from ..engine.cuda.replay import CudaWorkspace
 from ..engine.cuda.stage_sum import fits_slopes, stage_sum
-from .norms import NORMS
 from .stages import ReplayStages, Stages
 from .stats import Stats
 from .stepping import RowStep
@@ -45,7 +43,6 @@ class _Record:
         self.b_error = None if numbers.b_error is None else weights(numbers.b_error)
         self.coarse_error = None if numbers.coarse_error is None else weights(numbers.coarse_error)
         self.times = Sent(xp, tableau.stages + 1)  # of each stage, then h
-        self.moments = [self.times.device[i:][:1].reshape(()) for i in range(tableau.stages + 1)]
         self.error = Fetched(xp, 1)
         self.y_new: Array = xp.empty(stages.rows.shape[1], stages.rows.dtype)
         self.graphs = Recordings(workspace.recorder, f"steps of {tableau.name}")
@@ -91,7 +88,7 @@ class DeviceStep(RowStep):
         self._record = own[tableau]
         self._h = 0.0
         self._is_measured = False
-        is_plain = type(rtol) is float and type(atol) is float and norm in NORMS[:2]
+        is_plain = type(rtol) is float and type(atol) is float and norm in NORMS
         can_measure = is_plain and self._record.b_error is not None and tableau.coarse_order is None
         self._tolerances = (norm, rtol, atol) if can_measure else None
         if not tableau.fsal:
@@ -107,7 +104,7 @@ class DeviceStep(RowStep):
             self._work(times, self._h, with_end=with_end)
         else:
             record.times.send([*times, self._h])
-            *moments, h = record.moments
+            *moments, h = record.times.each
             key = self.stages.buffers(), self._tolerances, with_end
             record.graphs.run(key, lambda: self._work(moments, h, with_end=with_end))
         if self.tableau.fsal:
@@ -160,15 +157,6 @@ class DeviceStep(RowStep):
         record, b_error = self._record, self._record.b_error
         assert b_error is not None
         y_new = self.stages.input(self.n - 1) if self.tableau.fsal else self.y_new
-        step_error_norm(
-            self._slopes,
-            b_error,
-            h,
-            self.stages.rows[0],
-            y_new,
-            rtol,
-            atol,
-            norm=norm,
-            out=record.error.device,
-        )
+        y, out = self.stages.rows[0], record.error.device
+        step_error_norm(self._slopes, b_error, h, y, y_new, rtol, atol, norm=norm, out=out)
         record.error.fetch()

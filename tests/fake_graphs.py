@@ -1,7 +1,8 @@
 """CUDA graphs for the stand-in for CuPy: a captured stream writes launches down, a graph carries them out.
 
 `calls` of the stand-in tells what happened, in order: ("capture",), ("captured", launches), ("launch",), ("wait",), and
-("after", stream) where a stream waits for another one, with the host going on. While a stream captures, products are refused, as CuPy refuses cuBLAS, and so is waiting and whatever reads on the host.
+("after", stream) where a stream waits for another one, with the host going on. While a stream captures, products are
+refused, as CuPy refuses cuBLAS, and so is waiting and whatever reads on the host.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Arrays of a device as the tests use them: what a test does with them may mix with NumPy, what the package does may not.
 
 CuPy refuses every array of NumPy and every silent conversion, and so does its stand-in. For tests that were written
-with NumPy alone `mixing` makes an exception: where the code that asks is not of the package, an array of NumPy that
+with NumPy alone `Mixing` makes an exception: where the code that asks is not of the package, an array of NumPy that
 meets one of the device goes there, and what CuPy does not know, or wants on the host (SciPy, `np.testing`,
 `pytest.approx`), is computed on the host. What the package asks for is refused as ever.
 """
@@ -9,8 +9,7 @@ meets one of the device goes there, and what CuPy does not know, or wants on the
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -152,14 +151,3 @@ class Mixing:
         if type(value) is dict:
             return all(map(self._is_known, value.values()))
         return not hasattr(value, "__array_ufunc__") or isinstance(value, (self.kind, np.ndarray, np.generic))
-
-
-@contextmanager
-def mixing(xp: ModuleType) -> Iterator[Mixing]:
-    """Inside, tests may mix arrays of NumPy with those of `xp`."""
-    found = Mixing(xp)
-    found.install()
-    try:
-        yield found
-    finally:
-        found.remove()

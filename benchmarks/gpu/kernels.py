@@ -130,7 +130,7 @@ def measure_convolutions(device: Device, shape: tuple[int, ...], precision: str,
     if device.name == "cuda" and backend.cudnn_module() is None:
         tell(
             benchmark="kernels",
-            note="nvidia-cudnn-frontend cannot be loaded: convolutions are products by cuBLAS",
+            note="nvidia-cudnn-frontend cannot be loaded: convolutions are products of matrices",
         )
 
 

@@ -4,8 +4,9 @@
 
 Batch 256, the paper's tolerances (dopri5, 1e-3), TF32 for both. The peer is the same network with the same weights
 (`torch_network`), solved by torchdiffeq: by its adjoint and by backpropagation through the solver. Losses are compared
-first, in float32 at tolerances of 1e-5: at 1e-3 each solver has an error of its own. An epoch is 50,000 images: iterations of forward, loss and gradient, without the optimiser, data or evaluation.
-Memory is what each library's pool took at most. The share of busy time is what `nvidia-smi` reports while ours runs.
+first, in float32 at tolerances of 1e-5: at 1e-3 each solver has an error of its own. An epoch is 50,000 images: iterations
+of forward, loss and gradient, without the optimiser, data or evaluation. Memory is what each library's pool took at most.
+The share of busy time is what `nvidia-smi` reports while ours runs.
 """
 
 from __future__ import annotations

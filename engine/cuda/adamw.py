@@ -3,8 +3,7 @@
 For each value, at step t, with c1 = 1 - beta1**t and c2 = sqrt(1 - beta2**t):
     g *= scale;   AdamW: p *= 1 - lr decay;   Adam: g += decay p
     m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g**2;   p -= (lr / c1) m / (sqrt(v) / c2 + eps)
-A table on the device says where each leaf lies; a block works on CHUNK values of one leaf,
-which it finds by bisection.
+A table on the device says where each leaf lies (`tables`).
 
 Sources: Kingma & Ba (2015), algorithm 1; Loshchilov & Hutter (2019), algorithm 2.
 """
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import backend
-from ..backend import Array, namespace_of, to_xp
+from ..backend import Array, namespace_of
 from .source import VECTOR_BYTES, Source, is_plain, kernel
+from .tables import CHUNK, ROW_OF_BLOCK, sent
 
 THREADS = 256
-CHUNK = 4096  # values of a block: four passes of 256 float4
 LEAF = np.dtype(
     [(name, np.int64) for name in ("p", "g", "m", "v", "p_new", "m_new", "v_new", "size", "first_block")]
     + [("shrink", np.float64), ("pull", np.float64), ("scale", np.float64)]
@@ -30,7 +29,8 @@ LEAF = np.dtype(
 
 ADAMW = Source(
     "adamw",
-    r"""
+    ROW_OF_BLOCK
+    + r"""
 struct Leaf {
   const real *p, *g, *m, *v;
   real *p_new, *m_new, *v_new;
@@ -40,12 +40,7 @@ struct Leaf {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 adamw(const Leaf* leaves, int count, double beta1, double beta2, double eps, double rate, double correction) {
-  int low = 0, high = count;  // the last leaf that begins at this block or before it
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (leaves[middle].first_block <= blockIdx.x) low = middle; else high = middle;
-  }
-  const Leaf leaf = leaves[low];
+  const Leaf leaf = row_of_block(leaves, count);
   const number first = (blockIdx.x - leaf.first_block) * CHUNK;
   const number end = first + CHUNK < leaf.size ? first + CHUNK : leaf.size;
   const real keep1 = beta1, take1 = 1 - beta1, keep2 = beta2, take2 = 1 - beta2;
@@ -119,17 +114,15 @@ def adamw(
     for name, column in zip(("p_new", "m_new", "v_new"), results, strict=True):
         table[name] = [backend.device_address(leaf) for leaf in column]
     table["size"] = [leaf.size for leaf in params]
-    blocks = -(-table["size"] // CHUNK)
-    table["first_block"] = np.cumsum(blocks) - blocks
     decay = np.array(decays, np.float64)
     table["shrink"] = 1.0 - numbers.lr * decay if numbers.decoupled else 1.0
     table["pull"] = 0.0 if numbers.decoupled else decay
     table["scale"] = scales
-    used = table[blocks > 0]
+    used = table[table["size"] > 0]
     if len(used):
-        on_device = to_xp(xp, used.view(np.uint8))
+        on_device, blocks = sent(xp, used)
         call = kernel(ADAMW, "adamw", dtype, THREADS=THREADS, CHUNK=CHUNK)
-        call((int(blocks.sum()),), (THREADS,), (on_device, np.int32(len(used)), *_scalars(numbers)))
+        call((blocks,), (THREADS,), (on_device, np.int32(len(used)), *_scalars(numbers)))
     return results[0], results[1], results[2]
 
 

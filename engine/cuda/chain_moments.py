@@ -18,8 +18,11 @@ from ..fusion import Run, local_results
 from ..partition import Plan
 from ..program import Step
 from ..tiled import Piece
+from .moments import MERGE
 
-OBSERVE = """
+OBSERVE = (
+    MERGE
+    + """
 template <typename T, int N> __device__ void observe(T n, T& mean, T& s, const T (&x)[N]) {
   T d[N], sum = 0, squares = 0;
   #pragma unroll
@@ -29,14 +32,6 @@ template <typename T, int N> __device__ void observe(T n, T& mean, T& s, const T
   for (int k = 0; k < N; ++k) squares += (d[k] - part) * (d[k] - part);
   s += squares + part * part * n * share;
   mean += part * share;
-}
-
-template <typename T> __device__ void merge(T& n, T& mean, T& s, T n2, T mean2, T s2) {
-  if (n2 == T(0)) return;
-  const T d = mean2 - mean, share = n2 / (n + n2);
-  s += s2 + d * d * n * share;
-  mean += d * share;
-  n += n2;
 }
 
 template <typename T, int LANES, int WIDTH> __device__ void fold_moments(T (*shared)[3], T n, T& mean, T& s) {
@@ -57,6 +52,7 @@ template <typename T, int LANES, int WIDTH> __device__ void fold_moments(T (*sha
   __syncthreads();
 }
 """
+)
 
 
 def with_moments(plan: Plan, group: str, pieces: Sequence[Piece]) -> list[Piece]:

@@ -16,9 +16,8 @@ from ..backend import Array
 from .source import MOST_THREADS, blocks_for, is_plain, pack_size
 
 USUAL_THREADS = 256
-MOST_BLOCKS = (
-    512  # of a sum, whose bits depend on it: hence the same on every card, and enough to fill a large one
-)
+# Blocks of a sum, whose bits depend on them: hence the same on every card, and enough to fill a large one.
+MOST_BLOCKS = 512
 COLUMNS = 8  # channels that a block of the second step works on: 32 bytes of float32 are read at once
 FINISH_THREADS = 512  # in such a block
 SIZES = f"""

@@ -3,7 +3,7 @@ weight gradient.
 
 float32 arrays go to cuDNN in the precision that `product_precision` says, where nvidia-cudnn-frontend is
 installed and has a plan. All else (float64, complex, no cuDNN, shapes that it refuses) is the plain kernel:
-windows gathered into rows, multiplied by cuBLAS, which rounds in the same precision.
+windows gathered into rows and multiplied as other matrices are (`cublaslt`), in the same precision.
 
 Costs beside cuDNN's own: the kernel (kh, kw, Cin, Cout) is repacked as (Cout, kh, kw, Cin) and back, a copy
 of its size; in "bf16" both operands are read once and written in half the bytes.

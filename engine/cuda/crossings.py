@@ -2,8 +2,8 @@
 
 To the device they come as arguments of a launch, which keeps a copy of them: the host may change its own at
 once, while page-locked memory that a copy is still to read would have to stay as it is. To the host they come
-by a copy into page-locked memory, which can be part of a graph;
-only who reads them waits (`backend.await_device`).
+by a copy into page-locked memory, which can be part of a graph; only who reads them waits
+(`backend.await_device`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ class Sent:
 
     Attributes:
         device: float64 (n,), as it was sent last, in the order of the stream.
+        each: float64 () each, the numbers of `device` one by one.
     """
 
     def __init__(self, xp: Any, size: int) -> None:
         self.device: Array = xp.zeros(size, np.float64)
+        self.each: list[Array] = [self.device[k:][:1].reshape(()) for k in range(size)]
         self._kernel = module(hand_over_text(size)).get_function("hand_over")
 
     def send(self, numbers: Sequence[float]) -> None:

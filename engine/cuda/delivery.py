@@ -2,8 +2,7 @@
 
     target = value,   target += value,   target += weight value
 A pull-back adds a cotangent to each parameter, many of them a few values long: a launch for each takes longer
-than its work. A table on the device says where they lie; a block works on CHUNK values of one of them, which
-it finds by bisection.
+than its work. A table on the device says where they lie (`tables`).
 """
 
 from __future__ import annotations
@@ -13,18 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import backend
-from ..backend import Array, namespace_of, to_xp
+from ..backend import Array, namespace_of
 from ..primitive import Call
 from .source import Source, is_plain, kernel, pointer
+from .tables import CHUNK, ROW_OF_BLOCK, sent
 
 THREADS = 256
-CHUNK = 4096  # values of a block: four passes of 256 float4
 PARCEL = np.dtype([(name, np.int64) for name in ("value", "target", "size", "first_block", "adds")])
 Pair = tuple[Array, Array]  # (target, value)
 
 DELIVER = Source(
     "deliver",
-    r"""
+    ROW_OF_BLOCK
+    + r"""
 struct Parcel {
   const real* value;
   real* target;
@@ -33,12 +33,7 @@ struct Parcel {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 deliver(const Parcel* parcels, int count, const real* weight) {
-  int low = 0, high = count;  // the last parcel that begins at this block or before it
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (parcels[middle].first_block <= blockIdx.x) low = middle; else high = middle;
-  }
-  const Parcel parcel = parcels[low];
+  const Parcel parcel = row_of_block(parcels, count);
   const number first = (blockIdx.x - parcel.first_block) * CHUNK;
   const number end = first + CHUNK < parcel.size ? first + CHUNK : parcel.size;
   const real factor = weight ? *weight : real(1);
@@ -68,6 +63,7 @@ def delivery_calls(copies: Sequence[Pair], sums: Sequence[Pair], weight: Array |
     Args:
         sums: the pairs that are added.
         weight: (), on the device: factor of what is added, as it is when the launch is carried out.
+    The launch holds addresses: targets and values must live as long as it is used.
     Cost: 40 bytes a pair are brought to the device now; the launch reads nothing of the host.
     """
     found: dict[str, list[tuple[Pair, int]]] = {}
@@ -82,8 +78,6 @@ def _call(parcels: Sequence[tuple[Pair, int]], weight: Array | None) -> Call:
     for row, ((to, value), adds) in zip(table, parcels, strict=True):
         row["value"], row["target"] = backend.device_address(value), backend.device_address(to)
         row["size"], row["adds"] = to.size, adds
-    blocks = -(-table["size"] // CHUNK)
-    table["first_block"] = np.cumsum(blocks) - blocks
-    on_device = to_xp(namespace_of(target), table.view(np.uint8))
+    on_device, blocks = sent(namespace_of(target), table)
     call = kernel(DELIVER, "deliver", target.dtype, THREADS=THREADS, CHUNK=CHUNK)
-    return call, ((int(blocks.sum()),), (THREADS,), (on_device, np.int32(len(parcels)), pointer(weight))), {}
+    return call, ((blocks,), (THREADS,), (on_device, np.int32(len(parcels)), pointer(weight))), {}

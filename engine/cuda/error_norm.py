@@ -16,13 +16,7 @@ import numpy as np
 from ..backend import Array, namespace_of
 from ..errors import ArgumentError
 from .source import Source, blocks_for, kernel, pack_size, pointer
-from .stage_sum import (
-    WEIGHTED_SUM,
-    check_slopes,
-    row_arguments,
-    unrolled,
-    weight_arguments,
-)
+from .stage_sum import WEIGHTED_SUM, check_slopes, row_arguments, unrolled, weight_arguments
 
 THREADS = 256
 MOST_BLOCKS = 512  # the bits of the norm depend on it: the same on every card

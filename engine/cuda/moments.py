@@ -6,9 +6,8 @@ Two parts (n, mean, s) and (n', mean', s') are one by Chan's formula, with d = m
     mean + d n' / N,   s + s' + d**2 n n' / N
 No sum of squares of x itself is formed: nothing cancels where |mean| is large.
 
-Sources: Welford (1962), Technometrics 4(3), 419-420; Chan, Golub & LeVeque (1983),
-    The American Statistician 37(3),
-242-247.
+Sources: Welford (1962), Technometrics 4(3), 419-420;
+    Chan, Golub & LeVeque (1983), The American Statistician 37(3), 242-247.
 """
 
 from __future__ import annotations
@@ -22,10 +21,7 @@ from ..ops.reductions import mean_leading
 from .channels import SIZES, finish_shares, fits_channels, shares_of
 from .source import Source, kernel
 
-MOMENTS = Source(
-    "moments",
-    SIZES
-    + r"""
+MERGE = """
 // (n, mean, s) and (n2, mean2, s2) become one, in the first
 template <typename T> __device__ inline void merge(T& n, T& mean, T& s, T n2, T mean2, T s2) {
   if (n2 == T(0)) return;
@@ -34,7 +30,13 @@ template <typename T> __device__ inline void merge(T& n, T& mean, T& s, T n2, T 
   mean += d * share;
   n += n2;
 }
+"""
 
+MOMENTS = Source(
+    "moments",
+    SIZES
+    + MERGE
+    + r"""
 // partial (3, blocks, channels): n, mean and s of each block
 extern "C" __global__ void __launch_bounds__(THREADS)
 block_moments(const real* x, number rows, number channels, real* partial) {

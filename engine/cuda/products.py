@@ -1,10 +1,8 @@
 """Products of small matrices: y (m, n) = a (m, k) @ b (k, n), of any strides, float32 or float64.
 
-Where matrices are small a product costs its launch,
-and CuPy's calls of cuBLAS cannot be captured into a graph (larger
-products: `cublaslt`). A block of 16 x 16 threads makes a tile of y; it walks along k with a tile of each
-    operand in shared
-memory, and adds up in order.
+Where matrices are small a product costs its launch, and CuPy's calls of cuBLAS cannot be captured into a
+graph (larger products: `cublaslt`). A block of 16 x 16 threads makes a tile of y; it walks along k with a
+tile of each operand in shared memory, and adds up in order.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from .source import module
 
 TILE = 16
 LONGEST = 1 << 10  # of k: a tile walks along it alone
-MOST_PRODUCTS = 1 << 22  # beyond, cuBLAS is faster
+MOST_PRODUCTS = 1 << 22  # beyond, cuBLAS should be faster: an estimate
 MOST_ROWS = TILE * 65535  # CUDA's limit of a grid's second size
 
 _KERNEL = """

@@ -1,9 +1,9 @@
 """Replay on CuPy arrays: a group is a row of launches with everything prepared,
 and no array is made on the way.
 
-Elementwise chains are kernels made for the program (`chains`), the numbers that depend on time are computed
-by one launch at the start of a group (`numbers`), products and convolutions write where their result is
-wanted. What has no kernel is computed by its plain forward and copied.
+Elementwise chains are kernels made for the program (`chains`, `chain_text`), the numbers that depend on time
+are computed by one launch at the start of a group (`numbers`), products and convolutions write where their
+result is wanted. What has no kernel is computed by its plain forward and copied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from . import hats
 from .chain_finish import FINISH, FINISH_THREADS
 from .chain_moments import OBSERVE, with_moments
 from .chain_sums import FOLD
-from .chains import Chain, chain_of, chain_shape, separated, slot_strides
+from .chain_text import chain_of
+from .chains import Chain, chain_shape, separated, slot_strides
 from .delivery import delivery_calls, fits_delivery
 from .graph import RecordedGroup, Recorder
 from .numbers import Numbers

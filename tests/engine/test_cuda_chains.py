@@ -13,6 +13,7 @@ from nvrtc import ARCHITECTURES, compile_or_skip
 from odegrad import ops
 from odegrad.engine.cuda import chain_sums, chains, products, replay
 from odegrad.engine.cuda.chain_sums import Axes, Sharing, common_axes
+from odegrad.engine.cuda.chain_text import chain_of
 from odegrad.engine.cuda.source import EXACT
 from odegrad.engine.fusion import Run
 from odegrad.engine.jit import Unsupported
@@ -340,5 +341,5 @@ def test_positions_beyond_31_bits_are_wide(texts_only):
     (step,) = plan.steps["F"]
     metas = tuple(meta._replace(shape=shape) if meta.shape == (2, 3) else meta for meta in plan.program.metas)
     object.__setattr__(plan.program, "metas", metas)
-    chain = chains.chain_of(plan, Run(big.shape, (step,), frozenset()), {}, lambda slot: "2.0")
+    chain = chain_of(plan, Run(big.shape, (step,), frozenset()), {}, lambda slot: "2.0")
     assert "typedef long long index" in chain.text

@@ -62,6 +62,17 @@ def test_streams_are_put_in_order_without_a_wait_of_the_host(cupy):
     assert backend.transfers() == before
 
 
+def test_what_follows_work_that_fails_waits_for_what_it_has_launched(cupy):
+    memory = backend.private_memory()
+
+    def fail():
+        raise ValueError("of f")
+
+    with pytest.raises(ValueError, match="of f"):
+        backend.carry_out(fail, memory)
+    assert cupy.calls[-1] == ("after", memory.stream)
+
+
 @pytest.fixture
 def steps(cupy):
     """Recorded steps, and what adds 1 to the first of two numbers, to the second, or multiplies by cuBLAS."""
