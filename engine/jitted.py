@@ -77,7 +77,9 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
         raise ArgumentTypeError(f"`jit` takes a function; got {type(f).__name__}")
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
     if not all(type(n) is int for n in numbers):
-        raise ArgumentTypeError(f"`static_argnums` are positions of arguments; got {static_argnums!r}")
+        raise ArgumentTypeError(
+            f"`static_argnums` must be an int or a tuple of ints, positions of arguments; got {static_argnums!r}"
+        )
     known = _Known(getattr(f, "__name__", type(f).__name__))
 
     @functools.wraps(f)
@@ -246,6 +248,7 @@ class _Replay:
             finally:
                 _here.is_replaying = False
                 self._forget()
+                self._lock.acquire(blocking=False)  # it is free in a child that a callback forked
 
     def _outputs(self, traced: Sequence[Any]) -> list[Any]:
         if self._run is None:

@@ -29,7 +29,7 @@ def without_static(
     for n, value in fixed:
         if not _is_hashable(value):
             raise ArgumentTypeError(
-                f"argument {n} is static, and must be hashable; got {type(value).__name__}"
+                f"argument {n} is static, and must be hashable; got {type(value).__name__}. Give a tuple, or capture it"
             )
 
     def of_others(*others: Tree, **kwargs: Tree) -> Tree:

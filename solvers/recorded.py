@@ -30,7 +30,7 @@ def recorded_pull_back(pull_back: Callable[..., Bars], ybar: Any, ys: Any, args:
         ys: the solution as a value of the program; None where it is none, and is there already.
     """
     pulled = _Pull(pull_back)
-    done = pulled(ybar, ybar if ys is None else ys, *args)
+    done = pulled(ybar, ybar if ys is None else ys, *args, source=pulled)
     reached = [position for position, bar in enumerate(pulled.bars) if bar is not None]
     bars = [None] * len(args)
     for position in reached:
@@ -90,7 +90,8 @@ class _Pull(Primitive):
     def forget(self) -> None:
         self.bars = ()
 
-    def forward(self, xp: Any, ybar: Array, ys: Array, *args: Any) -> Array:
+    def forward(self, xp: Any, ybar: Array, ys: Array, *args: Any, source: _Pull) -> Array:
+        """`source` is this one: of two equal steps a program keeps one, and the other's `bars` would stay."""
         self.bars = self._pull_back(ybar, *args)
         return xp.empty(0)
 

@@ -218,6 +218,27 @@ def test_a_forked_child_need_not_wait_for_a_thread_that_it_has_not():
     assert status == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_that_is_forked_in_a_callback_ends_its_replay_and_begins_others():
+    def callback(step):
+        if waiting:
+            waiting.clear()
+            children.append(os.fork())
+
+    replayed = jit(lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0], callback=callback).ys[-1])
+    waiting, children, found = [], [], []
+    expected = replayed(A)
+    waiting.append(A)
+    try:
+        found += [replayed(A), replayed(A)]
+    finally:
+        if children == [0]:
+            os._exit(0 if len(found) == 2 and same(found, [expected] * 2) else 1)
+    _, status = os.waitpid(children[0], 0)
+    assert status == 0 and same(found, [expected] * 2)
+
+
 def test_a_number_may_be_an_index():
     f = jit(lambda x, n: x[n] * 1.0)
     assert same([f(A, 0), f(A, 1), f(A, -1)], [A[0], A[1], A[-1]])

@@ -119,6 +119,20 @@ def test_a_second_pull_back_through_one_solve():
         close(first, both(factor * Y)[0], tol=1e-14)
 
 
+def test_a_second_pull_back_of_the_same_cotangent():
+    """What it finds is that of the present solve, though its step is equal to that of the first."""
+
+    def both(y, bar):
+        _, pull_back = vjp(lambda y: odeint(lambda t, y: -y * np.abs(y), y, [0.0, 1.0]).ys[-1], y)
+        return pull_back(bar)[0], pull_back(bar)[0]
+
+    replayed = jit(both)
+    for factor in (1.0, 3.0):
+        expected, _ = both(factor * Y, START)
+        for found in replayed(factor * Y, START):
+            close(found, expected, tol=1e-12)
+
+
 def test_a_time_that_is_an_argument():
     def end(t1):
         return np.sum(odeint(decay, START, [0.0, t1], 1.0).ys[-1])
