@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .fusion import ChunkLoop, Run, RunBinder, Scratch, each_sample, sum_target
+from .chunks import ChunkLoop, RunBinder, Scratch
+from .fusion import Run, each_sample, sum_target
 from .jit.choice import imported, maker_if_chosen
 from .jit.layout import Unsupported
 from .jit.runs import SIZES, run_text
@@ -31,9 +32,8 @@ logger = logging.getLogger("odegrad")
 
 WIDTH = 512  # values of the innermost loop: some ten operands a channel of this length stay in the L1 cache
 NARROW = 32  # below this one neither vector instructions nor sums in separate lanes come about
-_ENTRY = ctypes.CFUNCTYPE(
-    None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-)  # releases the interpreter's lock
+# It releases the interpreter's lock.
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 Scalar = Callable[[int, Step], np.ndarray]
 

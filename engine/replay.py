@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, to_xp
+from .chunks import Scratch
 from .errors import TracedValueError
 from .fused_kernels import run_calls
-from .fusion import Run, Scratch
+from .fusion import Run
 from .joins import parts_in_place
 from .partition import PROLOGUE, Plan
 from .primitive import Call

@@ -34,15 +34,14 @@ from .kernels.threads import blas_threads, one_blas_thread, run_shares
 from .partition import Plan
 from .primitive import Call
 from .program import Program, Step
-from .row_wise import Cut, Segment, batch_size, part_of, rows_in, split_off
+from .row_cuts import Cut
+from .row_wise import Segment, batch_size, part_of, rows_in, split_off
 
 CACHE_BYTES = 1 << 19  # of the arrays of one tile: half of an L2 cache, the other half for the matrices
 FEWEST_ROWS = 128  # of a tile: BLAS packs the whole matrix anew for each
 FEWEST_OUTPUTS = 64  # rows of the result of a product that is divided on its own
 FEWEST_FLOPS = 1.5e7  # of the products of a segment, 0.15 ms: below, waking a thread costs what it saves
-MOST_FLOPS_A_VALUE = (
-    64.0  # of products, for each value that the steps make: above, chains in cache gain too little
-)
+MOST_FLOPS_A_VALUE = 64.0  # of products, for each value made: above, chains in cache gain too little
 SMALL_SUM = 1 << 14  # values: larger sums over tiles cost more than the products that they add
 FLOPS_A_CALL = 2e7  # of convolutions, for each step of a tile: 0.1 to 0.2 ms beside what two threads wait
 LANES_A_THREAD = 2  # a thread that is held up leaves lanes to the others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from collections.abc import Iterator
@@ -68,6 +69,24 @@ def fake_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCupy]:
     cupy = stand_in.install(monkeypatch)
     yield cupy
     assert cupy.silent_reads == [], "reads from the device beside engine/backend.py"
+
+
+@pytest.fixture(scope="module")
+def kernel_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Machine code is kept in a folder of the module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ODEGRAD_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
+        _forget_folder()
+        yield
+    _forget_folder()
+
+
+def _forget_folder() -> None:
+    """The next one who asks is told the folder that the environment names."""
+    if importlib.util.find_spec("numba") is not None:
+        from odegrad.engine.jit import disk
+
+        disk.cache_folder.cache_clear()
 
 
 @pytest.fixture(params=["numpy", "fake", pytest.param("cupy", marks=pytest.mark.gpu)])

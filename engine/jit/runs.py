@@ -2,9 +2,8 @@
 
 The text names no shapes and no addresses, so that equal chains of different layers and batches share one
 kernel: it reads both from a `job`, an array of whole numbers. Arrays are seen as (batch, rows, parts, width),
-    as `fusion` sees
-them as (batch, rows, parts * width): width is a multiple of the channels and long enough for vector
-instructions.
+as `chunks` sees them as (batch, rows, parts * width): width is a multiple of the channels and long enough for
+vector instructions.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from kernel_texts import FUNCTIONS as NUMPYS
 from odegrad import ops
-from odegrad.engine import fused_kernels, fusion
+from odegrad.engine import chunks, fused_kernels, fusion
 from odegrad.engine.errors import ArgumentError
 from odegrad.engine.fused_kernels import KernelBinder
 from odegrad.engine.fusion import Run
@@ -28,28 +28,15 @@ from threadpoolctl import threadpool_limits
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
+pytestmark = pytest.mark.usefixtures("kernel_folder")
 SMALL = [(5, 4, 4, 8), (3, 6, 1, 40), (6, 1, 40), (2, 9, 5), (7, 70), (4, 8, 8, 1), (1, 4, 4, 8)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    """Compiled code is kept in a folder of this module's own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ODEGRAD_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
-        if HAS_NUMBA:
-            from odegrad.engine.jit import disk
-
-            disk.cache_folder.cache_clear()
-        yield
-    if HAS_NUMBA:
-        disk.cache_folder.cache_clear()
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Every size of a run in small: chunks of two samples, several rows, parts of them."""
     for module, name, value in (
-        (fusion, "LARGE", 32), (fusion, "CHUNK", 256), (wide, "ROW", 64), (fused_kernels, "WIDTH", 32),
+        (fusion, "LARGE", 32), (chunks, "CHUNK", 256), (wide, "ROW", 64), (fused_kernels, "WIDTH", 32),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
 

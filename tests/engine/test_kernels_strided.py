@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
+pytestmark = pytest.mark.usefixtures("kernel_folder")
 ANY = 1.0  # an error that everything is below of
 LARGE = ((8, 16, 16, 64), 48, 1)
 USED = ["kernel_spectrum", "write_sums", "write_interleaved", "write_taps"]
@@ -28,20 +29,6 @@ CASES = [
     ((1, 67, 50, 16), 24, 1),  # tiles within one image
     ((9, 1, 1, 5), 5, 1),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    """Compiled code is kept in a folder of this module's own."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("ODEGRAD_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
-        if HAS_NUMBA:
-            from odegrad.engine.jit import disk
-
-            disk.cache_folder.cache_clear()
-        yield
-    if HAS_NUMBA:
-        disk.cache_folder.cache_clear()
 
 
 @pytest.fixture

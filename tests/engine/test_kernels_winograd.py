@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
+pytestmark = pytest.mark.usefixtures("kernel_folder")
 WAYS = {"numpy": winograd_numpy, "numba": compiled_winograd}
 EPS64 = np.finfo(np.float64).eps
 ANY = 1.0  # an error that everything is below of
@@ -35,20 +36,6 @@ CASES = [
     ((9, 16, 15, 180), 24, 1),  # more again
     ((40, 6, 7, 24), 24, (4, 5)),  # blocks that see nothing of the image
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    """Compiled code is kept in a folder of this module's own."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("ODEGRAD_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
-        if HAS_NUMBA:
-            from odegrad.engine.jit import disk
-
-            disk.cache_folder.cache_clear()
-        yield
-    if HAS_NUMBA:
-        disk.cache_folder.cache_clear()
 
 
 @pytest.fixture(params=["numpy", pytest.param("numba", marks=needs_numba)])

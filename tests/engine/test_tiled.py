@@ -15,7 +15,7 @@ from odegrad.engine.kernels import threads
 from odegrad.engine.kernels.precision import accepting
 from odegrad.engine.program import trace
 from odegrad.engine.replay import StageSet
-from odegrad.engine.row_wise import cut_of
+from odegrad.engine.row_cuts import cut_of
 from odegrad.engine.tiled import Tiled, TileLoop, replaces_blas_threads
 from odegrad.engine.tree import leaves, unflatten
 from odegrad.solvers import compiled

@@ -17,6 +17,7 @@ from strategies import float_dtypes, seeds, shapes
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
+pytestmark = pytest.mark.usefixtures("kernel_folder")
 OPTIMIZERS = [
     SGD(),
     SGD(weight_decay=0.1),
@@ -26,20 +27,6 @@ OPTIMIZERS = [
     Adam(weight_decay=0.1),
     AdamW(weight_decay=0.1),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(tmp_path_factory):
-    """Compiled code is kept in a folder of this module's own."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("ODEGRAD_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
-        if HAS_NUMBA:
-            from odegrad.engine.jit import disk
-
-            disk.cache_folder.cache_clear()
-        yield
-    if HAS_NUMBA:
-        disk.cache_folder.cache_clear()
 
 
 def steps(optimizer, params, grads, scales, choice):
