@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .compiled_winograd import WIDTH, address, is_fit
+from .compiled_winograd import address, is_fit, spectrum_by, steps, write_taps_by
 from .kernels.geometry import Pair
 from .kernels.scratch import scratch
-from .kernels.winograd_strided import ENTRIES, KERNEL_ENTRIES, in_machine_code
+from .kernels.winograd_strided import ENTRIES, in_machine_code
 
 __all__ = ["is_fit"]
-_Kind = tuple[
-    int, int, int
-]  # of a block: how many paired values it sees, how far apart, the first single one
+# Of a block: how many paired values it sees, how far apart, the first single one.
+_Kind = tuple[int, int, int]
 
 
 @cache
@@ -32,11 +31,7 @@ def _transform(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
 
 def kernel_spectrum(kernel: np.ndarray) -> np.ndarray:
     """(36, C, N) of a kernel (3, 3, C, N) without gaps."""
-    spectrum = scratch(np, "kernel", (KERNEL_ENTRIES, *kernel.shape[2:]), kernel.dtype)
-    work = scratch(np, "planes", (18 * WIDTH,), kernel.dtype)
-    transform = _transform("kernel", kernel.dtype)
-    transform(address(kernel), address(spectrum), address(work), kernel[0, 0].size, WIDTH)
-    return spectrum
+    return spectrum_by(_transform("kernel", kernel.dtype), kernel)
 
 
 def source_spectrum(x: np.ndarray, corner: Pair, down: int, across: int) -> np.ndarray:
@@ -75,7 +70,7 @@ def write_sums(products: np.ndarray, target: np.ndarray, down: int, across: int)
     transform = _transform("sums", target.dtype)
     transform(
         address(products), address(target), address(work),
-        *_steps(target), rows, columns, channels, n, down, across, products.shape[1] * channels,
+        *steps(target), rows, columns, channels, n, down, across, products.shape[1] * channels,
     )  # fmt: skip
 
 
@@ -89,23 +84,13 @@ def write_interleaved(products: np.ndarray, target: np.ndarray, lead: int, down:
     transform = _transform("interleaved", target.dtype)
     transform(
         address(products), address(target), address(work),
-        *_steps(target), rows, columns, channels, lead, n, down, across, products.shape[1] * channels,
+        *steps(target), rows, columns, channels, lead, n, down, across, products.shape[1] * channels,
     )  # fmt: skip
 
 
 def write_taps(total: np.ndarray, wbar: np.ndarray) -> None:
     """wbar (3, 3, C, N), any strides, from the sums (36, C, N)."""
-    taps = wbar if wbar.flags.c_contiguous else scratch(np, "taps", wbar.shape, wbar.dtype)
-    work = scratch(np, "planes", (18 * WIDTH,), wbar.dtype)
-    transform = _transform("taps", wbar.dtype)
-    transform(address(total), address(taps), address(work), taps[0, 0].size, WIDTH)
-    if taps is not wbar:
-        wbar[...] = taps
-
-
-def _steps(images: np.ndarray) -> tuple[int, ...]:
-    """From image to image, row to row and pixel to pixel, in values."""
-    return tuple(step // images.itemsize for step in images.strides[:3])
+    write_taps_by(_transform("taps", wbar.dtype), total, wbar)
 
 
 in_machine_code(sys.modules[__name__])

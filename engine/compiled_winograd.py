@@ -27,7 +27,7 @@ from .kernels.winograd_limits import BLOCK, SEEN, Limits
 
 LIMITS = Limits(channels=5, values=1 << 10, filled=0.36, few_channels=40, filled_of_few=0.55, tile=1 << 13)
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-WIDTH = 512  # values of a kernel that are transformed at a time: 18 of them a value stay in cache
+_WIDTH = 512  # values of a kernel that are transformed at a time: 18 of them a value stay in cache
 
 
 def is_available() -> bool:
@@ -69,12 +69,7 @@ def _transform(name: str, dtype: np.dtype[Any]) -> Callable[..., None]:
 
 def kernel_spectrum(kernel: np.ndarray) -> np.ndarray:
     """(36, C, N) = G w G^T of a kernel (3, 3, C, N) without gaps."""
-    _, _, n_source, n_target = kernel.shape
-    spectrum = scratch(np, "kernel", (SEEN**2, n_source, n_target), kernel.dtype)
-    work = scratch(np, "planes", (18 * WIDTH,), kernel.dtype)
-    transform = _transform("kernel", kernel.dtype)
-    transform(address(kernel), address(spectrum), address(work), n_source * n_target, WIDTH)
-    return spectrum
+    return spectrum_by(_transform("kernel", kernel.dtype), kernel)
 
 
 def source_spectrum(
@@ -114,20 +109,31 @@ def write_outputs(products: np.ndarray, target: np.ndarray, down: int, across: i
     """target (n, rows, columns, N) = A^T m A of the products m (36, blocks, N), cropped."""
     n, rows, columns, channels = target.shape
     work = scratch(np, "planes", ((24 * across + 4) * channels,), target.dtype)
-    step_n, step_h, step_w, _ = (step // target.itemsize for step in target.strides)
     transform = _transform("outputs", target.dtype)
     transform(
         address(products), address(target), address(work),
-        step_n, step_h, step_w, rows, columns, channels, n, down, across, _entry(products),
+        *steps(target), rows, columns, channels, n, down, across, _entry(products),
     )  # fmt: skip
 
 
 def write_taps(total: np.ndarray, wbar: np.ndarray) -> None:
     """wbar (3, 3, C, N), any strides, = A^T m A of the sums m (36, C, N)."""
+    write_taps_by(_transform("taps", wbar.dtype), total, wbar)
+
+
+def spectrum_by(transform: Callable[..., None], kernel: np.ndarray) -> np.ndarray:
+    """(36, C, N): the transform of a kernel (3, 3, C, N) without gaps."""
+    spectrum = scratch(np, "kernel", (SEEN**2, *kernel.shape[2:]), kernel.dtype)
+    work = scratch(np, "planes", (18 * _WIDTH,), kernel.dtype)
+    transform(address(kernel), address(spectrum), address(work), kernel[0, 0].size, _WIDTH)
+    return spectrum
+
+
+def write_taps_by(transform: Callable[..., None], total: np.ndarray, wbar: np.ndarray) -> None:
+    """wbar (3, 3, C, N), any strides: the transform of the sums (36, C, N)."""
     taps = wbar if wbar.flags.c_contiguous else scratch(np, "taps", wbar.shape, wbar.dtype)
-    work = scratch(np, "planes", (18 * WIDTH,), wbar.dtype)
-    transform = _transform("taps", wbar.dtype)
-    transform(address(total), address(taps), address(work), total.size // SEEN**2, WIDTH)
+    work = scratch(np, "planes", (18 * _WIDTH,), wbar.dtype)
+    transform(address(total), address(taps), address(work), taps[0, 0].size, _WIDTH)
     if taps is not wbar:
         wbar[...] = taps
 
@@ -145,6 +151,11 @@ def _entry(spectrum: np.ndarray) -> int:
 def address(array: np.ndarray) -> int:
     """Of the first value."""
     return array.ctypes.data
+
+
+def steps(images: np.ndarray) -> tuple[int, ...]:
+    """From image to image, row to row and pixel to pixel, in values."""
+    return tuple(step // images.itemsize for step in images.strides[:3])
 
 
 in_machine_code(sys.modules[__name__])
