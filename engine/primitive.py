@@ -10,9 +10,8 @@ from typing import Any
 
 from .trace import Static, apply, shape_of
 
-Fits = Callable[
-    ..., bool
-]  # (*arrays, **static): whether their dtypes, shapes and layouts are those of a kernel
+# (*arrays, **static): whether their dtypes, shapes and layouts are those of a kernel
+Fits = Callable[..., bool]
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 

@@ -26,9 +26,7 @@ from .program import Meta, Step
 
 CHEAP = frozenset("abs add div maximum minimum mul neg relu relu_gate square sub".split())
 MOST_STEPS = 6  # that lead to a residual
-FEW_BYTES = (
-    1 << 25
-)  # of the residuals of an evaluation: five steps of dopri5 in the gibibyte that a solve may keep
+FEW_BYTES = 1 << 25  # of an evaluation's residuals: five steps of dopri5 in the gibibyte that solves keep
 SMALL = 16  # an array of a 16th of the values or fewer may be kept for the sake of a residual
 
 

@@ -140,7 +140,7 @@ class Trace:
 
     `is_program` traces keep every slot's value (their shapes are needed to compile) and compute on plain
     arrays: a Var of an outer trace that the function captured becomes a constant slot whose stored value is
-        that Var.
+    that Var.
     `keeps_values`: constants are copies, and an array that was written to since is another constant.
     """
 

@@ -82,9 +82,8 @@ class ConvTranspose2d(Layer):
     `size` is the exact height and width of the result, since a strided convolution maps several sizes to one:
     a network that goes down 28, 14, 7, 4 says where it comes back to. `with_time` as in `Conv2d`.
 
-    Initialisation: uniform within 1 / sqrt(n_out * kernel**2),
-        bias included (the default of PyTorch, which counts the
-    channels of the output here).
+    Initialisation: uniform within 1 / sqrt(n_out * kernel**2), bias included (the default of PyTorch, which
+    counts the channels of the output here).
     """
 
     n_in: int

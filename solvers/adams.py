@@ -26,9 +26,8 @@ STARTERS: dict[int, Tableau | None] = {1: None, 2: BOSH3, 3: BOSH3, 4: DOPRI5, 5
 def integrals_of_lagrange(nodes: Sequence[float]) -> np.ndarray:
     """(k, k): row j holds the coefficients of theta, theta**2, ... in the integral of L_j from 0 to theta.
 
-    L_j is the polynomial of degree k - 1 that is 1 at node j and 0 at the others.
-    Row sums are the weights of Adams's
-    formulas: with nodes 0, -1, ... those of Bashforth, with 1, 0, -1, ... those of Moulton.
+    L_j is the polynomial of degree k - 1 that is 1 at node j and 0 at the others. Row sums are the weights of
+    Adams's formulas: with nodes 0, -1, ... those of Bashforth, with 1, 0, -1, ... those of Moulton.
     """
     rows = []
     for j, own in enumerate(nodes):
@@ -83,8 +82,8 @@ class AdamsBashforthMoulton(AdamsBashforth):
     evaluate again (PECE).
 
     The corrector integrates the polynomial through the slope at the predicted state and those at the latest
-    order - 1
-    times: a smaller error and a larger region of stability than `AdamsBashforth`, which says the rest.
+    order - 1 times: a smaller error and a larger region of stability than `AdamsBashforth`, which says the
+    rest.
 
     Cost: 2 nfe a step.
     Source: Hairer, Norsett & Wanner (1993), Solving ODEs I, section III.1, (1.8) with (1.5) as predictor.

@@ -45,10 +45,9 @@ class Purpose:
 class Compiled:
     """A partitioned program and the names of its slots.
 
-    Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters),
-        for the continuous
-    adjoints "state" and "params"; "time" where asked for. For "linearize" the second group is "push":
-    `tangents` of the state give `slope_tangents`.
+    Groups: "slope" (f), then for "discrete" "pullback" (cotangents of state and parameters), for the
+    continuous adjoints "state" and "params"; "time" where asked for. For "linearize" the second group is
+    "push": `tangents` of the state give `slope_tangents`.
     """
 
     plan: Plan

@@ -267,9 +267,8 @@ class Dynamics:
                 )
             result, aux = result
         layout, n = self.layout, len(self.layout.shapes)
-        is_plain = (
-            type(result) is Var and len(layout.shapes) == 1 and layout.like == 0
-        )  # an array of an array
+        # an array of an array
+        is_plain = type(result) is Var and len(layout.shapes) == 1 and layout.like == 0
         if not is_plain and not same_structure(result, layout.like):
             is_listed = isinstance(result, (list, tuple)) and not isinstance(layout.like, (list, tuple, dict))
             hint = ". Join components into one array with np.stack" if is_listed else ""

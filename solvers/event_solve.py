@@ -42,9 +42,8 @@ from .times import joined_times, output_times
 from .tolerances import flat_tolerances
 
 Solve = Callable[[Tree, Any, Options, Stats], Solution]
-GRAZING = math.sqrt(
-    np.finfo(np.float64).eps
-)  # of what the time derivative of a condition is like in the step
+# Of what the time derivative of a condition is like in the step.
+GRAZING = math.sqrt(np.finfo(np.float64).eps)
 
 
 def solve_with_events(

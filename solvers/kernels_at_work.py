@@ -25,7 +25,8 @@ def kernels_at_work(dynamics: Dynamics, options: Options) -> Callable[[], Abstra
 
     Convolutions and tiles divide themselves among threads. Between them, products on all threads of BLAS
     would leave its workers spinning on the cores that these threads need: a training iteration of the network
-    `conv-7` of benchmarks/iteration.py takes a quarter of the time with BLAS held at one thread.
+    `conv-7` of benchmarks/iteration.py takes a sixth of the time with BLAS held at one thread where one of
+    two cores is busy.
     """
     return partial(_at_work, options.accepted_round_off, _divides_itself(dynamics, options))
 

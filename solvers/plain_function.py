@@ -29,8 +29,8 @@ class PlainFunction:
 
     Args:
         fun: returns n numbers in an array or a list. With `is_vectorized` it takes and returns (n, k).
-        jac: None (differences: n calls of fun, or one that is vectorized), a matrix (n, n), or jac(t, y)
-            -> one.
+        jac: None (differences: n calls of fun, or one that is vectorized), a matrix (n, n),
+            or jac(t, y) -> one.
         scale: numbers below which a component of y is not distinguished from zero, as atol.
     """
 

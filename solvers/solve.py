@@ -45,8 +45,8 @@ class Solve(Primitive):
     """ys (T, n) = solve(y0 (n,), ts (T,), *constants): the states at the output times.
 
     The constants are the leaves of the parameters, then what f captured. The operation is a function of its
-    arguments: inside other dynamics it is replayed with new ones,
-        and then f is what was recorded at the entrance.
+    arguments: inside other dynamics it is replayed with new ones, and then f is what was recorded at the
+    entrance.
     `stats`: where the call at the entrance counts; later ones have their own.
     """
 

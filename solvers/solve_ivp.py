@@ -104,11 +104,9 @@ def solve_ivp(
         events: a function event(t, y, *args) or a list of them, with attributes `terminal` and `direction`,
             or of `Event` without jumps. One that is zero at t0 has not happened there.
         args: further arguments of fun, jac and events.
-        options: rtol (1e-3) and atol (1e-6), numbers or arrays (n,); first_step, max_step, min_step;
-            jac for implicit
-            methods: a matrix, sparse or not, or jac(t, y, *args) (default: differences);
-                warn_stiff of `odeint`. SciPy's
-            options for banded and sparse Jacobians are refused.
+        options: rtol (1e-3) and atol (1e-6), numbers or arrays (n,); first_step, max_step, min_step; jac for
+            implicit methods: a matrix, sparse or not, or jac(t, y, *args) (default: differences); warn_stiff
+            of `odeint`. SciPy's options for banded and sparse Jacobians are refused.
     Returns: IvpResult with t (T,), y (n, T), sol, t_events and y_events (lists, an array for each event; None
         without events), nfev, njev, nlu (calls of fun but those of differences, Jacobians, factorisations),
         status (0, or 1 after a terminal event, or -1), message, success. With status -1 the message says why,

@@ -1,5 +1,5 @@
-"""Whether elementwise work and the transforms of convolutions are left to NumPy or done by machine code: by
-numba where it is installed, unless one is named.
+"""Whether elementwise work, steps of optimisers and the transforms of convolutions are left to NumPy or done
+by machine code: by numba where it is installed, unless one is named.
 
 `ODEGRAD_FUSION=numpy` does without kernels, `ODEGRAD_FUSION=numba` asks for them:
 it is an error if numba is missing.

@@ -2,9 +2,8 @@
 written so that LLVM can inline and vectorise them.
 
 exp and tanh are computed here from additions, products and bits, which a loop does for a whole vector at a
-time: tanh of 1,000 values takes 0.6 us in float32 and 1.2 us in float64,
-    as scalar calls of the C library 11 us. Accurate to 2 (exp) and
-4 (tanh) units in the last place; NaN and infinities pass as they do in NumPy.
+time: tanh of 1,000 values takes 0.6 us in float32 and 1.2 us in float64, as scalar calls of the C library
+11 us. Accurate to 2 (exp) and 4 (tanh) units in the last place; NaN and infinities pass as they do in NumPy.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ def compiled_text(
 
 
 def names_of(dtype: Any) -> dict[str, Any]:
-    """The constants and functions that a text may name: `d` and d_... of the dtype, `n` and n_...
-    of numbers.
+    """The constants and functions that a text may name: `d` and d_... of the dtype,
+    `n` and n_... of numbers.
     """
     real = np.dtype(dtype).type
     names: dict[str, Any] = {"inf": np.inf, "nan": np.nan}

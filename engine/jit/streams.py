@@ -42,9 +42,8 @@ def write(typing_context, pointer, position, value, array):
 def _apart(builder: Any, instruction: Any, array: int) -> Any:
     """Promise that accesses to arrays with different numbers never meet in memory.
 
-    Without the promise LLVM has to compare the addresses of all pairs first,
-    and from a few arrays on it does not even
-    try: the loop stays a loop over single values.
+    Without the promise LLVM has to compare the addresses of all pairs first, and from a few arrays on it does
+    not even try: the loop stays a loop over single values.
     """
     module = builder.module
     domain = module.add_metadata(["odegrad arrays"])

@@ -1,11 +1,11 @@
 """Correlation with few channels on one side: that side is spread over taps, in planes as long as an image.
 
 - Few channels in: what each tap sees of an image becomes one long row (a plane), and the product of the
-  planes with the kernel is the result, written where it belongs.
-  The weight gradient multiplies the same planes with the cotangent.
+  planes with the kernel is the result, written where it belongs. The weight gradient multiplies the same
+  planes with the cotangent.
 - Few channels out, at stride 1: the pixels give a plane of products for each tap, added up where they meet.
-  On a padded image laid out flat, the pixel that tap (k, l)
-  sees lies k * width + l places behind the position.
+  On a padded image laid out flat, the pixel that tap (k, l) sees lies k * width + l places behind the
+  position.
 
 The side of many channels is never copied for each tap. Worth it at up to 4 channels (the first layer on
 images, the last of an image-to-image network): `benchmarks/conv.py`.

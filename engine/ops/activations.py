@@ -65,9 +65,8 @@ def leaky_relu(x: Any, slope: float = 0.01) -> Any:
 def elu(x: Any) -> Any:
     """x where x > 0, else exp(x) - 1, which is smooth: the derivative at x = 0 is 1."""
     is_positive = greater(x, 0.0)
-    return where(
-        is_positive, x, expm1(where(is_positive, 0.0, x))
-    )  # the inner one keeps exp from overflowing
+    at_most_0 = where(is_positive, 0.0, x)  # keeps exp from overflowing
+    return where(is_positive, x, expm1(at_most_0))
 
 
 @primitive("sigmoid")

@@ -85,8 +85,8 @@ def conv2d_weight_grad_into(out, x, y, *, kernel, stride, padding):
 
 
 def conv2d(x: Any, w: Any, *, stride: int = 1, padding: int = 0) -> Any:
-    """x (B, H, W, Cin), w (kh, kw, Cin, Cout) -> (B, Ho, Wo, Cout), Ho = (H + 2 padding - kh)
-    // stride + 1.
+    """x (B, H, W, Cin), w (kh, kw, Cin, Cout) -> (B, Ho, Wo, Cout), with
+    Ho = (H + 2 padding - kh) // stride + 1.
     """
     return conv2d_arrays(x, w, stride=stride, padding=padding)
 

@@ -6,12 +6,10 @@ with the cotangent lam of y1:
 from the last stage to the first (`adjoint_step.py`), parameters collecting (df/dparams)^T kbar_i. Every stage
 with a cotangent needs its pull-back, also one with b_i = 0.
 
-The slope at an accepted time serves the step that ends there (first same as last, dense output)
-and the one that begins
-there: its cotangent is collected from both and pulled back once.
-Memory: the accepted states, or checkpoints of them (`checkpoints.py`),
-    and the residuals of the stages while they fit;
-the other steps evaluate their stages again, which is the extra cost and gives the same bits.
+The slope at an accepted time serves the step that ends there (first same as last, dense output) and the one
+that begins there: its cotangent is collected from both and pulled back once.
+Memory: the accepted states, or checkpoints of them (`checkpoints.py`), and the residuals of the stages while
+they fit; the other steps evaluate their stages again, which is the extra cost and gives the same bits.
 """
 
 from __future__ import annotations

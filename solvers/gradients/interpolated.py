@@ -7,8 +7,8 @@ forward solve contracts, so does the adjoint. Memory: what the dense output keep
 
 Steps end where a cotangent enters, and not at the accepted forward times. The dense output is only once
 continuously differentiable there, but its kinks are as small as its error is, which is that of the forward
-solve: the error test does not see them unless the backward tolerances are much tighter,
-    and then it finds them itself.
+solve: the error test does not see them unless the backward tolerances are much tighter, and then it finds
+them itself.
 """
 
 from __future__ import annotations
