@@ -200,8 +200,11 @@ def diffrax_iterations(given: Workload) -> dict[str, Iteration]:
 
 def all_iterations(given: Workload, n_threads: int, *, peers: bool, slow: bool) -> dict[str, Iteration]:
     """Every method by name, ours first."""
-    found = {f"odegrad {gradient}": our_iteration(given, gradient) for gradient in ("discrete", "backsolve")}
-    found["odegrad discrete, jit"] = our_iteration(given, "discrete", is_jitted=True)
+    found = {  # `backsolve` last: its buffers may push those of `discrete` out of the pool
+        "odegrad discrete": our_iteration(given, "discrete"),
+        "odegrad discrete, jit": our_iteration(given, "discrete", is_jitted=True),
+        "odegrad backsolve": our_iteration(given, "backsolve"),
+    }
     if peers:
         others = torch_iterations(given, n_threads) | diffrax_iterations(given)
         found |= {name: others[name] for name in others if slow or name not in given.slow_peers}

@@ -75,7 +75,7 @@ def jit(f: Callable[..., Tree], *, static_argnums: int | tuple[int, ...] = ()) -
     """
     if not callable(f):
         raise ArgumentTypeError(f"`jit` takes a function; got {type(f).__name__}")
-    numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums or ())
     if not all(type(n) is int for n in numbers):
         raise ArgumentTypeError(
             f"`static_argnums` must be an int or a tuple of ints, positions of arguments; got {static_argnums!r}"
