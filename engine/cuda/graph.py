@@ -76,8 +76,8 @@ class Recordings:
         elif key not in self._graphs:
             if len(self._graphs) >= MOST_GRAPHS:
                 self._graphs.clear()
-            self._graphs[key] = None
             backend.carry_out(work, self._recorder.memory)
+            self._graphs[key] = None  # only now: work that raised has not made its memory
         else:
             graph = self._graphs[key] or self._captured(key, work)
             (work if graph is None else graph.launch)()

@@ -93,6 +93,22 @@ def test_steps_are_carried_out_once_a_call_and_captured_a_buffer(cupy, steps):
     assert [call[0] for call in cupy.calls].count("capture") == 2
 
 
+def test_a_first_use_that_fails_is_none(cupy, steps):
+    """Its memory is not made: what comes next is carried out, and only the use after that is captured."""
+    recorded, total, adding = steps
+    with pytest.raises(OSError, match="not yet"):
+        recorded.run(0, _refused)
+    recorded.run(0, adding(0))
+    assert "capture" not in [call[0] for call in cupy.calls]
+    recorded.run(0, adding(0))
+    assert "capture" in [call[0] for call in cupy.calls]
+    assert total.get()[0] == 2.0
+
+
+def _refused():
+    raise OSError("not yet")
+
+
 def test_steps_that_cannot_be_captured_are_carried_out(cupy, steps, caplog):
     recorded, total, _ = steps
     x = cupy.asarray(np.eye(2))
