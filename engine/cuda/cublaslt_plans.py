@@ -32,7 +32,6 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ import numpy as np
 
 from .. import backend
 from ..backend import Array
+from .plan_store import PlanStore
 
 logger = logging.getLogger("odegrad")
 
@@ -192,26 +192,17 @@ def _destroy(owned: list[tuple[Callable[[int], None], int]]) -> None:
         destroy(pointer)
 
 
-class _Library:
+class _Library(PlanStore[Problem, Plan]):
     """cublasLt on one device, for one thread: the handle and the plans made so far,
     None for what has no algorithm.
     """
 
     def __init__(self, lt: Any) -> None:
+        super().__init__(_MOST_PLANS)
         self.lt = lt
         self.handle = lt.create()
-        self.plans: OrderedDict[Problem, Plan | None] = OrderedDict()
 
-    def plan(self, problem: Problem) -> Plan | None:
-        """The plan of a problem; the one unused for longest is dropped when there are too many."""
-        if problem not in self.plans:
-            self.plans[problem] = self._made(problem)
-            if len(self.plans) > _MOST_PLANS:
-                self.plans.popitem(last=False)
-        self.plans.move_to_end(problem)
-        return self.plans[problem]
-
-    def _made(self, problem: Problem) -> Plan | None:
+    def made(self, problem: Problem) -> Plan | None:
         try:
             return Plan(self.lt, self.handle, problem)
         except (NoAlgorithm, self.lt.cuBLASLtError) as error:

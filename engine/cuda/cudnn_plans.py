@@ -19,7 +19,6 @@ Each thread has a handle a device, as cuDNN demands, and its own plans.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ from .. import backend
 from ..backend import Array
 from ..kernels.geometry import Pair
 from ..product_precision import Products
+from .plan_store import PlanStore
 
 Shape = tuple[int, int, int, int]
 
@@ -78,26 +78,17 @@ class Plan:
     workspace: int
 
 
-class _Library:
+class _Library(PlanStore[Problem, Plan]):
     """cuDNN on one device, for one thread: the handle and the plans built so far,
     None for what has no plan.
     """
 
     def __init__(self, cudnn: Any) -> None:
+        super().__init__(_MOST_PLANS)
         self.cudnn = cudnn
         self.handle = cudnn.create_handle()
-        self.plans: OrderedDict[Problem, Plan | None] = OrderedDict()
 
-    def plan(self, problem: Problem) -> Plan | None:
-        """The plan of a problem; the one unused for longest is dropped when there are too many."""
-        if problem not in self.plans:
-            self.plans[problem] = self._built(problem)
-            if len(self.plans) > _MOST_PLANS:
-                self.plans.popitem(last=False)
-        self.plans.move_to_end(problem)
-        return self.plans[problem]
-
-    def _built(self, problem: Problem) -> Plan | None:
+    def made(self, problem: Problem) -> Plan | None:
         for form in _FORMS[problem.products.precision]:
             try:
                 return build(self.cudnn, self.handle, problem, form)

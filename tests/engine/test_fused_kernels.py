@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import logging
 import math
 import re
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from kernel_texts import FUNCTIONS as NUMPYS
+from machine_code import needs_numba
 from odegrad import ops
 from odegrad.engine import chunks, fused_kernels, fusion
 from odegrad.engine.errors import ArgumentError
@@ -26,8 +26,6 @@ from oracles import EPS32, EPS64, assert_close, norm
 from replaying import Replayed, joint_program
 from threadpoolctl import threadpool_limits
 
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
-needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
 pytestmark = pytest.mark.usefixtures("kernel_folder")
 SMALL = [(5, 4, 4, 8), (3, 6, 1, 40), (6, 1, 40), (2, 9, 5), (7, 70), (4, 8, 8, 1), (1, 4, 4, 8)]
 

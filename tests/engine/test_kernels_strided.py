@@ -1,17 +1,14 @@
 """Winograd's convolution at stride 2 against plain sums: where it is used, and what its round-off is."""
 
-import importlib.util
-
 import numpy as np
 import pytest
+from machine_code import needs_numba
 from odegrad.engine import compiled_strided
 from odegrad.engine.jit.choice import CHOICE
 from odegrad.engine.kernels import conv2d, conv2d_input_grad, conv2d_weight_grad, winograd_strided
 from odegrad.engine.kernels.precision import accepting
 from threadpoolctl import threadpool_limits
 
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
-needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
 pytestmark = pytest.mark.usefixtures("kernel_folder")
 ANY = 1.0  # an error that everything is below of
 LARGE = ((8, 16, 16, 64), 48, 1)

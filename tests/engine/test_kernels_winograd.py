@@ -1,9 +1,8 @@
 """Winograd's convolution against plain sums: where it is used, and what its round-off is, by either of its transforms."""
 
-import importlib.util
-
 import numpy as np
 import pytest
+from machine_code import needs_numba
 from odegrad.engine import compiled_winograd
 from odegrad.engine.jit.choice import CHOICE
 from odegrad.engine.kernels import (
@@ -17,8 +16,6 @@ from odegrad.engine.kernels import (
 from odegrad.engine.kernels.precision import accepted_error, accepting
 from threadpoolctl import threadpool_limits
 
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
-needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
 pytestmark = pytest.mark.usefixtures("kernel_folder")
 WAYS = {"numpy": winograd_numpy, "numba": compiled_winograd}
 EPS64 = np.finfo(np.float64).eps

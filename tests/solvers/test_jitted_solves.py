@@ -1,13 +1,13 @@
 """Solves under `jit`: each replay chooses its steps anew, and pulls back through those."""
 
 import gc
-import importlib.util
 import sys
 import threading
 import weakref
 
 import numpy as np
 import pytest
+from machine_code import needs_numba
 from odegrad import Event, errors, grad, hvp, jit, jvp, odeint, ops, solve_ivp, value_and_grad, vjp
 from odegrad.engine.backend import to_host
 from odegrad.engine.tree import leaves
@@ -15,7 +15,6 @@ from oracles import assert_close
 from solving import random_case
 
 GRADIENTS = ("discrete", "tape", "backsolve", "interpolated", "reversible")
-needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 EXECUTIONS = ("replay", "eager", pytest.param("compiled", marks=needs_numba))
 Y = np.random.default_rng(2).standard_normal((2, 3))
 START = np.abs(Y)

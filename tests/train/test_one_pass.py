@@ -1,6 +1,5 @@
 """Steps in one pass: the bits of NumPy's calls, and nothing of numba where arrays are small or numba is missing."""
 
-import importlib.util
 import os
 from unittest.mock import patch
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from machine_code import needs_numba
 from odegrad.engine.jit.choice import CHOICE
 from odegrad.engine.tree import leaves
 from odegrad.train import one_pass as module
@@ -15,8 +15,6 @@ from odegrad.train.one_pass import LARGE, one_pass
 from odegrad.train.optimizers import SGD, Adam, AdamW
 from strategies import float_dtypes, seeds, shapes
 
-HAS_NUMBA = importlib.util.find_spec("numba") is not None
-needs_numba = pytest.mark.skipif(not HAS_NUMBA, reason="the jit extra is not installed")
 pytestmark = pytest.mark.usefixtures("kernel_folder")
 OPTIMIZERS = [
     SGD(),
