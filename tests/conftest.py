@@ -15,6 +15,7 @@ from cuda_on_device import cupy_or_skip
 from device_suite import DeviceSuite
 from fake_cupy import FakeCupy
 from hypothesis import settings
+from on_device import with_kernels, without_compiling
 from timed_run import TimedRun
 
 settings.register_profile("quick", derandomize=True, max_examples=10, deadline=None, database=None)
@@ -101,6 +102,19 @@ def xp(request: pytest.FixtureRequest) -> ModuleType:
 def device_xp(request: pytest.FixtureRequest) -> ModuleType:
     """The array module of a device: the stand-in for CuPy, and CuPy under the `gpu` marker."""
     return request.getfixturevalue("fake_cupy") if request.param == "fake" else cupy_or_skip()
+
+
+@pytest.fixture
+def cupy(device_xp: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
+    return with_kernels(device_xp, monkeypatch)
+
+
+@pytest.fixture
+def texts_only(fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
+    """The stand-in for CuPy, where nothing is compiled."""
+    without_compiling(monkeypatch)
+    return fake_cupy
 
 
 @pytest.fixture

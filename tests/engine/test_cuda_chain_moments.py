@@ -9,24 +9,11 @@ from odegrad import ops
 from odegrad.engine.cuda import chain_sums
 from odegrad.engine.fusion import Run
 from odegrad.engine.ops.reductions import mean_leading, square_about_mean
-from on_device import OnDevice, with_kernels, without_compiling
+from on_device import OnDevice
 from oracles import EPS32, assert_close
 
 SHAPES = [(7, 1), (2, 5, 4, 3), (29, 65), (300, 2), (1, 4)]
 BOUND = {np.float32: 1e-6, np.float64: 1e-14}
-
-
-@pytest.fixture
-def cupy(device_xp, monkeypatch):
-    """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
-    return with_kernels(device_xp, monkeypatch)
-
-
-@pytest.fixture
-def texts_only(fake_cupy, monkeypatch):
-    """The stand-in for CuPy, where nothing is compiled."""
-    without_compiling(monkeypatch)
-    return fake_cupy
 
 
 def moments(t, y):

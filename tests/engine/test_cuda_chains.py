@@ -18,21 +18,8 @@ from odegrad.engine.cuda.source import EXACT
 from odegrad.engine.fusion import Run
 from odegrad.engine.jit import Unsupported
 from odegrad.engine.primitive import Primitive
-from on_device import OnDevice, with_kernels, without_compiling
+from on_device import OnDevice, without_compiling
 from oracles import EPS32, EPS64, assert_close, norm
-
-
-@pytest.fixture
-def cupy(device_xp, monkeypatch):
-    """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
-    return with_kernels(device_xp, monkeypatch)
-
-
-@pytest.fixture
-def texts_only(fake_cupy, monkeypatch):
-    """The stand-in for CuPy, where nothing is compiled."""
-    without_compiling(monkeypatch)
-    return fake_cupy
 
 
 def drawn(rng, shape, dtype=np.float64):

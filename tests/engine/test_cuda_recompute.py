@@ -15,7 +15,7 @@ from odegrad.engine.fusion import Run
 from odegrad.engine.trace import base_value
 from odegrad.layers import BatchNorm, GroupNorm, TABatchNorm
 from odegrad.solvers import stages
-from on_device import OnDevice, with_kernels, without_compiling
+from on_device import OnDevice
 from oracles import EPS64, assert_close, norm
 
 SHAPE, NODES, LAYERS = (2, 5, 4, 3), (0.0, 0.2, 0.6, 1.0), 4
@@ -25,19 +25,6 @@ NORMS = {
     "batch": BatchNorm(3),
     "group": GroupNorm(3),
 }
-
-
-@pytest.fixture
-def cupy(device_xp, monkeypatch):
-    """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
-    return with_kernels(device_xp, monkeypatch)
-
-
-@pytest.fixture
-def texts_only(fake_cupy, monkeypatch):
-    """The stand-in for CuPy, where nothing is compiled."""
-    without_compiling(monkeypatch)
-    return fake_cupy
 
 
 @pytest.fixture

@@ -10,16 +10,10 @@ from odegrad import ops
 from odegrad.engine.cuda import source
 from odegrad.engine.cuda.products import product_calls
 from odegrad.engine.ops.normalization import hat_slopes
-from on_device import OnDevice, with_kernels
+from on_device import OnDevice
 from oracles import EPS32, EPS64, assert_close, norm
 
 pytestmark = needs_compiler
-
-
-@pytest.fixture
-def cupy(device_xp, monkeypatch):
-    """The stand-in for CuPy, with kernels that run on the CPU; CuPy itself under the `gpu` marker."""
-    return with_kernels(device_xp, monkeypatch)
 
 
 @pytest.fixture
